@@ -1,0 +1,1 @@
+"""The actor: the only place that imports torch, and only when a registry is really made."""

@@ -1,0 +1,130 @@
+"""The actor's process: `python -m pegaref.actor.child`, started by the process placement and by nobody else.
+
+It lives no longer than its parent: the kernel kills it when the parent dies, and it ends by itself when the
+socket is closed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import faulthandler
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Final, NoReturn
+
+from pegaref.actor.frames import FrameError, FrameReader, FrameWriter, request_reader
+from pegaref.actor.heartbeat import Heartbeat, PulsePage
+from pegaref.actor.loop import ActorLoop
+from pegaref.messages import Ready, Reply, Request
+
+logger = logging.getLogger("pegaref.actor.child")
+
+TRACEBACK_SIGNAL: Final = signal.SIGUSR2
+RECEIVE_BYTES: Final = 64 * 1024
+PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
+
+EXIT_PARENT_GONE: Final = 3
+EXIT_BAD_FRAME: Final = 4
+EXIT_START_FAILED: Final = 5
+
+
+def main() -> NoReturn:
+    """Serve requests from the inherited socket until it is closed."""
+    arguments = _arguments()
+    logging.basicConfig(
+        level=arguments.log_level,
+        format=f"%(asctime)s %(levelname)s actor[{arguments.device}.{arguments.epoch}] %(name)s: %(message)s",
+    )
+    _die_with(arguments.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    page = PulsePage(arguments.page_fd)
+    os.close(arguments.page_fd)
+    _offer_traceback(arguments.trace_fd, page)
+    _raise_descriptor_limit()
+    with socket.socket(fileno=arguments.socket_fd) as connection:
+        try:
+            _serve(connection, arguments.device, page)
+        except FrameError as error:
+            logger.error("the control process is not understood: %s", error)
+            _exit(EXIT_BAD_FRAME)
+        except ConnectionError as error:
+            logger.info("the control process has closed the socket: %s", error)
+    _exit(0)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m pegaref.actor.child")
+    for name in ("device", "epoch", "parent", "socket-fd", "page-fd", "trace-fd"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--log-level", type=int, default=logging.INFO)
+    return parser.parse_args()
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when the parent dies, prctl(2); the parent may be dead already."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        _exit(EXIT_PARENT_GONE)
+
+
+def _offer_traceback(trace_fd: int, page: PulsePage) -> None:
+    """Write every thread's traceback to the file when asked to by signal, even while the GIL is held.
+
+    Only the heartbeat's thread takes the signal, so that a call that hangs in another is not interrupted:
+    faulthandler's handler is C and looks at all threads, whoever runs it.
+    """
+    faulthandler.register(TRACEBACK_SIGNAL, file=trace_fd, all_threads=True)
+    Heartbeat(page, "heartbeat").start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {TRACEBACK_SIGNAL})
+    page.attend()
+
+
+def _raise_descriptor_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _serve(connection: socket.socket, device_id: int, page: PulsePage) -> None:
+    try:
+        import torch
+
+        from pegaref.actor.tensors import CudaTensorRegistry
+    except ImportError as error:
+        logger.error("torch cannot be loaded: %s", error)
+        _exit(EXIT_START_FAILED)
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # torch's own objects are never garbage: a collection after a release need not look at them
+    writer = FrameWriter()
+
+    def post(reply: Reply) -> None:
+        connection.sendall(writer.frame(reply))
+
+    loop = ActorLoop(CudaTensorRegistry(device_id, page.step), page, post)
+    connection.sendall(writer.frame(Ready(str(torch.__version__))))
+    _answer_until_closed(connection, request_reader(), loop)
+
+
+def _answer_until_closed(connection: socket.socket, reader: FrameReader[Request], loop: ActorLoop) -> None:
+    while data := connection.recv(RECEIVE_BYTES):
+        for request in reader.feed(data):
+            loop.handle(request)
+
+
+def _exit(code: int) -> NoReturn:
+    """End at once: there is nothing to tidy that the kernel does not, and tidying could hang."""
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""CUDA IPC memory as a tensor: GPU memory of another process, mapped and never copied.
+
+torch calls `cudaIpcOpenMemHandle` and counts its users in a shared file of its own, so the exporter's memory
+is free again once the last tensor over it has gone. Closing the mapping waits for the GPU *with the GIL held*
+(docs/gpu.md), which is why only an actor may do it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from pegaref.actor.shared_memory import DTYPES, OpenFiles, checked_stride
+from pegaref.errors import InvalidCommand, RegistryError
+from pegaref.wrapper import FIELD, CudaIpc
+
+UUID_PREFIX = "GPU-"
+
+
+def open_cuda_ipc(wrapper: CudaIpc, files: OpenFiles) -> torch.Tensor:
+    """Map the exporter's memory on the GPU that the wrapper names.
+
+    Raises InvalidCommand for a wrapper that no GPU can open, and RegistryError (FAILED_PRECONDITION) where
+    this host has no GPU or not the one named. Nothing is left mapped.
+    """
+    del files  # torch keeps one mapping per exported block by itself
+    dtype = DTYPES.get(wrapper.dtype)
+    if dtype is None:
+        raise InvalidCommand(f"dtype {wrapper.dtype[:40]!r} is none of {', '.join(DTYPES)}", field=FIELD)
+    stride = checked_stride(
+        wrapper.shape,
+        wrapper.stride,
+        offset_bytes=wrapper.offset * dtype.itemsize,
+        whole_bytes=wrapper.storage_bytes,
+        item_bytes=dtype.itemsize,
+    )
+    device = _device(wrapper)
+    try:
+        storage = torch.UntypedStorage._new_shared_cuda(
+            device,
+            wrapper.memory_handle,
+            wrapper.storage_bytes,
+            wrapper.storage_offset_bytes,
+            wrapper.ref_counter_handle,
+            wrapper.ref_counter_offset,
+            wrapper.event_handle,
+            wrapper.event_sync_required,
+        )
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InvalidCommand(f"the GPU memory cannot be opened: {reason}", field=FIELD) from None
+    tensor = torch.empty(0, dtype=dtype, device=f"cuda:{device}")
+    return tensor.set_(storage, wrapper.offset, wrapper.shape, stride)
+
+
+def _device(wrapper: CudaIpc) -> int:
+    """The index, in this process, of the GPU that the wrapper names."""
+    uuids = _uuids()
+    if not uuids:
+        raise RegistryError(
+            "this server sees no GPU: share POSIX shared memory, or start it where `nvidia-smi` works",
+            code="FAILED_PRECONDITION",
+            field=FIELD,
+        )
+    if not wrapper.device_uuid:
+        if wrapper.device_index < len(uuids):
+            return wrapper.device_index
+        raise InvalidCommand(f"there is no GPU {wrapper.device_index} here", field=FIELD)
+    named = wrapper.device_uuid.removeprefix(UUID_PREFIX).lower()
+    if named in uuids:
+        return uuids.index(named)
+    raise RegistryError(
+        f"GPU {wrapper.device_uuid[:64]!r} is not one that this server sees (CUDA_VISIBLE_DEVICES?)",
+        code="FAILED_PRECONDITION",
+        field=FIELD,
+    )
+
+
+@lru_cache(maxsize=1)
+def _uuids() -> tuple[str, ...]:
+    """The UUIDs of the GPUs that this process sees, by index; they cannot change while it runs."""
+    return tuple(
+        str(torch.cuda.get_device_properties(index).uuid).removeprefix(UUID_PREFIX).lower()
+        for index in range(torch.cuda.device_count())
+    )

@@ -1,0 +1,98 @@
+"""Length-prefixed msgpack frames between the control process and an actor's process.
+
+A frame is four bytes of length, big-endian, and that many bytes of one msgpack value. Each side reads only
+the types that the other may send; anything else is a FrameError, after which the stream cannot be trusted.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from pegaref.messages import MAX_FRAME_BYTES, Ready, Reply, Request
+
+HEADER: Final = struct.Struct(">I")
+
+# A text that is not UTF-8 is a UnicodeDecodeError in msgspec, and nesting without end a RecursionError.
+UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+Incoming = TypeVar("Incoming")
+
+
+class FrameError(Exception):
+    """Raised when the other side sent what it may not send."""
+
+
+class FrameWriter:
+    """Makes frames; keeps its encoder."""
+
+    __slots__ = ("_encode",)
+
+    def __init__(self) -> None:
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def frame(self, message: Request | Reply | Ready) -> bytes:
+        """One message with its length in front."""
+        payload = self._encode(message)
+        return HEADER.pack(len(payload)) + payload
+
+
+class FrameReader(Generic[Incoming]):
+    """Cuts a byte stream into messages of the given type."""
+
+    __slots__ = ("_buffer", "_decode", "_limit_bytes", "_needed")
+
+    def __init__(
+        self, decoder: msgspec.msgpack.Decoder[Incoming], limit_bytes: int = MAX_FRAME_BYTES
+    ) -> None:
+        self._decode = decoder.decode
+        self._limit_bytes = limit_bytes
+        self._buffer = bytearray()
+        self._needed = HEADER.size
+
+    def feed(self, data: bytes) -> list[Incoming]:
+        """The messages that are complete now. Raises FrameError on what is too long or not a message."""
+        if not self._buffer and len(data) >= HEADER.size:
+            (length,) = HEADER.unpack_from(data)
+            if length == len(data) - HEADER.size <= self._limit_bytes:  # one whole frame, as nearly always
+                return [self._read(data[HEADER.size :])]
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return []
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        messages: list[Incoming] = []
+        start = 0
+        self._needed = HEADER.size
+        while len(data) - start >= HEADER.size:
+            (length,) = HEADER.unpack_from(data, start)
+            if length > self._limit_bytes:
+                raise FrameError(f"a frame of {length} bytes is over the limit of {self._limit_bytes}")
+            end = start + HEADER.size + length
+            if end > len(data):
+                self._needed = end - start
+                break
+            messages.append(self._read(memoryview(data)[start + HEADER.size : end]))
+            start = end
+        if start < len(data):
+            self._buffer += memoryview(data)[start:]
+        return messages
+
+    def _read(self, payload: bytes | memoryview) -> Incoming:
+        try:
+            return self._decode(payload)
+        except UNDECODABLE as error:
+            raise FrameError(f"a frame that is no message: {error}") from None
+
+
+def request_reader() -> FrameReader[Request]:
+    """For the actor's side."""
+    return FrameReader(msgspec.msgpack.Decoder(Request))
+
+
+def answer_reader() -> FrameReader[Ready | Reply]:
+    """For the control side."""
+    return FrameReader(msgspec.msgpack.Decoder(Ready | Reply))

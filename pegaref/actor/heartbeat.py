@@ -1,0 +1,94 @@
+"""The actor's pulse: counters in memory that the control process reads without asking.
+
+Shared between processes it is a page of a sealed memfd: neither side can shrink it, so reading it can
+neither wait nor fail.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import threading
+from typing import Final
+
+from pegaref.registry.link import Pulse
+
+PAGE_BYTES: Final = mmap.PAGESIZE
+BEAT_EVERY_S: Final = 0.1
+
+_BEAT, _STARTED, _FINISHED, _PROGRESS, _ATTENTIVE = range(5)
+
+
+class PulsePage:
+    """Eight-byte counters; one process writes them, any may read."""
+
+    __slots__ = ("_cells", "_map")
+
+    def __init__(self, shared_fd: int | None = None) -> None:
+        """Use the page behind `shared_fd` (which may be closed afterwards), or memory of this process."""
+        self._map = mmap.mmap(-1 if shared_fd is None else shared_fd, PAGE_BYTES)
+        self._cells = memoryview(self._map).cast("Q")
+
+    def beat(self) -> None:
+        """Time passes and a thread of the actor can run."""
+        self._cells[_BEAT] += 1
+
+    def begin(self, serial: int) -> None:
+        """The request is being worked on."""
+        self._cells[_STARTED] = serial
+
+    def finish(self, serial: int) -> None:
+        """The request is done and its answer is on the way."""
+        self._cells[_FINISHED] = serial
+
+    def step(self) -> None:
+        """One tensor more was mapped or released."""
+        self._cells[_PROGRESS] += 1
+
+    def attend(self) -> None:
+        """From now on the process answers a traceback signal with a traceback, and does not die of it."""
+        self._cells[_ATTENTIVE] = 1
+
+    @property
+    def attentive(self) -> bool:
+        """Whether a traceback may be asked for."""
+        return self._cells[_ATTENTIVE] == 1
+
+    def read(self) -> Pulse:
+        """The counters now."""
+        cells = self._cells
+        return Pulse(cells[_BEAT], cells[_STARTED], cells[_FINISHED], cells[_PROGRESS])
+
+
+def shared_page_fd() -> int:
+    """A new zeroed page in a memfd that can be neither shrunk nor grown. The caller closes it."""
+    fd = os.memfd_create("pegaref-pulse", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, PAGE_BYTES)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+class Heartbeat:
+    """A thread that beats the page: it stops when the interpreter can run no thread any more."""
+
+    def __init__(self, page: PulsePage, name: str) -> None:
+        self._page = page
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Beat from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Beat no more; does not wait."""
+        self._ended.set()
+
+    def _run(self) -> None:
+        while not self._ended.wait(BEAT_EVERY_S):
+            self._page.beat()

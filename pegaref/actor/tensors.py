@@ -1,0 +1,129 @@
+"""The tensors of one device, by context: the one thing in the server that can hang."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from traceback import clear_frames
+
+import torch
+
+from pegaref.actor.cuda_ipc import open_cuda_ipc
+from pegaref.actor.pickled import is_pickle, read_pickled
+from pegaref.actor.shared_memory import OpenFiles, open_shared_memory
+from pegaref.errors import AlreadyExists, InvalidCommand
+from pegaref.messages import ContextKey, DropContext, DropInstance, Dropped, Layer, Registered, RegisterLayers
+from pegaref.wrapper import CudaIpc, SharedMemory, Wrapper, decode_wrapper
+
+logger = logging.getLogger(__name__)
+
+Opener = Callable[..., torch.Tensor]
+
+#: How each kind of wrapper becomes a tensor.
+OPENERS: dict[type[Wrapper], Opener] = {SharedMemory: open_shared_memory, CudaIpc: open_cuda_ipc}
+
+
+NOTHING = Dropped()
+
+
+@dataclass(slots=True)
+class _Context:
+    tensors: dict[str, torch.Tensor]
+    bytes: int
+
+
+class CudaTensorRegistry:
+    """Maps and releases tensors. Not thread-safe: its actor calls it one command at a time."""
+
+    def __init__(self, device_id: int, step: Callable[[], None]) -> None:
+        """`step` is called after each tensor, so that slow can be told from stuck."""
+        self._device_id = device_id
+        self._step = step
+        self._contexts: dict[ContextKey, _Context] = {}
+        if device_id < torch.cuda.device_count():  # 0 without a GPU
+            torch.cuda.set_device(device_id)
+            torch.empty(1, device="cuda")  # makes the context now: the first register need not wait for it
+
+    def register_layers(self, command: RegisterLayers) -> Registered:
+        """Map all layers, or none. Raises AlreadyExists, InvalidCommand."""
+        key = command.key
+        if key in self._contexts:
+            raise AlreadyExists(
+                f"instance {key.instance_id!r} generation {key.generation} is registered for "
+                f"tp {key.tp_rank}, pp {key.pp_rank} on device {key.device_id}"
+            )
+        tensors: dict[str, torch.Tensor] = {}
+        files = OpenFiles()
+        try:
+            for layer in command.layers:
+                tensors[layer.name] = self._open(layer, files)
+                self._step()
+        except BaseException as error:
+            # Unmapped now, and not when whoever keeps the error lets go of its frames.
+            clear_frames(error.__traceback__)
+            tensors.clear()
+            files.mappings.clear()
+            raise
+        total_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        self._contexts[key] = _Context(tensors, total_bytes)
+        return Registered(len(tensors), total_bytes)
+
+    def drop_instance(self, command: DropInstance) -> Dropped:
+        """Release the instance's contexts, of all generations or of those named."""
+        generations = command.generations
+        return self.release_contexts(
+            key
+            for key in self._contexts
+            if key.instance_id == command.instance_id
+            and (generations is None or key.generation in generations)
+        )
+
+    def drop_context(self, command: DropContext) -> Dropped:
+        """Release one context, if it is there."""
+        return self.release_contexts(key for key in (command.key,) if key in self._contexts)
+
+    def clear(self) -> Dropped:
+        """Release everything."""
+        return self.release_contexts(self._contexts)
+
+    def release_contexts(self, keys: Iterable[ContextKey]) -> Dropped:
+        """The only place where tensors are released, and where the GPU is asked to give memory back.
+
+        The GPU is asked only if live tensors went: asking may block for ever, and needlessly so.
+        """
+        doomed = tuple(keys)
+        if not doomed:
+            return NOTHING
+        tensors = total_bytes = 0
+        for key in doomed:
+            context = self._contexts.pop(key)
+            total_bytes += context.bytes
+            while context.tensors:
+                context.tensors.popitem()
+                tensors += 1
+                self._step()
+        note = ""
+        if tensors:
+            gc.collect()
+            try:
+                torch.cuda.empty_cache()
+            except Exception as error:
+                logger.exception("device %d: the cache could not be emptied", self._device_id)
+                note = f"empty_cache failed: {type(error).__name__}: {error}"
+        instances = tuple(sorted({key.instance_id for key in doomed}))
+        return Dropped(instances, len(doomed), tensors, total_bytes, note)
+
+    def _open(self, layer: Layer, files: OpenFiles) -> torch.Tensor:
+        raw = layer.wrapper
+        wrapper = read_pickled(raw) if is_pickle(raw) else decode_wrapper(raw)
+        tensor = OPENERS[type(wrapper)](wrapper, files)
+        end_bytes = (layer.segments - 1) * layer.kv_stride_bytes + layer.num_blocks * layer.bytes_per_block
+        tensor_bytes = tensor.numel() * tensor.element_size()
+        if end_bytes > tensor_bytes:
+            raise InvalidCommand(
+                f"layer {layer.name!r}: its blocks end at byte {end_bytes} of a tensor of {tensor_bytes}",
+                field="num_blocks",
+            )
+        return tensor

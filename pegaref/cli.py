@@ -1,0 +1,259 @@
+"""The `pegaref` command. It parses, and hands one frozen value on; only `serve` loads the server."""
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from pegaref import __version__, config
+from pegaref.config import Address, ConfigError, Limits, ServerConfig, Tls
+from pegaref.errors import RegistryError
+
+Value = TypeVar("Value")
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+_DEFAULTS = ServerConfig()
+_LIMITS = Limits()
+
+_SERVE_HELP = """Serve the registry of shared GPU memory, over HTTP and gRPC.
+
+    The control plane never touches a GPU: every GPU call runs in an actor, and the placement says where
+    the actor lives. `process`, the default, keeps every endpoint lit whatever a GPU call does; the others are
+    there to be compared with it.
+
+    \b
+      inline   on the event loop: one stuck call and everything is dark
+      pool     on N shared workers that also run every handler: dark at N stuck calls
+      thread   on one thread of its own: lit, unless the stuck call keeps the GIL
+      process  in one child process per device: lit
+
+    When the server listens, it prints one line on stdout; logs go to stderr:
+
+    \b
+      pegaref listening http=127.0.0.1:9091 grpc=127.0.0.1:50055 pid=42 placement=process devices=0
+
+    \b
+    Try it:
+      pegaref serve &
+      curl http://127.0.0.1:9091/health     200 ok while the control process runs
+      curl http://127.0.0.1:9091/ready      200, or 503 and why, device by device
+      curl http://127.0.0.1:9091/metrics    what Prometheus reads
+      curl -X POST http://127.0.0.1:9091/instances/cleanup?id=NAME
+
+    SIGTERM, Ctrl-C and the Shutdown RPC stop it within 10 seconds, wedged or not. Exit status: 0 after such a
+    stop, 2 when it could not start.
+    """
+
+
+class Parsed(click.ParamType[Any]):
+    """A parameter read by a function of `pegaref.config`."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Raises click.BadParameter with the function's own words."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _option(flag: str, kind: Any, default: Any, text: str, **more: Any) -> click.Option:
+    return click.Option(
+        [flag], type=kind, default=default, show_default=default is not None, help=text, **more
+    )
+
+
+_ADDRESS = Parsed("host:port", Address.parse)
+_SECONDS = click.FloatRange(min=0, min_open=True, max=86_400)
+_COUNT = click.IntRange(min=1)
+_FILE = click.Path(path_type=Path)
+
+
+_OPTIONS = (
+    _option(
+        "--placement",
+        Parsed("placement", config.parse_placement),
+        "process",
+        "Where the actor runs (see above).",
+    ),
+    _option("--devices", Parsed("n,n…", config.parse_devices), "0", "Devices to serve, one actor each."),
+    _option("--http-addr", _ADDRESS, str(_DEFAULTS.http), "Where HTTP listens. Port 0 picks a free one."),
+    _option("--addr", _ADDRESS, str(_DEFAULTS.grpc), "Where gRPC listens. Port 0 picks a free one."),
+    _option("--workers", _COUNT, _DEFAULTS.workers, "Shared workers of placement `pool`."),
+    _option(
+        "--wedge-after",
+        _SECONDS,
+        _DEFAULTS.wedge_after_s,
+        "Seconds after which a running command counts as wedged.",
+    ),
+    _option(
+        "--on-wedge",
+        Parsed("report|respawn", lambda word: config.choose(word, config.WEDGE_POLICIES, "policy")),
+        _DEFAULTS.on_wedge,
+        "What to do then: report it only, or replace the actor's process too.",
+    ),
+    _option(
+        "--max-deadline",
+        _SECONDS,
+        _LIMITS.deadline_s,
+        "Seconds that any call may wait, whatever its caller asked.",
+    ),
+    _option("--mailbox-commands", _COUNT, _LIMITS.mailbox_commands, "Registers that may wait per device."),
+    _option("--mailbox-bytes", _COUNT, _LIMITS.mailbox_bytes, "Bytes of registers that may wait per device."),
+    _option("--max-message-bytes", _COUNT, _LIMITS.message_bytes, "Largest gRPC message taken."),
+    _option(
+        "--max-header-bytes",
+        _COUNT,
+        _LIMITS.header_bytes,
+        "Largest HTTP request head and gRPC metadata taken.",
+    ),
+    _option(
+        "--max-connections",
+        _COUNT,
+        _LIMITS.connections,
+        "HTTP connections; the longest idle gives way to a new one.",
+    ),
+    _option(
+        "--header-timeout",
+        _SECONDS,
+        _LIMITS.header_timeout_s,
+        "Seconds for a request's head, or a handshake, to come.",
+    ),
+    _option("--max-sessions", _COUNT, _LIMITS.sessions, "Sessions that may be open."),
+    _option(
+        "--client-version",
+        str,
+        None,
+        "Accept only these client versions, such as 0.22.*. Repeatable.",
+        multiple=True,
+    ),
+    _option("--token-file", _FILE, None, "File with the token that POST routes and Shutdown then ask for."),
+    _option("--tls-cert", _FILE, None, "Certificate (PEM) for both HTTP and gRPC."),
+    _option("--tls-key", _FILE, None, "Its private key (PEM)."),
+    _option(
+        "--tls-client-ca",
+        _FILE,
+        None,
+        "Authority (PEM) of the clients: whoever it certifies may change things.",
+    ),
+    _option(
+        "--shutdown-grace",
+        click.FloatRange(min=0, max=6),
+        _DEFAULTS.shutdown_grace_s,
+        "Seconds for actors to end.",
+    ),
+    _option(
+        "--log-level",
+        click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+        _DEFAULTS.log_level,
+        "What to log on stderr.",
+    ),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def cli() -> None:
+    """A GPU server's control plane that cannot go dark."""
+
+
+@cli.command(help=_SERVE_HELP, params=[*_OPTIONS])
+def serve(**flags: Any) -> None:
+    """Runs a server to its end. Raises ConfigError and RegistryError when it cannot start."""
+    settings = server_config(**flags)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    if settings.log_level != "debug":
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it tells of its own start and end
+    # Read by gRPC when it is first loaded. Its own log says in paragraphs what is said here in a line, and
+    # its fork handlers would stop all its threads whenever an actor is started, although that only execs.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    from pegaref.server import run
+
+    run(settings, announce=lambda line: print(line, flush=True))
+    _leave()
+
+
+def server_config(**flags: Any) -> ServerConfig:
+    """The flags as one frozen value. Raises ConfigError."""
+    token_file: Path | None = flags["token_file"]
+    return ServerConfig(
+        placement=flags["placement"],
+        devices=flags["devices"],
+        http=flags["http_addr"],
+        grpc=flags["addr"],
+        workers=flags["workers"],
+        wedge_after_s=flags["wedge_after"],
+        on_wedge=flags["on_wedge"],
+        limits=Limits(
+            message_bytes=flags["max_message_bytes"],
+            header_bytes=flags["max_header_bytes"],
+            connections=flags["max_connections"],
+            header_timeout_s=flags["header_timeout"],
+            sessions=flags["max_sessions"],
+            deadline_s=flags["max_deadline"],
+            cleanup_timeout_s=min(_LIMITS.cleanup_timeout_s, flags["max_deadline"]),
+            mailbox_commands=flags["mailbox_commands"],
+            mailbox_bytes=flags["mailbox_bytes"],
+        ),
+        client_versions=tuple(flags["client_version"]),
+        token=None if token_file is None else config.read_token(token_file),
+        tls=_tls(flags["tls_cert"], flags["tls_key"], flags["tls_client_ca"]),
+        shutdown_grace_s=flags["shutdown_grace"],
+        log_level=flags["log_level"].lower(),
+    )
+
+
+def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> Tls | None:
+    if certificate is None and key is None:
+        if authority is not None:
+            raise ConfigError("--tls-client-ca needs TLS: add --tls-cert and --tls-key")
+        return None
+    if certificate is None or key is None:
+        missing = "--tls-cert" if certificate is None else "--tls-key"
+        raise ConfigError(f"TLS needs a certificate and its key: add {missing}")
+    return Tls(certificate, key, authority)
+
+
+def _leave() -> None:
+    """End the process although a thread hangs: the interpreter would wait for it."""
+    stuck = [thread.name for thread in threading.enumerate() if not thread.daemon]
+    stuck.remove(threading.main_thread().name)
+    if stuck:
+        logging.getLogger(__name__).warning("left while these threads hang: %s", ", ".join(stuck))
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command and exits: 0, or 2 with one line on stderr that says what to do."""
+    try:
+        code = cli.main(args=arguments, prog_name="pegaref", standalone_mode=False)
+    except click.ClickException as error:
+        _refuse(" ".join(error.format_message().split()))
+    except (ConfigError, RegistryError) as error:
+        _refuse(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(line: str) -> NoReturn:
+    print(f"pegaref: {line}", file=sys.stderr)
+    sys.exit(USAGE_ERROR)

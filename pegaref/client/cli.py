@@ -1,0 +1,221 @@
+"""A client as a process: it shares memory or holds an instance, says so in one line of JSON, and waits.
+
+It ends at the end of its standard input, at SIGTERM or at SIGINT, and leaves nothing behind.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import click
+
+from pegaref.client.errors import ClientError
+from pegaref.client.memory import Shared, SharedTensor
+
+USAGE_ERROR = 2
+FAILED = 1
+
+_RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 2.0
+_LAST_CALL_S = 2.0  # for the unregister on the way out
+
+
+class End:
+    """Tells when the process is asked to end. Signals come as bytes on a pipe, so that none is missed."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._ended = False
+
+    def __enter__(self) -> "End":
+        signal.set_wakeup_fd(self._write)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        os.close(self._read)
+        os.close(self._write)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end; False when the time ran out first."""
+        while not self._ended:
+            try:
+                ready, _, _ = select.select([self._read, 0], [], [], timeout_s)
+            except OSError:  # there is no standard input, which is its end as well
+                return True
+            if not ready:
+                return False
+            self._ended = self._read in ready or not os.read(0, 4096)
+        return True
+
+
+_LAYERS = click.Option(
+    ["--layers"], type=click.IntRange(1, 4096), default=1, show_default=True, help="Layers."
+)
+_BYTES = click.Option(
+    ["--bytes", "nbytes"],
+    type=click.IntRange(1),
+    default=65536,
+    show_default=True,
+    help="Bytes of shared memory.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Share memory with a pegaref server as another process of its host would."""
+
+
+_CUDA = click.Option(["--cuda"], is_flag=True, help="Share GPU memory (CUDA IPC); needs torch.")
+
+
+def _tensor(nbytes: int, *, cuda: bool) -> Shared:
+    if not cuda:
+        return SharedTensor(nbytes)
+    from pegaref.client.gpu import SharedCudaTensor
+
+    return SharedCudaTensor(nbytes)
+
+
+@cli.command(params=[_LAYERS, _BYTES, _CUDA])
+def share(layers: int, nbytes: int, cuda: bool) -> None:
+    """Create shared memory, print its wrapper, and hold it.
+
+    Prints {"wrapper": BASE64, "layers": L, "bytes": N, "pid": …}. The wrapper may be registered for any
+    number of layers and instances; --layers is only passed on.
+    """
+    with End() as end, _tensor(nbytes, cuda=cuda) as tensor:
+        wrapper = base64.b64encode(tensor.wrapper).decode()
+        _say(wrapper=wrapper, layers=layers, bytes=nbytes, name=tensor.name, pid=os.getpid())
+        end.wait()
+
+
+@cli.command(
+    params=[
+        click.Option(["--addr"], required=True, metavar="HOST:PORT", help="The server's gRPC address."),
+        click.Option(["--instance"], required=True, help="The instance's name."),
+        _LAYERS,
+        _BYTES,
+        _CUDA,
+        click.Option(["--device"], type=click.IntRange(0), default=0, show_default=True, help="Device."),
+        click.Option(["--no-session"], is_flag=True, help="Register without a session."),
+        click.Option(["--deadline"], type=click.FloatRange(0, min_open=True), default=10.0, show_default=True,
+                     help="Seconds that a call may take."),
+    ]
+)  # fmt: skip
+def hold(
+    addr: str,
+    instance: str,
+    layers: int,
+    nbytes: int,
+    cuda: bool,
+    device: int,
+    no_session: bool,
+    deadline: float,
+) -> None:
+    """Share memory, open a session, register, and hold all of it.
+
+    Prints {"instance": I, "registered": L, "wrapper": BASE64, …}. When the server ends the session because it
+    lost the memory or was restarted, opens another and registers again; when another session of the instance
+    superseded it, ends. On the way out it unregisters.
+    """
+    from pegaref.client.connection import Client
+
+    with End() as end, _tensor(nbytes, cuda=cuda) as tensor, Client(addr, deadline_s=deadline) as client:
+        names = [f"layer.{number}" for number in range(layers)]
+        holder = Holder(client, instance, dict.fromkeys(names, tensor), device, with_session=not no_session)
+        with holder.held():
+            wrapper = base64.b64encode(tensor.wrapper).decode()
+            _say(instance=instance, registered=layers, device=device, wrapper=wrapper,
+                 bytes=nbytes, name=tensor.name, pid=os.getpid())  # fmt: skip
+            holder.hold_until(end)
+
+
+class Holder:
+    """Keeps one instance registered."""
+
+    def __init__(
+        self, client: Any, instance: str, layers: dict[str, Shared], device: int, *, with_session: bool
+    ) -> None:
+        self._client = client
+        self._instance = instance
+        self._layers = layers
+        self._device = device
+        self._with_session = with_session
+        self._session: Any = None
+        self._registered = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Registered inside the block, unregistered after it. Raises ClientError."""
+        try:
+            self._register()
+            yield
+            self._client.unregister(self._instance, deadline_s=_LAST_CALL_S)
+        finally:
+            if self._session is not None:
+                self._session.close()
+
+    def hold_until(self, end: End) -> None:
+        """Register again whenever the server ended the session. Raises ClientError when it was superseded."""
+        retry_s = _RETRY_FIRST_S
+        while not end.wait(0.1 if self._with_session else None):
+            if self._session.wait_ended(0):
+                self._lost()
+            elif self._registered:
+                retry_s = _RETRY_FIRST_S
+                continue
+            try:
+                self._register()
+            except ClientError as error:
+                print(f"not registered again yet: {error}", file=sys.stderr)
+                if end.wait(retry_s):
+                    return
+                retry_s = min(2 * retry_s, _RETRY_MOST_S)
+            else:
+                print("registered again", file=sys.stderr)
+
+    def _lost(self) -> None:
+        failure = self._session.failure
+        if failure is not None and failure.code != "UNAVAILABLE":
+            raise failure
+        print(f"session ended ({failure}): registering again", file=sys.stderr)
+
+    def _register(self) -> None:
+        self._registered = False
+        if self._with_session:
+            if self._session is not None:
+                self._session.close()
+            self._session = self._client.session(self._instance)
+        self._client.register(self._instance, self._layers, device_id=self._device)
+        self._registered = True
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command and exits: 0; 1 when the server refused, 2 for bad flags, with one line on stderr."""
+    try:
+        cli.main(args=arguments, prog_name="python -m pegaref.client", standalone_mode=False)
+    except click.ClickException as error:
+        _refuse(" ".join(error.format_message().split()), USAGE_ERROR)
+    except (ClientError, ImportError, OSError, RuntimeError, ValueError) as error:
+        _refuse(str(error), FAILED)
+    except click.Abort:
+        _refuse("interrupted", 130)
+    sys.exit(0)
+
+
+def _say(**values: Any) -> None:
+    print(json.dumps(values), flush=True)
+
+
+def _refuse(line: str, code: int) -> NoReturn:
+    print(f"pegaref.client: {line}", file=sys.stderr)
+    sys.exit(code)

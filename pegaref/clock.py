@@ -1,0 +1,115 @@
+"""Time as an argument: handle, mailbox and supervisor read no clock but the one they are given."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Timer(Protocol):
+    """A call that is due later."""
+
+    def cancel(self) -> None:
+        """Forget the call; harmless when it was made already."""
+        ...
+
+
+class Clock(Protocol):
+    """Monotonic seconds, and calls at a later second."""
+
+    def now(self) -> float:
+        """Seconds since some fixed moment; never goes back."""
+        ...
+
+    def call_at(self, when_s: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` once, no earlier than `when_s`."""
+        ...
+
+
+class LoopClock:
+    """The clock of a running event loop."""
+
+    __slots__ = ("call_at", "now")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.now: Callable[[], float] = loop.time
+        self.call_at: Callable[[float, Callable[[], None]], Timer] = loop.call_at
+
+
+class _Due:
+    __slots__ = ("callback", "heap")
+
+    def __init__(self, callback: Callable[[], None], heap: DeadlineHeap) -> None:
+        self.callback: Callable[[], None] | None = callback
+        self.heap = heap
+
+    def cancel(self) -> None:
+        if self.callback is not None:
+            self.callback = None
+            self.heap.cancelled()
+
+
+class DeadlineHeap:
+    """A clock on top of another, for calls of which nearly all are cancelled, as deadlines are.
+
+    Making and cancelling one touches a heap and not the event loop, which costs a tenth: the loop has one
+    timer for all of them, set for the earliest and left alone when that one is cancelled.
+    """
+
+    COMPACT_FROM = 256
+
+    def __init__(self, clock: Clock) -> None:
+        self.now = clock.now
+        self._call_at = clock.call_at
+        self._heap: list[tuple[float, int, _Due]] = []
+        self._order = itertools.count()
+        self._dead = 0  # in the heap, but cancelled
+        self._armed: Timer | None = None
+        self._armed_s = math.inf
+
+    def call_at(self, when_s: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` once, no earlier than `when_s`."""
+        due = _Due(callback, self)
+        heapq.heappush(self._heap, (when_s, next(self._order), due))
+        if when_s < self._armed_s:
+            self._arm(when_s)
+        return due
+
+    def stop(self) -> None:
+        """Forget every call."""
+        self._heap.clear()
+        self._dead = 0
+        if self._armed is not None:
+            self._armed.cancel()
+        self._armed, self._armed_s = None, math.inf
+
+    def cancelled(self) -> None:
+        """One of the calls was cancelled; once they are the most, they are thrown out."""
+        self._dead += 1
+        if self._dead > self.COMPACT_FROM and 2 * self._dead > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2].callback is not None]
+            heapq.heapify(self._heap)
+            self._dead = 0
+
+    def _arm(self, when_s: float) -> None:
+        if self._armed is not None:
+            self._armed.cancel()
+        self._armed_s = when_s
+        self._armed = self._call_at(when_s, self._fire)
+
+    def _fire(self) -> None:
+        self._armed, self._armed_s = None, math.inf
+        now_s = self.now()
+        while self._heap and (self._heap[0][0] <= now_s or self._heap[0][2].callback is None):
+            due = heapq.heappop(self._heap)[2]
+            callback, due.callback = due.callback, None
+            if callback is None:
+                self._dead -= 1
+            else:
+                callback()
+        if self._heap and self._heap[0][0] < self._armed_s:
+            self._arm(self._heap[0][0])

@@ -1,0 +1,107 @@
+"""The one exception tree of the server: every refusal carries its gRPC status name and its values."""
+
+from __future__ import annotations
+
+
+class RegistryError(Exception):
+    """A call was not carried out, or its outcome is not known.
+
+    `code` is the name of a gRPC status, `field` the request's field at fault (or ''), and `retry_after_s`
+    how long a caller should wait before it tries again (None: no sooner and no later than it likes).
+    """
+
+    code = "INTERNAL"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, field: str = "", retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+        self.message = message
+        self.field = field
+        self.retry_after_s = retry_after_s
+
+
+class InvalidCommand(RegistryError):
+    """Raised when the request can never be carried out as it is; `field` names what is wrong with it."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class AlreadyExists(RegistryError):
+    """Raised by a register for a context that is registered."""
+
+    code = "ALREADY_EXISTS"
+
+
+class MailboxFull(RegistryError):
+    """Raised at once when a device has as many commands, or as many bytes of them, waiting as it may have."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class DeviceUnavailable(RegistryError):
+    """Raised when no actor can work for the device; the command was not run."""
+
+    code = "UNAVAILABLE"
+
+
+class DeviceWedged(DeviceUnavailable):
+    """Raised at once for a register on a device whose actor hangs. `hang` says how."""
+
+    def __init__(self, message: str, *, hang: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.hang = hang
+
+
+class DeviceLost(DeviceUnavailable):
+    """Raised when the device's actor died before the command reached it."""
+
+
+class ShuttingDown(DeviceUnavailable):
+    """Raised for every command that is waiting, or comes, once the handle is being closed."""
+
+
+class OutcomeUnknown(RegistryError):
+    """Raised when a command was with the actor and no answer came; it is undone before its key is reused."""
+
+    code = "UNAVAILABLE"
+
+
+class DeadlineExpired(RegistryError):
+    """Raised when a command was still waiting for the actor at its deadline; it was not run."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class Superseded(RegistryError):
+    """Raised for a register that was still waiting when its instance was dropped; it was not run."""
+
+    code = "ABORTED"
+
+
+class CleanupPending(RegistryError):
+    """Raised when a cleanup outlasts its caller's deadline. It stays queued as operation `operation_id`."""
+
+    code = "UNAVAILABLE"
+
+    def __init__(self, message: str, *, operation_id: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.operation_id = operation_id
+
+
+class ActorRefused(RegistryError):
+    """Raised with the actor's own code and message when it answered that it did not do it."""
+
+
+class TorchMissing(RegistryError):
+    """Raised by open_placement when torch is not installed, so that no actor could ever start."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class UnknownPlacement(RegistryError):
+    """Raised for a placement name that does not exist."""
+
+    code = "INVALID_ARGUMENT"

@@ -1,0 +1,132 @@
+"""What the control process may ask of an actor, and what an actor may answer.
+
+Everything that crosses the line between the two is one of these frozen values, so nothing is ever pickled
+and an answer can be checked by its type. This module imports nothing of pegaref; the rest is built on it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+#: One command or answer, encoded, has at most this many bytes.
+MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
+
+
+class ContextKey(Struct, frozen=True, array_like=True, order=True):
+    """Names one context: the tensors of one rank of one instance on one device.
+
+    `generation` tells the lives of an instance apart: it grows with each session, and 0 means that the
+    instance was registered without one. Keys are compared as tuples, never by a prefix of a string.
+    """
+
+    instance_id: str
+    generation: int
+    tp_rank: int
+    pp_rank: int
+    device_id: int
+
+
+class Layer(Struct, frozen=True, array_like=True):
+    """One layer's memory: where it is (`wrapper`, see pegaref.wrapper) and how it is cut into blocks.
+
+    `segments` is 1, or 2 where K and V lie `kv_stride_bytes` apart.
+    """
+
+    name: str
+    wrapper: bytes
+    num_blocks: int
+    bytes_per_block: int
+    kv_stride_bytes: int
+    segments: int
+
+
+class RegisterLayers(Struct, frozen=True, array_like=True, tag="register"):
+    """Map all layers of one context, or none of them."""
+
+    key: ContextKey
+    layers: tuple[Layer, ...]
+
+
+class DropInstance(Struct, frozen=True, array_like=True, tag="drop_instance"):
+    """Release every context of an instance, or of the generations named. `None` means all of them."""
+
+    instance_id: str
+    generations: tuple[int, ...] | None = None
+
+
+class DropContext(Struct, frozen=True, array_like=True, tag="drop_context"):
+    """Release one context; naming one that does not exist is no error."""
+
+    key: ContextKey
+
+
+class Clear(Struct, frozen=True, array_like=True, tag="clear"):
+    """Release everything that the actor holds."""
+
+
+Command: TypeAlias = RegisterLayers | DropInstance | DropContext | Clear
+
+
+class Registered(Struct, frozen=True, array_like=True, tag="registered"):
+    """All layers are mapped."""
+
+    tensors: int
+    bytes: int
+
+
+class Dropped(Struct, frozen=True, array_like=True, tag="dropped"):
+    """What a cleanup released. Zero everywhere means that there was nothing to release.
+
+    `note` is empty, or says what went wrong after the tensors had been released (the GPU's cache could not
+    be emptied, say): the release itself is done.
+    """
+
+    instances: tuple[str, ...] = ()
+    contexts: int = 0
+    tensors: int = 0
+    bytes: int = 0
+    note: str = ""
+
+
+class Refused(Struct, frozen=True, array_like=True, tag="refused"):
+    """The actor did not do it. `code` is a gRPC status name, `field` the request's field at fault or ''."""
+
+    code: str
+    message: str
+    field: str = ""
+
+
+Answer: TypeAlias = Registered | Dropped | Refused
+
+
+class Request(Struct, frozen=True, array_like=True, tag="request"):
+    """One command to the actor. Serials grow by one for each request on a device."""
+
+    serial: int
+    command: Command
+
+
+class Reply(Struct, frozen=True, array_like=True, tag="reply"):
+    """The actor's answer to the request with the same serial."""
+
+    serial: int
+    answer: Answer
+
+
+class Ready(Struct, frozen=True, array_like=True, tag="ready"):
+    """The actor's first word: torch is loaded, requests are read from now on."""
+
+    torch_version: str
+
+
+def merge_dropped(parts: tuple[Dropped, ...]) -> Dropped:
+    """Add up what several devices released."""
+    return Dropped(
+        instances=tuple(sorted({instance for part in parts for instance in part.instances})),
+        contexts=sum(part.contexts for part in parts),
+        tensors=sum(part.tensors for part in parts),
+        bytes=sum(part.bytes for part in parts),
+        note="; ".join(part.note for part in parts if part.note),
+    )

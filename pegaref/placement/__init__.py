@@ -1,0 +1,51 @@
+"""Where the actor runs: the experiment's independent variable."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Protocol
+
+from pegaref.errors import TorchMissing, UnknownPlacement
+from pegaref.placement.dispatch import DirectDispatch, Dispatch
+from pegaref.placement.inline import InlinePlacement
+from pegaref.placement.pool import PoolPlacement
+from pegaref.placement.process import ProcessPlacement
+from pegaref.placement.thread import ThreadPlacement
+from pegaref.registry.link import Launcher
+
+PLACEMENTS = ("inline", "pool", "thread", "process")
+
+
+class Placement(Launcher, Protocol):
+    """Launches actors, and says where handlers run."""
+
+    name: str
+    dispatch: Dispatch
+
+    def close(self) -> None:
+        """Let go of what the placement itself holds; never waits."""
+        ...
+
+
+def open_placement(name: str, *, workers: int = 2) -> Placement:
+    """Make the placement of that name; `workers` matters to `pool` only.
+
+    Raises UnknownPlacement, and TorchMissing where no actor could ever start.
+    """
+    if name in PLACEMENTS and importlib.util.find_spec("torch") is None:
+        raise TorchMissing("torch is not installed here; install it with: pip install 'pegaref[torch]'")
+    match name:
+        case "inline":
+            return InlinePlacement()
+        case "pool":
+            return PoolPlacement(workers)
+        case "thread":
+            return ThreadPlacement()
+        case "process":
+            return ProcessPlacement()
+    raise UnknownPlacement(
+        f"there is no placement {name!r}; there are {', '.join(PLACEMENTS)}", field="placement"
+    )
+
+
+__all__ = ["PLACEMENTS", "DirectDispatch", "Dispatch", "Placement", "open_placement"]

@@ -1,0 +1,130 @@
+"""The actor on N workers that also run every handler: PegaFlow before the fix.
+
+A handler holds one worker from its start to its end, and its registry call runs on that worker. So N stuck
+calls take all workers and every other handler waits: the server is dark. With N-1 it is lit.
+The coroutine of a handler is driven by the event loop, as its objects demand; what makes the pool a pool is
+that it does not start before a worker is free for it, and that the worker is blocked until it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from pegaref.placement.dispatch import Dispatch
+from pegaref.placement.local import LocalLink
+from pegaref.registry.link import ActorEvents, Link
+
+Result = TypeVar("Result")
+Work = Callable[[], None]
+
+
+class _Slot:
+    """A handler's worker, as long as it is the handler's. Opened and closed on the event loop."""
+
+    __slots__ = ("inbox", "open")
+
+    def __init__(self) -> None:
+        self.inbox: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self.open = True
+
+    def close(self) -> None:
+        self.open = False
+        self.inbox.put(None)
+
+
+_my_slot: contextvars.ContextVar[_Slot | None] = contextvars.ContextVar("pegaref-pool-slot", default=None)
+
+
+class WorkerPool:
+    """N threads; each does one handler at a time. They end with the process, stuck or not."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._handlers: queue.SimpleQueue[Callable[[_Slot], None] | None] = queue.SimpleQueue()
+        for number in range(workers):
+            threading.Thread(target=self._serve, name=f"worker-{number}", daemon=True).start()
+
+    async def run(self, body: Callable[[], Awaitable[Result]]) -> Result:
+        """Run a handler's body once a worker is free, and keep that worker until the body ends."""
+        loop = asyncio.get_running_loop()
+        granted: asyncio.Future[_Slot] = loop.create_future()
+
+        def grant(slot: _Slot) -> None:
+            if granted.cancelled():
+                slot.close()
+            else:
+                granted.set_result(slot)
+
+        self._handlers.put(lambda slot: _tell(loop, grant, slot))
+        try:
+            slot = await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                granted.result().close()
+            raise
+        token = _my_slot.set(slot)
+        try:
+            return await body()
+        finally:
+            _my_slot.reset(token)
+            slot.close()
+
+    def close(self) -> None:
+        """Let idle workers end."""
+        for _ in range(self._workers):
+            self._handlers.put(None)
+
+    def _serve(self) -> None:
+        while (handler := self._handlers.get()) is not None:
+            slot = _Slot()
+            handler(slot)
+            while (work := slot.inbox.get()) is not None:
+                work()
+
+
+class PoolPlacement:
+    """Runs registry work on the worker of the handler that asked for it.
+
+    Work that no handler waits for (undoing a register, a cleanup that outlasted its handler) has a thread
+    of its own, so that it can never wait for a worker that waits for it.
+    """
+
+    name = "pool"
+
+    def __init__(self, workers: int) -> None:
+        self._pool = WorkerPool(workers)
+        self._unattended: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self.dispatch: Dispatch = self._pool
+        threading.Thread(target=self._serve_unattended, name="worker-unattended", daemon=True).start()
+
+    def launch(self, device_id: int, epoch: int, events: ActorEvents) -> Link:
+        """Make an actor."""
+        return LocalLink(device_id, events, asyncio.get_running_loop(), self._run)
+
+    def close(self) -> None:
+        """Let idle workers end."""
+        self._pool.close()
+        self._unattended.put(None)
+
+    def _run(self, work: Work) -> None:
+        slot = _my_slot.get()
+        if slot is not None and slot.open:
+            slot.inbox.put(work)
+        else:
+            self._unattended.put(work)
+
+    def _serve_unattended(self) -> None:
+        while (work := self._unattended.get()) is not None:
+            work()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[_Slot], None], slot: _Slot) -> None:
+    try:
+        loop.call_soon_threadsafe(callback, slot)
+    except RuntimeError:  # the event loop was closed: nobody needs the worker any more
+        slot.inbox.put(None)

@@ -1,0 +1,265 @@
+"""One child process per device: the control process shares neither GIL nor memory with what can hang."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from pegaref.actor.frames import FrameError, FrameWriter, answer_reader
+from pegaref.actor.heartbeat import PulsePage, shared_page_fd
+from pegaref.messages import Ready, Request
+from pegaref.placement.dispatch import DirectDispatch, Dispatch
+from pegaref.registry.link import ActorEvents, Link, Pulse, Vitals
+
+logger = logging.getLogger(__name__)
+
+CHILD_MODULE = "pegaref.actor.child"
+TRACEBACK_SIGNAL = signal.SIGUSR2  # as in pegaref.actor.child
+EXIT_GRACE_S = 1.0
+RECEIVE_BYTES = 64 * 1024
+TRACEBACK_MOST_BYTES = 64 * 1024
+
+
+class ProcessPlacement:
+    """Launches `python -m pegaref.actor.child`, exec'ed and never forked, from the event loop's thread.
+
+    That thread must be one that lives as long as the server: the kernel kills a child when the thread that
+    started it ends, prctl(2).
+    """
+
+    name = "process"
+
+    def __init__(self) -> None:
+        self.dispatch: Dispatch = DirectDispatch()
+
+    def launch(self, device_id: int, epoch: int, events: ActorEvents) -> Link:
+        """Start a child. Raises OSError when there are no descriptors or processes to be had."""
+        return ProcessLink(device_id, epoch, events, asyncio.get_running_loop())
+
+    def close(self) -> None:
+        """There is nothing to let go of: each link lets go of its own."""
+
+
+class ProcessVitals:
+    """How a child is, from its pulse page, from /proc and from the file that it writes tracebacks to."""
+
+    def __init__(self, page: PulsePage, trace_fd: int, pid: int, pidfd: int) -> None:
+        self._page = page
+        self._trace_fd = trace_fd
+        self._pidfd = pidfd
+        self._tasks = Path(f"/proc/{pid}/task")
+
+    def pulse(self) -> Pulse:
+        """Read the counters from memory."""
+        return self._page.read()
+
+    def states(self) -> str:
+        """A letter for each thread, as in proc_pid_stat(5); '' when there is no process."""
+        letters: list[str] = []
+        try:
+            for task in self._tasks.iterdir():
+                # The command's name is in parentheses and may hold any character, also a parenthesis.
+                after_name = (task / "stat").read_bytes().rpartition(b") ")[2]
+                letters.append(after_name[:1].decode())
+        except OSError:
+            return "".join(letters)
+        return "".join(letters)
+
+    def traceback(self, *, ask: bool) -> str:
+        """All threads' tracebacks, as faulthandler writes them."""
+        if ask:
+            os.ftruncate(self._trace_fd, 0)
+            os.lseek(self._trace_fd, 0, os.SEEK_SET)  # the child's descriptor shares this position
+            if self._page.attentive:
+                _signal(self._pidfd, TRACEBACK_SIGNAL)
+        return os.pread(self._trace_fd, TRACEBACK_MOST_BYTES, 0).decode(errors="replace")
+
+
+class ProcessLink:
+    """One child and the socket to it. What it sends is checked; a child that breaks the rules is killed."""
+
+    def __init__(
+        self, device_id: int, epoch: int, events: ActorEvents, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._loop = loop
+        self._events = events
+        self._writer = FrameWriter()
+        self._reader = answer_reader()
+        self._unsent = bytearray()
+        self._last_straw: asyncio.TimerHandle | None = None
+        self._broken = ""  # why the stream is not read any more
+        self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
+        opened = [theirs.fileno(), self._socket.fileno()]
+        try:
+            page_fd = shared_page_fd()
+            opened.append(page_fd)
+            self._trace_fd = os.memfd_create("pegaref-traceback", os.MFD_CLOEXEC)
+            opened.append(self._trace_fd)
+            page = PulsePage(page_fd)
+            self._process = _spawn(device_id, epoch, theirs.fileno(), page_fd, self._trace_fd)
+            try:
+                self._pidfd = os.pidfd_open(self._process.pid)
+            except OSError:
+                self._process.kill()
+                self._process.wait()
+                raise
+        except OSError:
+            theirs.detach()
+            self._socket.detach()
+            for fd in opened:
+                os.close(fd)
+            raise
+        theirs.close()
+        os.close(page_fd)
+        self._vitals = ProcessVitals(page, self._trace_fd, self._process.pid, self._pidfd)
+        loop.add_reader(self._socket.fileno(), self._on_readable)
+        loop.add_reader(self._pidfd, self._on_exit)
+
+    @property
+    def vitals(self) -> Vitals:
+        """How the child is."""
+        return self._vitals
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process."""
+        return self._process.pid
+
+    def send(self, request: Request) -> None:
+        """Write the request; what the socket does not take now waits here."""
+        if self._broken:
+            return
+        frame = self._writer.frame(request)
+        if self._unsent:
+            self._unsent += frame
+            return
+        sent = self._send(frame)
+        if sent < len(frame) and not self._broken:
+            self._unsent += memoryview(frame)[sent:]
+            self._loop.add_writer(self._socket.fileno(), self._on_writable)
+
+    def end(self, *, force: bool) -> bool:
+        """Close the stream, which a child that is well takes as its end; or kill it."""
+        if force:
+            self._break("it is being killed")
+            _signal(self._pidfd, signal.SIGKILL)
+        else:
+            self._break("it is being closed")
+            with contextlib.suppress(OSError):  # the child closed its end first
+                self._socket.shutdown(socket.SHUT_RDWR)
+        return True
+
+    def _send(self, data: bytes | bytearray) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._distrust(f"the socket does not take requests: {error.strerror}")
+            return 0
+
+    def _on_writable(self) -> None:
+        del self._unsent[: self._send(self._unsent)]
+        if not self._unsent and not self._broken:
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _on_readable(self) -> None:
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._distrust(f"the socket broke: {error.strerror}")
+            return
+        if not data:
+            # Most often it is ending, and its exit status says why; if it is not, it is of no use any more.
+            self._break("it closed its socket")
+            self._last_straw = self._loop.call_later(EXIT_GRACE_S, _signal, self._pidfd, signal.SIGKILL)
+            return
+        try:
+            messages = self._reader.feed(data)
+        except FrameError as error:
+            self._distrust(str(error))
+            return
+        for message in messages:
+            if self._broken:
+                return
+            if isinstance(message, Ready):
+                self._events.on_ready(message)
+            else:
+                self._events.on_reply(message)
+
+    def _distrust(self, why: str) -> None:
+        """Kill a child that cannot be talked with any more; most often it is ending by itself already."""
+        self._break(why)
+        _signal(self._pidfd, signal.SIGKILL)
+
+    def _break(self, why: str) -> None:
+        if not self._broken:
+            self._broken = why
+            self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _on_exit(self) -> None:
+        status = self._process.poll()
+        if status is None:
+            return
+        if self._last_straw is not None:
+            self._last_straw.cancel()
+        self._loop.remove_reader(self._pidfd)
+        if not self._broken:
+            self._on_readable()  # its last words
+        why = f" ({self._broken})" if self._broken else ""
+        self._break("it has ended")
+        self._socket.close()
+        os.close(self._pidfd)
+        os.close(self._trace_fd)
+        self._events.on_gone(f"process {self._process.pid} ended with {_status(status)}{why}")
+
+
+def _spawn(
+    device_id: int, epoch: int, socket_fd: int, page_fd: int, trace_fd: int
+) -> subprocess.Popen[bytes]:
+    options = {
+        "device": device_id,
+        "epoch": epoch,
+        "parent": os.getpid(),
+        "socket-fd": socket_fd,
+        "page-fd": page_fd,
+        "trace-fd": trace_fd,
+        "log-level": logging.getLogger().getEffectiveLevel(),
+    }
+    # The child finds modules where this process does: in the working directory only if this one does, too.
+    safe_path = [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]
+    return subprocess.Popen(
+        [
+            sys.executable,
+            *safe_path,
+            "-m",
+            CHILD_MODULE,
+            *(f"--{name}={value}" for name, value in options.items()),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=2,  # stdout is the control process's alone
+        process_group=0,  # and so is a terminal's Ctrl-C
+        pass_fds=(socket_fd, page_fd, trace_fd),
+    )
+
+
+def _signal(pidfd: int, number: signal.Signals) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        logger.debug("signal %s came after the process had ended", number.name)
+
+
+def _status(returncode: int) -> str:
+    return f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit status {returncode}"

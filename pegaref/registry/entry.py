@@ -1,0 +1,120 @@
+"""What waits in a mailbox: a register with its one caller, and a cleanup with any number of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+
+from pegaref.clock import Timer
+from pegaref.errors import RegistryError
+from pegaref.messages import (
+    Clear,
+    ContextKey,
+    DropContext,
+    DropInstance,
+    Dropped,
+    Registered,
+    RegisterLayers,
+)
+
+LAYER_OVERHEAD_BYTES: Final = 64  # five integers and four headers of msgpack, rounded up
+
+
+#: A command's life: it waits, it is with the actor, and then it is one of the others. Plain words and no
+#: enum, whose members cost ten times as much before Python 3.12.
+State: TypeAlias = Literal["pending", "running", "done", "cancelled", "expired", "orphaned"]
+
+PENDING: Final = "pending"
+RUNNING: Final = "running"
+DONE: Final = "done"  # the actor answered, and somebody was there to hear it
+CANCELLED: Final = "cancelled"  # its caller went, or its instance was dropped, before it ran
+EXPIRED: Final = "expired"  # its deadline passed before it ran
+ORPHANED: Final = "orphaned"  # its caller went, or its deadline passed, while it ran: it is rolled back
+
+
+class Entry:
+    """A register. `context` is its submitter's: a placement may keep there who pays for the work."""
+
+    __slots__ = ("command", "context", "future", "size_bytes", "state", "submitted_s", "timer")
+
+    def __init__(self, command: RegisterLayers, future: asyncio.Future[Registered], now_s: float) -> None:
+        self.command = command
+        self.future = future
+        self.submitted_s = now_s
+        self.state: State = PENDING
+        self.size_bytes = command_bytes(command)
+        self.context = contextvars.copy_context()
+        self.timer: Timer | None = None
+
+
+class Cleanup:
+    """A cleanup. It has no deadline and ends with an outcome; callers may wait for that, or leave."""
+
+    __slots__ = ("attempts", "command", "context", "on_done", "outcome", "state", "submitted_s")
+
+    def __init__(self, command: DropInstance | DropContext | Clear, now_s: float) -> None:
+        self.command = command
+        self.submitted_s = now_s
+        self.state: State = PENDING
+        self.attempts = 0
+        self.context = contextvars.copy_context()
+        self.outcome: Dropped | RegistryError | None = None
+        self.on_done: dict[int, Callable[[], None]] = {}
+
+    def finish(self, outcome: Dropped | RegistryError) -> None:
+        """Set the outcome and tell whoever waits."""
+        self.state = DONE
+        self.outcome = outcome
+        callbacks, self.on_done = self.on_done, {}
+        for callback in callbacks.values():
+            callback()
+
+    def covers(self, other: DropInstance | DropContext | Clear) -> bool:
+        """Whether carrying out this one also does what `other` asks for."""
+        mine = self.command
+        if isinstance(mine, Clear) or mine == other:
+            return True
+        if isinstance(mine, DropInstance) and isinstance(other, DropInstance):
+            return mine.instance_id == other.instance_id and (
+                mine.generations is None
+                or (other.generations is not None and set(other.generations) <= set(mine.generations))
+            )
+        return False
+
+    def widen(self, other: DropInstance) -> None:
+        """Do what `other` asks for too. Both are of the same instance, and this one is not running."""
+        mine = self.command
+        assert isinstance(mine, DropInstance)
+        assert mine.instance_id == other.instance_id
+        if mine.generations is None or other.generations is None:
+            self.command = DropInstance(mine.instance_id)
+        else:
+            merged = tuple(sorted({*mine.generations, *other.generations}))
+            self.command = DropInstance(mine.instance_id, merged)
+
+
+def concerns(command: DropInstance | DropContext | Clear, key: ContextKey) -> bool:
+    """Whether the cleanup releases this context."""
+    if isinstance(command, DropInstance):
+        return key.instance_id == command.instance_id and (
+            command.generations is None or key.generation in command.generations
+        )
+    if isinstance(command, DropContext):
+        return key == command.key
+    return True
+
+
+def command_bytes(command: RegisterLayers) -> int:
+    """How much the command weighs in a mailbox; never less than its encoded size."""
+    layers = sum(
+        len(layer.name.encode()) + len(layer.wrapper) + LAYER_OVERHEAD_BYTES for layer in command.layers
+    )
+    return 2 * LAYER_OVERHEAD_BYTES + len(command.key.instance_id.encode()) + layers
+
+
+#: Each command's name in metrics and logs.
+OPERATION_NAMES: Final = {
+    kind: str(kind.__struct_config__.tag) for kind in (RegisterLayers, DropInstance, DropContext, Clear)
+}

@@ -1,0 +1,80 @@
+"""What the registry looks like from the control process: values in memory, made without asking anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pegaref.messages import ContextKey
+
+
+class Hang(StrEnum):
+    """What kind of hang an actor is in, as told from outside it."""
+
+    STALLED = "stalled"  # the heartbeat goes on: the GIL is free, one call does not return
+    GIL_HELD = "gil_held"  # the heartbeat stopped although the process may run
+    STOPPED = "stopped"  # the process is stopped by a signal or a debugger (T)
+    UNKILLABLE = "unkillable"  # it waits in the kernel without interruption (D), or outlived SIGKILL
+    DEAD = "dead"  # there is no process
+
+
+class Phase(StrEnum):
+    """Where a device's actor is in its life."""
+
+    STARTING = "starting"  # launched; torch is not loaded yet. Commands wait
+    READY = "ready"
+    WEDGED = "wedged"  # hangs; registers are refused at once, cleanups stay queued
+    DEAD = "dead"  # no actor; one is launched when its backoff has passed
+    QUARANTINED = "quarantined"  # it outlived SIGKILL and may still hold the GPU
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSummary:
+    """One context that the registry holds. `settled` is False while its fate is not known."""
+
+    key: ContextKey
+    tensors: int
+    bytes: int
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSnapshot:
+    """One device. Counters only grow, also over respawns; ages are in seconds, and 0.0 when there is none."""
+
+    device_id: int
+    phase: Phase
+    ready: bool
+    reason: str  # '' when ready
+    hang: Hang | None
+    hang_age_s: float
+    traceback: str  # of the wedged actor, '' when none was taken
+    epoch: int  # 1 for the first actor, one more for each that replaced it
+    pid: int | None
+    mailbox_depth: int  # registers that wait
+    mailbox_bytes: int
+    cleanup_depth: int  # cleanups that wait
+    oldest_command_age_s: float
+    contexts: int
+    tensors: int
+    bytes: int
+    in_flight: Mapping[str, int]  # operation name -> commands that wait or run
+    finished: Mapping[tuple[str, str], int]  # (operation, outcome) -> commands; outcome is a state's name
+    respawns: int
+    rejected: int  # refused because the mailbox was full
+    rolled_back: int  # registers undone because nobody waited for them any more
+    lost_replies: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySnapshot:
+    """All devices, by device id."""
+
+    devices: Mapping[int, DeviceSnapshot] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        """True when every device is ready."""
+        return bool(self.devices) and all(device.ready for device in self.devices.values())

@@ -1,0 +1,204 @@
+"""One server, put together: the registry behind its handle, the endpoints in front, and a bounded end.
+
+Everything here runs in the control process, on one event loop, and nothing imports torch.
+"""
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from grpc_reflection.v1alpha import reflection
+
+from pegaref.clock import LoopClock
+from pegaref.config import Address, ServerConfig
+from pegaref.messages import Dropped
+from pegaref.placement import DirectDispatch, Placement, open_placement
+from pegaref.registry.handle import RegistryHandle
+from pegaref.registry.settings import RegistrySettings
+from pegaref.serving import engine, health_grpc
+from pegaref.serving.access import Access, explain
+from pegaref.serving.connections import Connections
+from pegaref.serving.descriptors import connections_within, raise_limit
+from pegaref.serving.health import Health
+from pegaref.serving.http import Endpoints
+from pegaref.serving.listening import (
+    HttpServer,
+    bind_grpc,
+    bound_address,
+    check_free,
+    make_grpc_server,
+    open_socket,
+)
+from pegaref.serving.liveness import Shortcut
+from pegaref.serving.metrics import Metrics
+from pegaref.serving.rpc import GenericHandler, Service, Unbuilt
+from pegaref.serving.sessions import Sessions
+from pegaref.serving.tls import grpc_credentials, http_context
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.25  # how often the loop's lag is measured and connections are swept
+_STOP_WITHIN_S = 9.5  # after that the process ends as it is
+_GRPC_GRACE_S = 1.0  # for answers in progress, once no call waits for an actor any more
+_REFLECTED = (engine.DESCRIPTOR.full_name, health_grpc.DESCRIPTOR.full_name, reflection.SERVICE_NAME)
+
+Announce = Callable[[str], None]
+
+
+class Server:
+    """The parts of one server. `listening` makes it listen, and `shut_down` begins its end."""
+
+    def __init__(self, config: ServerConfig, placement: Placement, clock: LoopClock) -> None:
+        self._config = config
+        self._stop = asyncio.Event()
+        self._placement = placement
+        self.line = ""  # that says where it listens, once it does
+        self.handle = RegistryHandle(
+            config.devices,
+            placement,
+            settings=RegistrySettings(
+                wedge_after_s=config.wedge_after_s,
+                on_wedge=config.on_wedge,
+                mailbox_commands=config.limits.mailbox_commands,
+                mailbox_bytes=config.limits.mailbox_bytes,
+            ),
+            clock=clock,
+        )
+        self.health = Health(self.handle.snapshot, clock)
+        self.sessions = Sessions(self._drop, most=config.limits.sessions)
+        self.metrics = Metrics(self.handle.snapshot, lambda: len(self.sessions))
+        direct = isinstance(placement.dispatch, DirectDispatch)
+        self.connections = Connections(config.limits, clock, Shortcut(self.metrics) if direct else None)
+        self.access = Access(config)
+        self.handle.on_lost = self.sessions.lost
+
+    def shut_down(self, reason: str) -> None:
+        """Begin to stop, and return at once."""
+        if not self._stop.is_set():
+            log.info("shutting down: %s", reason)
+            self._stop.set()
+
+    async def until_stopped(self) -> None:
+        """Return once somebody has asked for the end, keeping the time meanwhile."""
+        loop = asyncio.get_running_loop()
+        loading = loop.run_in_executor(None, self.metrics.load)
+        due = loop.time() + _TICK_S
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._stop.wait()
+            lag = max(0.0, loop.time() - due)
+            self.metrics.loop_lag_s = lag
+            self.metrics.loop_lag_most_s = max(lag, self.metrics.loop_lag_most_s)
+            self.connections.sweep()
+            due = loop.time() + _TICK_S
+        await loading
+
+    def http_app(self) -> Any:
+        """The ASGI application."""
+        endpoints = Endpoints(
+            self._config, self.handle, self.sessions, self.health, self.metrics, self.access
+        )
+        return endpoints.app(self._placement.dispatch)
+
+    def grpc_handlers(self) -> Sequence[GenericHandler]:
+        """The services, each handler counted and dispatched."""
+        dispatch, requests = self._placement.dispatch, self.metrics.rpc
+        bodies = engine.Engine(
+            self._config, self.handle, self.sessions, self.access, dispatch, self.shut_down
+        ).bodies
+        service = Service(engine.DESCRIPTOR, bodies, dispatch=dispatch, requests=requests)
+        probes = health_grpc.HealthService(self.health).bodies
+        health = Service(health_grpc.DESCRIPTOR, probes, dispatch=dispatch, requests=requests)
+        return (service.handler, health.handler, Unbuilt(engine.DESCRIPTOR.full_name, engine.UNBUILT))
+
+    async def end(self) -> None:
+        """Readiness goes first, then the sessions, then the actors: whatever waits for one is answered."""
+        self.health.stop()
+        await self.sessions.end_all()
+        await self.handle.close(grace_s=self._config.shutdown_grace_s)
+
+    async def _drop(self, instance_id: str, generation: int) -> Dropped:
+        return await self._placement.dispatch.run(
+            lambda: self.handle.drop_instance(
+                instance_id, generation=generation, deadline_s=self._config.limits.cleanup_timeout_s
+            )
+        )
+
+
+@contextlib.asynccontextmanager
+async def listening(config: ServerConfig) -> AsyncIterator[Server]:
+    """A server that listens, and that is gone when the block is left, wedged or not.
+
+    Raises ConfigError and RegistryError (TorchMissing)
+    before anything listens.
+    """
+    connections = connections_within(raise_limit(), config.limits.connections)
+    config = replace(config, limits=replace(config.limits, connections=connections))
+    async with contextlib.AsyncExitStack() as life:
+        http_tls = None if config.tls is None else http_context(config.tls)
+        grpc_tls = None if config.tls is None else grpc_credentials(config.tls)
+        http_socket = life.enter_context(open_socket(config.http, "--http-addr"))
+        check_free(config.grpc, "--addr")
+        placement = open_placement(config.placement, workers=config.workers)
+        life.callback(placement.close)
+        server = Server(config, placement, LoopClock(asyncio.get_running_loop()))
+
+        grpc_server = make_grpc_server(server.grpc_handlers(), config.limits)
+        life.push_async_callback(grpc_server.stop, _GRPC_GRACE_S)
+        reflection.enable_server_reflection(_REFLECTED, grpc_server)
+        grpc_address = bind_grpc(grpc_server, config.grpc, "--addr", grpc_tls)
+
+        # What is entered last ends first: readiness, the sessions, the actors, and only then the listeners,
+        # so that the probes tell what happens until the end.
+        http_server = HttpServer(server.http_app(), server.connections, http_tls, config.limits)
+        await life.enter_async_context(http_server.serving(http_socket))
+        life.push_async_callback(server.end)
+        await server.handle.start()
+        await grpc_server.start()
+
+        server.line = _line(config, bound_address(http_socket, config.http), grpc_address)
+        if warning := explain(config):
+            log.warning("%s", warning)
+        yield server
+
+
+async def serve(config: ServerConfig, announce: Announce) -> None:
+    """Run a server until SIGTERM, SIGINT or the Shutdown RPC. Raises as `listening` does.
+
+    `announce` is given the one line that says where it listens, once it can be stopped as well.
+    """
+    loop = asyncio.get_running_loop()
+    async with listening(config) as server:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.shut_down, number.name)
+        announce(server.line)
+        await server.until_stopped()
+        # From C, so that it happens whatever hangs, a held GIL included.
+        faulthandler.dump_traceback_later(_STOP_WITHIN_S, exit=True)
+    log.info("stopped")
+
+
+def run(config: ServerConfig, announce: Announce) -> None:
+    """Run a server to its end in an event loop of its own: uvloop's where it is installed."""
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        from uvloop import new_event_loop
+
+        loop_factory = new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(serve(config, announce))
+
+
+def _line(config: ServerConfig, http: Address, grpc_address: Address) -> str:
+    devices = ",".join(str(device) for device in config.devices)
+    return (
+        f"pegaref listening http={http} grpc={grpc_address} pid={os.getpid()} "
+        f"placement={config.placement} devices={devices}"
+    )

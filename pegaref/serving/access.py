@@ -1,0 +1,74 @@
+"""Who may change things here: `POST …` over HTTP, `Shutdown` over gRPC.
+
+Without credentials configured, only callers on this machine may. With a token configured, whoever shows it
+may, and nobody else; with mutual TLS, whoever shows a certificate of the clients' authority. Registering is
+not guarded: memory is shared between processes of one host, and a PegaFlow client has no token to show.
+"""
+
+import hmac
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from pegaref.config import ServerConfig, is_loopback
+from pegaref.serving.refusal import Forbidden, Unauthenticated
+
+_REMEDY = "use loopback, or start the server with --token-file or --tls-client-ca"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What is known of a caller. `host` is '' for one that has no address (a unix socket)."""
+
+    host: str
+    authorization: str | None = None  # the header or metadata of that name
+    certified: bool = False  # it showed a certificate of the clients' authority
+    origin: str | None = None  # set by web pages only
+
+
+class Access:
+    """Decides from the configuration alone."""
+
+    __slots__ = ("_expected", "_mutual_tls")
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._expected = None if config.token is None else f"Bearer {config.token}".encode()
+        self._mutual_tls = config.mutual_tls
+
+    def check(self, caller: Caller) -> None:
+        """Raises Unauthenticated or Forbidden unless the caller may change things."""
+        if caller.origin is not None:
+            raise Forbidden(
+                "requests of web pages are refused: a page may not act on this server for its visitor"
+            )
+        if self._mutual_tls and caller.certified:
+            return
+        if self._expected is not None:
+            shown = (caller.authorization or "").encode()
+            if not hmac.compare_digest(shown, self._expected):
+                raise Unauthenticated("a token is needed: send 'authorization: Bearer TOKEN'")
+        elif self._mutual_tls:
+            raise Unauthenticated("a client certificate is needed")
+        elif not is_loopback(caller.host):
+            raise Forbidden(f"changes are refused off loopback: {_REMEDY}")
+
+
+def host_of_grpc_peer(peer: str) -> str:
+    """The host in gRPC's `ipv4:127.0.0.1:1234`, `ipv6:%5B::1%5D:1234` or `unix:…` ('' for the last)."""
+    family, _, rest = peer.partition(":")
+    if family not in ("ipv4", "ipv6"):
+        return ""
+    host = unquote(rest).rpartition(":")[0]
+    return host.removeprefix("[").removesuffix("]").partition("%")[0]
+
+
+def explain(config: ServerConfig) -> str | None:
+    """What a person should know at start about who may change things; None when there is nothing to say."""
+    exposed = [str(address) for address in (config.http, config.grpc) if not address.is_loopback]
+    if not exposed:
+        return None
+    where = f"{' and '.join(exposed)} can be reached from other machines"
+    if config.token is None and not config.mutual_tls:
+        return f"{where}: changes (POST, Shutdown) are refused off loopback; {_REMEDY}"
+    if config.tls is None:
+        return f"{where} without TLS: the token travels in the clear; add --tls-cert and --tls-key"
+    return None

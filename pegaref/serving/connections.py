@@ -1,0 +1,206 @@
+"""HTTP connections that cannot crowd liveness out: bounded in number, in header bytes, and in patience.
+
+At the limit the connection that has waited longest without a request in progress gives way to the new one, so
+idle connections and half-sent requests, however many, never keep a probe out.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from pegaref.clock import Clock
+from pegaref.config import Limits
+from pegaref.serving.liveness import Shortcut
+
+log = logging.getLogger(__name__)
+
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 26\r\nconnection: close\r\n\r\n"
+    b"request head is too large\n"
+)
+
+
+class Connections:
+    """Every connection, and which of them may give way to a new one."""
+
+    def __init__(self, limits: Limits, clock: Clock, shortcut: Shortcut | None = None) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._shortcut = shortcut
+        # Since when each waits for a request or the rest of one, or works on one; the oldest first.
+        self._waiting: dict[BoundedHttpProtocol, float] = {}
+        self._working: dict[BoundedHttpProtocol, float] = {}
+        self._evicted = 0  # since the last sweep
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._working)
+
+    def protocol(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
+    ) -> "BoundedHttpProtocol":
+        """Makes the protocol of a new connection; the signature is uvicorn's."""
+        return BoundedHttpProtocol(
+            config,
+            server_state,
+            app_state,
+            _loop,
+            connections=self,
+            limits=self._limits,
+            shortcut=self._shortcut,
+        )
+
+    def opened(self, connection: "BoundedHttpProtocol") -> None:
+        """A connection was accepted; one that gives way is closed if there are too many."""
+        if len(self) >= self._limits.connections:
+            self._evict()
+        self.waits(connection)
+
+    def closed(self, connection: "BoundedHttpProtocol") -> None:
+        """A connection is gone."""
+        self._waiting.pop(connection, None)
+        self._working.pop(connection, None)
+
+    def waits(self, connection: "BoundedHttpProtocol") -> None:
+        """It waits for a request, or for the rest of one, from now on."""
+        self.closed(connection)
+        self._waiting[connection] = self._clock.now()
+
+    def works(self, connection: "BoundedHttpProtocol") -> None:
+        """A request is in progress on it: it gives way only if its peer does not read the answer."""
+        self.closed(connection)
+        self._working[connection] = self._clock.now()
+
+    def sweep(self) -> None:
+        """Close what has sent half a request, or nothing at all, or read no answer, for too long."""
+        now = self._clock.now()
+        if self._evicted:
+            log.warning("%d idle connections gave way to new ones: %d are open", self._evicted, len(self))
+            self._evicted = 0
+        for connection, since in tuple(self._waiting.items()):
+            if since > now - self._limits.header_timeout_s:
+                break
+            if not connection.between_requests:
+                self._abort(connection)
+        for connection, since in tuple(self._working.items()):
+            if since > now - self._limits.deadline_s - self._limits.header_timeout_s:
+                break
+            self._abort(connection)
+
+    def _evict(self) -> None:
+        victim = next(iter(self._waiting), None)
+        if victim is None:
+            victim = next((working for working in self._working if working.unread), None)
+        if victim is not None:  # otherwise all are at work, which the endpoints bound themselves
+            self._evicted += 1
+            self._abort(victim)
+
+    def _abort(self, connection: "BoundedHttpProtocol") -> None:
+        self.closed(connection)
+        connection.transport.abort()
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with limits."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None,
+        *,
+        connections: Connections,
+        limits: Limits,
+        shortcut: Shortcut | None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._registered = connections
+        self._shortcut = shortcut
+        self._answered = False  # by the shortcut: what is left of the request is not for the application
+        self._most_head_bytes = limits.header_bytes
+        self._head_bytes = 0  # of the head that is being received; 0 when none is
+        self._too_large = False
+        self.between_requests = False  # the last request was answered, and no byte of the next has come
+
+    @property
+    def unread(self) -> bool:
+        """Whether the peer has left so much unread that writing has stopped."""
+        return self.flow.write_paused
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        # With a client authority configured, TLS verified whatever certificate the peer showed.
+        if transport.get_extra_info("peercert"):
+            self.app_state = {**self.app_state, "certified": True}
+        self._registered.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._registered.closed(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.between_requests:
+            self.between_requests = False
+            self._registered.waits(self)
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > self._most_head_bytes and not self.transport.is_closing():
+            self._refuse_head()
+
+    def on_headers_complete(self) -> None:
+        # The parser tells a head's end, not where in the data it was: what is counted is what came by then.
+        head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        self._head_bytes = 0
+        if head_bytes > self._most_head_bytes:
+            self._too_large = True
+            raise ValueError("the request's head is too large")
+        if self._shortcut is not None and (self.cycle is None or self.cycle.response_complete):
+            keep_alive = self.parser.should_keep_alive()
+            answer = self._shortcut.answer(
+                self.parser.get_method(), self.url, self.server_state.default_headers, keep_alive=keep_alive
+            )
+            if answer is not None and not self.parser.should_upgrade():
+                self._answered = True
+                self.transport.write(answer)
+                if keep_alive:
+                    self.on_response_complete()
+                else:
+                    self.transport.close()
+                return
+        self._registered.works(self)
+        super().on_headers_complete()
+
+    def on_message_begin(self) -> None:
+        self._answered = False
+        super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        if not self._answered:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head_bytes = 0
+        if not self._answered:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if not self.pipeline:
+            self.between_requests = True
+            self._registered.waits(self)
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._too_large:
+            self._refuse_head()
+        else:
+            super().send_400_response(msg)
+
+    def _refuse_head(self) -> None:
+        self.transport.write(_TOO_LARGE)
+        self.transport.close()

@@ -1,0 +1,157 @@
+"""PegaFlow's Engine service. Three of the registry's five call sites begin here: RegisterContextBatch,
+UnregisterContext and Session, whose end is watched. Shutdown touches no tensor."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from pegaref.config import ServerConfig
+from pegaref.errors import Superseded
+from pegaref.placement import Dispatch
+from pegaref.registry.handle import RegistryHandle
+from pegaref.serving.access import Access, Caller, host_of_grpc_peer
+from pegaref.serving.refusal import VersionRefused
+from pegaref.serving.requests import check_name, register_command
+from pegaref.serving.rpc import Body, Context
+from pegaref.serving.sessions import Session, Sessions
+from pegaref.wire import engine_pb2
+
+log = logging.getLogger(__name__)
+
+DESCRIPTOR = engine_pb2.DESCRIPTOR.services_by_name["Engine"]
+
+# Methods of the real service that are not served; see engine.proto.
+UNBUILT = (
+    "Save",
+    "Load",
+    "LoadPdReceive",
+    "QueryPrefetch",
+    "Unpin",
+    "QueryBlocksForTransfer",
+    "ReleaseTransferLock",
+    "PreparePdReceive",
+    "GetPdReceiveDescriptor",
+    "RdmaHandshake",
+)
+
+_OK = engine_pb2.ResponseStatus(ok=True)
+
+
+class Engine:
+    """The bodies of the service's methods. `shut_down` is told who asked, and returns at once."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        handle: RegistryHandle,
+        sessions: Sessions,
+        access: Access,
+        dispatch: Dispatch,
+        shut_down: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._handle = handle
+        self._sessions = sessions
+        self._access = access
+        self._dispatch = dispatch
+        self._shut_down = shut_down
+
+    @property
+    def bodies(self) -> Mapping[str, Body]:
+        """What `Service` wraps."""
+        return {
+            "RegisterContextBatch": self.register_context_batch,
+            "UnregisterContext": self.unregister_context,
+            "Session": self.session,
+            "Shutdown": self.shutdown,
+            "Health": self.health,
+        }
+
+    async def register_context_batch(
+        self, request: engine_pb2.RegisterContextRequest, context: Context
+    ) -> engine_pb2.RegisterContextResponse:
+        """Maps all layers of one context, or none. Raises RegistryError."""
+        if not self._config.accepts(request.client_version):
+            accepted = ", ".join(self._config.client_versions)
+            raise VersionRefused(
+                f"{request.client_version!r} is not accepted here; accepted: {accepted}",
+                field="client_version",
+            )
+        instance_id = request.instance_id
+        generation = self._sessions.generation_of(instance_id)
+        command = register_command(request, generation=generation)
+        registered = await self._handle.register(command, deadline_s=self._deadline_s(context))
+        if not self._sessions.registered(instance_id, generation):
+            await self._handle.drop_context(command.key, deadline_s=self._deadline_s(context))
+            raise Superseded("the instance's session ended meanwhile: the register was undone")
+        log.info(
+            "instance %s, generation %d, device %d: registered %d tensors of %d bytes",
+            instance_id, generation, request.device_id, registered.tensors, registered.bytes,
+        )  # fmt: skip
+        return engine_pb2.RegisterContextResponse(status=_OK)
+
+    async def unregister_context(
+        self, request: engine_pb2.UnregisterRequest, context: Context
+    ) -> engine_pb2.UnregisterResponse:
+        """Drops every generation of an instance on every device. Raises RegistryError."""
+        check_name(request.instance_id, "instance_id")
+        self._sessions.forget_loose(request.instance_id)
+        dropped = await self._handle.drop_instance(
+            request.instance_id, generation=None, deadline_s=self._deadline_s(context)
+        )
+        log.info("instance %s: unregistered, released %d tensors", request.instance_id, dropped.tensors)
+        message = f"released {dropped.tensors} tensors of {dropped.contexts} contexts"
+        status = engine_pb2.ResponseStatus(
+            ok=True, message=f"{message}; {dropped.note}" if dropped.note else message
+        )
+        return engine_pb2.UnregisterResponse(status=status)
+
+    async def session(self, request: engine_pb2.SessionRequest, context: Context) -> NoReturn:
+        """Holds an instance's session for as long as the stream lives; waiting occupies no worker.
+
+        The initial metadata tells the client that the session counts. Raises SessionEnded, RegistryError.
+        """
+
+        check_name(request.instance_id, "instance_id")
+        check_name(request.namespace, "namespace", may_be_empty=True)
+        session: Session | None = None
+        here = True
+
+        async def open_session() -> None:
+            nonlocal session
+            if here:  # a body that had to wait for its turn may outlive the stream that asked for it
+                session = self._sessions.open(request.instance_id, request.namespace)
+
+        try:
+            await self._dispatch.run(open_session)
+            assert session is not None
+            await context.send_initial_metadata(())
+            raise await session.ended
+        finally:
+            here = False
+            if session is not None:
+                self._sessions.close(session)
+
+    async def shutdown(
+        self, request: engine_pb2.ShutdownRequest, context: Context
+    ) -> engine_pb2.ShutdownResponse:
+        """Asks the server to stop, and answers first. Raises Unauthenticated, Forbidden."""
+        metadata = dict(context.invocation_metadata() or ())
+        authorization = metadata.get("authorization")
+        caller = Caller(
+            host=host_of_grpc_peer(context.peer()),
+            authorization=authorization if isinstance(authorization, str) else None,
+            certified=self._config.mutual_tls,  # gRPC lets nobody else in then
+        )
+        self._access.check(caller)
+        self._shut_down(f"Shutdown from {context.peer()}")
+        return engine_pb2.ShutdownResponse(status=_OK)
+
+    async def health(self, request: engine_pb2.HealthRequest, context: Context) -> engine_pb2.HealthResponse:
+        """Liveness: the answer is the whole of it."""
+        return engine_pb2.HealthResponse(status=_OK)
+
+    def _deadline_s(self, context: Context) -> float:
+        remaining = context.time_remaining()
+        most = self._config.limits.deadline_s
+        return most if remaining is None else max(0.0, min(remaining, most))

@@ -1,0 +1,178 @@
+"""The two listeners: uvicorn on a socket of ours, and grpc.aio, in one event loop.
+
+Sockets are made here so that a port in use is one clear error before anything else has started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import uvicorn
+from starlette.types import ASGIApp
+
+from pegaref.config import Address, ConfigError, Limits
+from pegaref.serving.connections import Connections
+from pegaref.serving.rpc import GenericHandler
+
+_BACKLOG = 2048
+_KEEP_ALIVE_S = 75  # idle connections give way when room is needed, so patience costs nothing
+_CLOSE_WITHIN_S = 1  # for answers in progress when the server stops
+
+
+def open_socket(address: Address, flag: str) -> socket.socket:
+    """A listening TCP socket. Raises ConfigError, naming `flag`, when the address or port is not to be had.
+
+    It is made as IPPROTO_TCP with TCP_NODELAY, which Linux hands down to accepted connections: asyncio leaves
+    Nagle's algorithm on otherwise, and a kept-alive request then takes 44 ms.
+    """
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            address.host,
+            address.port,
+            type=socket.SOCK_STREAM,
+            proto=socket.IPPROTO_TCP,
+            flags=socket.AI_PASSIVE,
+        )[0]
+    except socket.gaierror as error:
+        raise ConfigError(
+            f"{flag} {address}: there is no such host ({error.strerror}): give this machine's"
+        ) from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(where)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"{flag} {address}: cannot listen there ({error.strerror}): "
+            "stop what does, or choose another port; 0 picks a free one"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def check_free(address: Address, flag: str) -> None:
+    """Raises ConfigError, naming `flag`, when nothing could listen there.
+
+    For gRPC, which tells of a port in use only once everything else is set up, and in a paragraph of its log.
+    """
+    open_socket(address, flag).close()
+
+
+def bound_address(listener: socket.socket, asked: Address) -> Address:
+    """The address with the port that the kernel chose."""
+    return Address(asked.host, listener.getsockname()[1])
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers and its own listeners: both are the caller's."""
+
+    def __init__(
+        self, app: ASGIApp, connections: Connections, tls: ssl.SSLContext | None, limits: Limits
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            http=connections.protocol,  # type: ignore[arg-type]  # called as a class is
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # a header must not make a caller look like loopback
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_CLOSE_WITHIN_S,
+        )
+        super().__init__(config)
+        self._connections = connections
+        self._tls = tls
+        self._handshake_s = limits.header_timeout_s
+        self._listening = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
+        """Answers on the socket for as long as the block lasts, and a second longer what was asked before."""
+        task = asyncio.create_task(self.serve(sockets=[listener]))
+        try:
+            await self._listening.wait()
+            yield
+        finally:
+            self.should_exit = True
+            await task
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on the sockets given."""
+        loop = asyncio.get_running_loop()
+        make = functools.partial(self._connections.protocol, self.config, self.server_state, {}, loop)
+        handshake: dict[str, Any] = {}
+        if self._tls is not None:
+            handshake = {"ssl": self._tls, "ssl_handshake_timeout": self._handshake_s}
+        self.servers = [
+            await loop.create_server(make, sock=listener, backlog=_BACKLOG, **handshake)
+            for listener in sockets or []
+        ]
+        self.started = True
+        self._listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+MOST_PENDING_REQUESTS: Final = 1_000_000
+
+
+def make_grpc_server(handlers: Sequence[GenericHandler], limits: Limits) -> grpc.aio.Server:
+    """A server with limits on messages, metadata and idle or silent connections; none on streams or calls.
+
+    A shared limit on calls would let stuck registers keep health checks out.
+    """
+    silence_ms = int(limits.header_timeout_s * 1000)
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),  # or a second server would share the port in silence
+            ("grpc.max_receive_message_length", limits.message_bytes),
+            ("grpc.max_metadata_size", limits.header_bytes),
+            ("grpc.absolute_max_metadata_size", limits.header_bytes),
+            ("grpc.server_handshake_timeout_ms", silence_ms),
+            # A peer whose machine is gone is found by pings; one that is merely stopped keeps its session.
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 60_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            # By default grpc cancels calls, health checks among them, when a thousand wait to be taken up.
+            ("grpc.server.max_pending_requests", MOST_PENDING_REQUESTS),
+            ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING_REQUESTS),
+        ]
+    )
+    server.add_generic_rpc_handlers(tuple(handlers))
+    return server
+
+
+def bind_grpc(
+    server: grpc.aio.Server, address: Address, flag: str, credentials: grpc.ServerCredentials | None
+) -> Address:
+    """Binds the server and returns the address with its port. Raises ConfigError, naming `flag`."""
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(str(address))
+        else:
+            port = server.add_secure_port(str(address), credentials)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{flag} {address}: gRPC cannot listen there ({error}): choose another address"
+        ) from None
+    return Address(address.host, port)

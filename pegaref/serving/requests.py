@@ -1,0 +1,79 @@
+"""From a caller's words to a typed command. Checked here is what only the wire has: lists that must fit one
+another, ranks that must fit their sizes, parameters of a URL. The registry checks the command itself."""
+
+import math
+from collections.abc import Collection, Mapping
+
+from pegaref.errors import InvalidCommand
+from pegaref.messages import ContextKey, Layer, RegisterLayers
+from pegaref.wire import engine_pb2
+
+_LONGEST_NAME = 512  # characters of an instance or a namespace
+
+# The lists that have one entry per layer, in the order of `Layer`'s fields.
+_PER_LAYER = ("layer_names", "wrapper_bytes", "num_blocks", "bytes_per_block", "kv_stride_bytes", "segments")
+
+
+def register_command(request: engine_pb2.RegisterContextRequest, *, generation: int) -> RegisterLayers:
+    """The command that a register asks for. Raises InvalidCommand; nothing has happened then."""
+    check_name(request.instance_id, "instance_id")
+    check_name(request.namespace, "namespace", may_be_empty=True)
+    for field in ("tp_size", "world_size"):
+        if getattr(request, field) < 1:
+            raise InvalidCommand("must be at least 1", field=field)
+    if request.tp_rank >= request.tp_size:
+        raise InvalidCommand(f"{request.tp_rank} is not below tp_size {request.tp_size}", field="tp_rank")
+    if request.device_id < 0:
+        raise InvalidCommand(f"{request.device_id} is negative", field="device_id")
+    key = ContextKey(
+        instance_id=request.instance_id,
+        generation=generation,
+        tp_rank=request.tp_rank,
+        pp_rank=request.pp_rank,
+        device_id=request.device_id,
+    )
+    return RegisterLayers(key=key, layers=_layers(request))
+
+
+def check_name(name: str, field: str, *, may_be_empty: bool = False) -> None:
+    """Raises InvalidCommand unless `name` is printable, not too long, and not empty."""
+    if not name and not may_be_empty:
+        raise InvalidCommand("must not be empty", field=field)
+    if len(name) > _LONGEST_NAME:
+        raise InvalidCommand(f"has {len(name)} characters; at most {_LONGEST_NAME} are taken", field=field)
+    if not name.isprintable():
+        raise InvalidCommand("has characters that cannot be printed", field=field)
+
+
+def only_parameters(query: Mapping[str, str], known: Collection[str]) -> None:
+    """Raises InvalidCommand for a parameter nobody reads: a misspelt `id` must not clean up everything."""
+    for name in query:
+        if name not in known:
+            expected = ", ".join(sorted(known)) or "none"
+            raise InvalidCommand(f"unknown parameter; known: {expected}", field=name)
+
+
+def timeout_s(text: str | None, *, default_s: float, most_s: float) -> float:
+    """Reads `?timeout=` in seconds, tightened to `most_s`. Raises InvalidCommand unless it is above zero."""
+    if text is None:
+        return min(default_s, most_s)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InvalidCommand(f"{text!r} is no number of seconds above 0", field="timeout")
+    return min(seconds, most_s)
+
+
+def _layers(request: engine_pb2.RegisterContextRequest) -> tuple[Layer, ...]:
+    count = len(request.layer_names)
+    if count == 0:
+        raise InvalidCommand("must name at least one layer", field="layer_names")
+    lists = (*_PER_LAYER[1:], *(("layer_group_ids",) if request.layer_group_ids else ()))
+    for field in lists:
+        entries = len(getattr(request, field))
+        if entries != count:
+            raise InvalidCommand(f"has {entries} entries for {count} layers", field=field)
+    columns = (getattr(request, field) for field in _PER_LAYER)
+    return tuple(Layer(*row) for row in zip(*columns, strict=True))
