@@ -1,0 +1,311 @@
+"""One fault in one process: what a fault's file is given to work with.
+
+A fault hangs on its line, one end of a socket pair whose other end only the controller has. Whatever ends the
+fault ends the line, and everything that waits in the fault waits on the line, so all of it wakes at once.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # `signal` without its enums
+import _socket
+import _thread
+import os
+import time
+from contextlib import contextmanager
+
+from . import page as words
+from .page import Page
+from .refusal import Refused
+from .trigger import Trigger
+from .waiting import wait_for_end
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Awaitable, Callable, Iterator, NoReturn
+
+    Sync = Callable[[Callable[[], Any]], Any]
+    Async = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+
+
+class Fault:
+    """What a fault's `arm(fault)` may use.
+
+    `params` are the fault's parameters, checked and complete; `targets` the processes of a fault that runs
+    outside them, as (pid, start time in clock ticks); `until_ns` is the end of the lease on the monotonic
+    clock; `notes` is what a person should be told about it, and `details` the same for programs.
+    """
+
+    def __init__(
+        self, request: dict[str, Any], fds: list[int], failed: Callable[[Fault, Refused], None]
+    ) -> None:
+        self.id: str = request["fault"]
+        self.name: str = request["name"]
+        self.params: dict[str, Any] = request["params"]
+        self.targets: list[tuple[int, int]] = [(pid, started) for pid, started in request["targets"]]
+        self.until_ns: int = request["until_ns"]
+        self.notes: list[str] = []
+        self.details: dict[str, Any] = {}
+        self.threads_inside: list[int] = []
+        self.live = False
+        self._line = _socket.socket(fileno=fds[0])
+        self._page = Page(fds[1])
+        os.close(fds[1])
+        self._trigger = Trigger(request["trigger"])
+        self._failed = failed
+        self._lock = _thread.RLock()  # a finaliser may come back into a fault that its own thread is in
+        self._users = 1  # the armed fault itself, and whoever waits on the line
+        self._released = False
+        self._undo: list[Callable[[], object]] = []
+        self._start: Callable[[], object] | None = None
+
+    def prepared(self, start: Callable[[], object] | None) -> None:
+        """Keep what `arm` returned, to be called once all processes of the fault are armed."""
+        self._start = start
+
+    def begin(self) -> None:
+        """Do what the fault does without being called."""
+        if self._start is not None:
+            self._start()
+
+    def undo(self, action: Callable[[], object]) -> None:
+        """Have `action` called at release, before those given earlier."""
+        self._undo.append(action)
+
+    def release(self) -> list[str]:
+        """Wake all that waits, undo all that was done, the last first; returns what could not be undone.
+
+        Doing it again does nothing.
+        """
+        with self._lock:
+            if self._released:
+                return []
+            self._released, self.live = True, False
+            try:
+                self._line.shutdown(_socket.SHUT_RDWR)
+            except OSError:  # the controller shut it first
+                self.live = False
+        notes = self._undo_all()
+        self._drop()
+        return notes
+
+    def forget(self) -> None:
+        """In a forked child: undo what the child inherited, and leave the parent's line and page as they
+        are.
+        """
+        self._lock = _thread.RLock()  # whoever held the old one does not exist here
+        self._released, self.live = True, False
+        self._undo_all()
+        self._line.close()
+        self._users = 0
+
+    def _undo_all(self) -> list[str]:
+        notes = []
+        while self._undo:
+            try:
+                self._undo.pop()()
+            except Exception as error:  # noqa: BLE001  # one failure must not keep the rest from being undone
+                notes.append(f"{self.name} could not undo all it did: {type(error).__name__}: {error}")
+        return notes
+
+    def fail(self, kind: str, message: str, near: list[str] | None = None) -> None:
+        """Tell the controller, after arming, that the fault cannot work here."""
+        try:
+            self._failed(self, Refused(kind, message, near))
+        except OSError:  # nobody is left to tell
+            self.live = False
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Say, while arming, that the fault cannot work here; nothing of it stays, here or elsewhere."""
+        raise Refused("ArmFailed", reason)
+
+    def process_handles(self) -> list[int]:
+        """A pidfd for each target, checked to be the process that was selected; closed at release."""
+        handles = []
+        for pid, started in self.targets:
+            try:
+                handle = os.pidfd_open(pid)  # type: ignore[attr-defined, unused-ignore]  # Linux 5.3, Python 3.9
+            except ProcessLookupError:
+                self.refuse(f"process {pid} has ended")
+            self._undo.append(_closing(handle))
+            if started_at(pid) != started:
+                self.refuse(f"process {pid} has ended, and its number is another's now")
+            handles.append(handle)
+        return handles
+
+    def takes(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> bool:
+        """Count a call that reached the fault; True, and a hit, if the fault is to act on it."""
+        with self._lock:
+            if not self.live or not self._trigger.matches(args, kwargs or {}):
+                return False
+            acts = self._trigger.count()
+            page = self._page.words
+            page[words.CALLS] = self._trigger.calls
+            if acts:
+                page[words.HITS] = self._trigger.acted
+                if not page[words.FIRST_HIT]:
+                    page[words.FIRST_HIT] = time.monotonic_ns()
+            return acts
+
+    def learn(self, function: object) -> None:
+        """Let the trigger know the names of the arguments of what will be called."""
+        self._trigger.learn(function)
+
+    def wait(
+        self, gil: str = "released", *, for_s: float | None = None, then: Callable[[], object] | None = None
+    ) -> None:
+        """Block this thread until release, the lease's end, or for `for_s`; `gil` is "held" or "released".
+
+        `then` is called before the thread counts as out of the fault again.
+        """
+        if not self.enter(gil == "held"):
+            return
+        try:
+            wait_for_end(self._line.fileno(), self._wait_until(for_s), keep_gil=gil == "held")
+            if then is not None:
+                then()
+        finally:
+            self.leave(gil == "held")
+
+    def let_go(self) -> None:
+        """Free what waits on the page's word `let_go`."""
+        with self._lock:
+            if self._users:
+                self._page.words[words.LET_GO] = 1
+
+    @contextmanager
+    def page_address(self) -> Iterator[int]:
+        """Where the page lies, for as long as the block lasts. Raises Refused once the fault is over."""
+        with self._lock:
+            if self._released:
+                raise Refused("ArmFailed", "the fault is over already")
+            self._users += 1
+            pinned = self._page.pinned()
+        try:
+            import ctypes
+
+            yield ctypes.addressof(pinned)
+        finally:
+            del pinned
+            self._drop()
+
+    async def wait_async(self, *, for_s: float | None = None) -> None:
+        """The same for a task, whose event loop runs on meanwhile: asyncio's, uvloop's or trio's."""
+        if not self.enter(False):
+            return
+        fd = os.dup(self._line.fileno())  # each waiter its own: a loop takes one reader for a descriptor
+        try:
+            await _wait_on_loop(fd, (self._wait_until(for_s) - time.monotonic_ns()) / 1e9)
+        finally:
+            os.close(fd)
+            self.leave(False)
+
+    def _wait_until(self, for_s: float | None) -> int:
+        return self.until_ns if for_s is None else min(self.until_ns, time.monotonic_ns() + int(for_s * 1e9))
+
+    def enter(self, keeps_gil: bool = False) -> bool:
+        """Count this thread, or what it stands for, as inside; False once released. Goes with one `leave`."""
+        with self._lock:
+            if self._released:
+                return False
+            self._users += 1
+            now = time.monotonic_ns()
+            page = self._page.words
+            page[words.TID] = _thread.get_native_id()
+            if not page[words.INSIDE]:
+                page[words.SINCE] = now
+            if not page[words.FIRST_INSIDE]:
+                page[words.FIRST_INSIDE] = now
+            page[words.INSIDE] += 1
+            page[words.GIL_HELD] += keeps_gil
+            self.threads_inside.append(_thread.get_ident())
+            return True
+
+    def leave(self, kept_gil: bool = False) -> None:
+        """Count it as inside no more."""
+        with self._lock:
+            page = self._page.words
+            page[words.INSIDE] -= 1
+            page[words.GIL_HELD] -= kept_gil
+            if not page[words.INSIDE]:
+                page[words.HELD] += time.monotonic_ns() - page[words.SINCE]
+                page[words.SINCE] = 0
+            self.threads_inside.remove(_thread.get_ident())
+        self._drop()
+
+    def _drop(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._line.close()
+                self._page.close()
+
+    def thread(self, run: Callable[[], object]) -> None:
+        """Run `run` in a thread of its own in which every signal is masked; what it raises is told as a
+        failure.
+        """
+
+        def guarded() -> None:
+            try:
+                run()
+            except Exception as error:  # noqa: BLE001  # told; the program must not hear of it
+                self.fail("ArmFailed", f"{type(error).__name__}: {error}")
+
+        before = _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())
+        try:
+            _thread.start_new_thread(guarded, ())
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+
+    def patch(
+        self, site: str, sync: Sync, coroutine: Async, *, absent: Callable[..., Any] | None = None
+    ) -> None:
+        """Have calls of `site` go through `sync(call)`, or `await coroutine(call)` for an `async def`, when
+        they hit.
+
+        `call()` runs the original with its own arguments, or `absent` where a class has no such method, when
+        that is given. Raises Refused when the site cannot be patched.
+        """
+        from .calls import install
+
+        install(self, site, (self, sync, coroutine), absent)
+
+
+def _closing(fd: int) -> Callable[[], None]:
+    return lambda: os.close(fd)
+
+
+def started_at(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot (proc_pid_stat(5), field 22); None if it has
+    ended.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return int(stat.read().rpartition(b")")[2].split()[19])
+    except OSError:
+        return None
+
+
+async def _wait_on_loop(fd: int, for_s: float) -> None:
+    import asyncio
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        import trio  # type: ignore[import-not-found, unused-ignore]  # the other loop with an `async def` to wait in
+
+        with trio.move_on_after(for_s):
+            await trio.lowlevel.wait_readable(fd)
+        return
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def end() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(fd, end)
+    timer = loop.call_later(max(0.0, for_s), end)
+    try:
+        await ended
+    finally:
+        timer.cancel()
+        loop.remove_reader(fd)

@@ -1,0 +1,209 @@
+"""A relay in front of a port: passes bytes both ways, unless a fault tells it otherwise. Runs in the keeper.
+
+What it does with its connections is the `Manner` that a fault has it adopt. Bytes are never lost
+or made up: what is not passed on waits, so that a connection goes on where it stood when the fault ends,
+unless it was reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Coroutine
+
+    from .fault import Fault
+
+_CHUNK_BYTES = 65536
+_BACKLOG = 512
+_START_WITHIN_S = 5.0
+_SLICES_PER_S = 20  # of a slowed stream
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER without time: close(2) sends RST (socket(7))
+
+
+class Manner:
+    """How a fault has a relay treat its connections."""
+
+    def __init__(
+        self,
+        fault: Fault,
+        *,
+        holds: bool = False,
+        resets: bool = False,
+        delay_s: float = 0.0,
+        bytes_per_s: int = 0,
+    ) -> None:
+        self.fault, self.holds, self.resets = fault, holds, resets
+        self.delay_s, self.bytes_per_s = delay_s, bytes_per_s
+
+
+class Relay:
+    """Listens on `listen` and passes on to `to`, both (host, port); `address` is where. Raises OSError."""
+
+    def __init__(self, to: tuple[str, int], listen: tuple[str, int]) -> None:
+        self.to = to
+        self._listener = socket.create_server(listen, backlog=_BACKLOG)
+        self.address: tuple[str, int] = self._listener.getsockname()[:2]
+        self._manners: list[Manner] = []
+        self._connections: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)
+        self._thread.start()
+        self._ready.wait(_START_WITHIN_S)
+
+    def adopt(self, manner: Manner) -> None:
+        """Treat all connections so from now on, besides what other faults ask for."""
+        self._ask(self._change([*self._manners, manner]))
+
+    def drop(self, manner: Manner) -> None:
+        """Treat them so no more."""
+        self._ask(self._change([other for other in self._manners if other is not manner]))
+
+    def _ask(self, work: Coroutine[None, None, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(_START_WITHIN_S)
+
+    def close(self) -> None:
+        """End the relay and all that goes through it."""
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(_START_WITHIN_S)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._over, self._changed = asyncio.Event(), asyncio.Event()
+        server = await asyncio.start_server(self._connected, sock=self._listener)
+        self._ready.set()
+        async with server:
+            await self._over.wait()
+            for task in self._connections:
+                task.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _change(self, manners: list[Manner]) -> None:
+        self._manners = manners
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        if self._that(lambda manner: manner.resets):
+            for writer in [*self._writers]:
+                self._reset(writer)
+
+    def _that(self, does: Callable[[Manner], object]) -> Manner | None:
+        """The manner adopted last that does so."""
+        return next((manner for manner in reversed(self._manners) if does(manner)), None)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        self._writers.add(writer)
+        upstream: asyncio.StreamWriter | None = None
+        try:
+            if self._that(lambda manner: manner.resets):
+                self._reset(writer)
+                return
+            await self._let_through()
+            answers, upstream = await asyncio.open_connection(*self.to)
+            self._writers.add(upstream)
+            await asyncio.gather(self._pump(reader, upstream), self._pump(answers, writer))
+        except OSError:  # one side is gone, or nobody is there: the other side hears of it as a reset
+            self._reset(writer)
+        finally:
+            self._connections.discard(task)
+            for end in filter(None, (writer, upstream)):
+                self._writers.discard(end)
+                end.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            received = await reader.read(_CHUNK_BYTES)
+            await self._let_through()
+            if not received:
+                writer.write_eof()
+                return
+            while received:
+                size = await self._slow_down(len(received))
+                writer.write(received[:size])
+                received = received[size:]
+                await writer.drain()
+
+    async def _let_through(self) -> None:
+        """Wait for as long as the relay holds what goes through it."""
+        while manner := self._that(lambda manner: manner.holds):
+            inside = manner.fault.takes() and manner.fault.enter()
+            try:
+                await self._changed.wait()
+            finally:
+                if inside:
+                    manner.fault.leave()
+
+    async def _slow_down(self, size: int) -> int:
+        """Wait for as long as the next bytes take; how many they are, at most `size`."""
+        manner = self._that(lambda manner: manner.delay_s or manner.bytes_per_s)
+        if manner is None or not manner.fault.takes():
+            return size
+        if manner.bytes_per_s:
+            size = min(size, max(1, manner.bytes_per_s // _SLICES_PER_S))
+        late_s = manner.delay_s + (size / manner.bytes_per_s if manner.bytes_per_s else 0.0)
+        try:
+            await asyncio.wait_for(self._changed.wait(), late_s)
+        except asyncio.TimeoutError:
+            return size
+        return size
+
+    def _reset(self, writer: asyncio.StreamWriter) -> None:
+        sock = writer.get_extra_info("socket")
+        if sock is not None and not writer.transport.is_closing():
+            if manner := self._that(lambda manner: manner.resets):
+                manner.fault.takes()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        writer.transport.abort()
+
+
+_relays: dict[int, Relay] = {}
+
+
+def open_for(fault: Fault) -> None:
+    """Have a relay for as long as the fault lasts, and say where it listens. Refuses what cannot be listened
+    on.
+    """
+    to, listen = _endpoint(fault, "to"), _endpoint(fault, "listen")
+    try:
+        relay = Relay(to, listen)
+    except OSError as error:
+        fault.refuse(f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror}")
+    port = relay.address[1]
+    _relays[port] = relay
+    fault.undo(lambda: _relays.pop(port).close())
+    fault.details["address"] = f"{relay.address[0]}:{port}"
+    fault.details["port"] = port
+    fault.notes.append(f"a relay listens on {relay.address[0]}:{port} for {to[0]}:{to[1]}")
+
+
+def changing(fault: Fault, manner: Manner) -> Callable[[], None]:
+    """How to have the relay that the fault names behave so, until release. Refuses when it names no single
+    one.
+    """
+    wanted = fault.params["relay"]
+    ports = [port for port in _relays if wanted in (0, port)]
+    if len(ports) != 1:
+        there = f"open relays: {', '.join(map(str, _relays))}" if _relays else "no relay is open"
+        fault.refuse(f"relay={wanted} names no single relay ({there}); arm net.relay first")
+    relay = _relays[ports[0]]
+    fault.details["address"] = f"{relay.address[0]}:{ports[0]}"
+
+    def change() -> None:
+        fault.undo(lambda: relay.drop(manner) if ports[0] in _relays else None)
+        relay.adopt(manner)
+
+    return change
+
+
+def _endpoint(fault: Fault, name: str) -> tuple[str, int]:
+    host, _, port = fault.params[name].rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        fault.refuse(f"{name}={fault.params[name]} is not HOST:PORT")
+    return host.strip("[]") or "127.0.0.1", int(port)

@@ -1,0 +1,49 @@
+"""Block a thread in a C call that nothing in the process is needed to end.
+
+The thread waits in `poll` on the fault's line, whose other end only the controller holds. A controller that
+shuts the line down, or dies, makes it readable; the lease's end is the time-out. ctypes.PyDLL keeps the GIL
+during a call and ctypes.CDLL gives it up (ctypes documentation, "Loading shared libraries").
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # `signal` without its enums
+import ctypes
+import time
+
+_POLLIN, _POLLRDHUP = 0x1, 0x2000
+
+
+class _PollFd(ctypes.Structure):
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
+
+
+_keeping = ctypes.PyDLL(None).poll
+_giving = ctypes.CDLL(None).poll
+for _poll in (_keeping, _giving):
+    _poll.argtypes = (ctypes.POINTER(_PollFd), ctypes.c_ulong, ctypes.c_int)
+    _poll.restype = ctypes.c_int
+
+
+def wait_for_end(fd: int, until_ns: int, *, keep_gil: bool) -> None:
+    """Return when `fd` is readable or closed, or at `until_ns` on the monotonic clock, whichever is first.
+
+    Signals with a handler written in Python are masked meanwhile: a real C call would not let them run
+    either, and the GIL would slip away between two polls. Others (the default action, faulthandler's) work as
+    they always do.
+    """
+    poll = _keeping if keep_gil else _giving
+    waiting = _PollFd(fd, _POLLIN | _POLLRDHUP, 0)
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, handled_in_python())
+    try:
+        while True:
+            left_ns = until_ns - time.monotonic_ns()
+            if left_ns <= 0 or poll(ctypes.byref(waiting), 1, left_ns // 1_000_000 + 1) > 0:
+                return
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+
+
+def handled_in_python() -> list[int]:
+    """The signals that a Python function handles in this process."""
+    return [number for number in _signal.valid_signals() if callable(_signal.getsignal(number))]

@@ -1,0 +1,158 @@
+"""The controller's end of the connection to one agent: requests, answers, and what the agent says unasked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from faults import procfs
+from faults.errors import NotAnswered, ProcessGone
+from faults.model import ProcessInfo
+
+log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 65536
+_MESSAGE_LIMIT_BYTES = 16 << 20
+_UCRED = struct.Struct("3i")
+
+
+def peer(sock: socket.socket) -> tuple[int, int]:
+    """The process and the user at the other end, as the kernel knows them (unix(7), SO_PEERCRED)."""
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid
+
+
+class AgentLink:
+    """One agent. `info` is filled in by its hello; `gone` is set when the connection has ended."""
+
+    def __init__(self, sock: socket.socket, on_event: Callable[[AgentLink, dict[str, Any]], None]) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._on_event = on_event
+        self._outbox: asyncio.Queue[tuple[bytes, tuple[int, ...]]] = asyncio.Queue()
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._number = 0
+        self.info = ProcessInfo(0, 0, (), "", 0)
+        self.ancestors: tuple[int, ...] = ()
+        self.gone = asyncio.Event()
+
+    def know(self, pid: int, hello: dict[str, Any]) -> None:
+        """Take in who this is; what can be read from the kernel is not taken from the process."""
+        found = procfs.stat(pid)
+        self.info = ProcessInfo(
+            pid=pid,
+            ppid=found.ppid if found else 0,
+            argv=procfs.argv(pid),
+            python=str(hello.get("python", "")),
+            started=found.started if found else 0,
+            executable=procfs.executable(pid),
+        )
+        self.ancestors = procfs.ancestors(pid)
+
+    async def messages(self) -> None:
+        """Read until the connection ends; the first message, the hello, is an event like those that come
+        unasked.
+        """
+        loop = asyncio.get_running_loop()
+        writing = asyncio.create_task(self._write())
+        buffer = b""
+        try:
+            while received := await loop.sock_recv(self._sock, _CHUNK_BYTES):
+                buffer += received
+                while len(buffer) >= 4:
+                    end = 4 + int.from_bytes(buffer[:4], "big")
+                    if end > _MESSAGE_LIMIT_BYTES:
+                        raise ValueError(f"a message of {end} bytes")
+                    if len(buffer) < end:
+                        break
+                    message, buffer = json.loads(buffer[4:end]), buffer[end:]
+                    self._take(message)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.info("agent of process %d: connection ended: %s", self.info.pid, error)
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            self.close()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "of" in message:
+            waiting = self._answers.pop(message["of"], None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message)
+        else:
+            self._on_event(self, message)
+
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            message, fds = await self._outbox.get()
+            try:
+                while True:
+                    try:
+                        sent = socket.send_fds(self._sock, [message], fds)
+                        break
+                    except BlockingIOError:
+                        await _writable(loop, self._sock)
+                await loop.sock_sendall(self._sock, message[sent:])
+            except OSError as error:
+                log.info("agent of process %d: cannot be written to: %s", self.info.pid, error)
+                return
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+    async def ask(
+        self, request: dict[str, Any], *, within_s: float, fds: Sequence[int] = ()
+    ) -> dict[str, Any]:
+        """The agent's answer. The link owns `fds` from here on. Raises NotAnswered, ProcessGone."""
+        if self.gone.is_set():
+            for fd in fds:
+                os.close(fd)
+            raise ProcessGone(self.info.pid, request["do"])
+        self._number += 1
+        body = json.dumps({**request, "n": self._number, "fds": len(fds)}).encode()
+        answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
+        number = self._number
+        self._outbox.put_nowait((len(body).to_bytes(4, "big") + body, tuple(fds)))
+        try:
+            async with asyncio.timeout(within_s):
+                found: dict[str, Any] = await answer
+                return found
+        except TimeoutError:
+            raise NotAnswered(self.info.pid, request["do"], within_s) from None
+        finally:
+            self._answers.pop(number, None)
+
+    def close(self) -> None:
+        """End the connection; whoever waits for an answer hears that the process is gone."""
+        if self.gone.is_set():
+            return
+        self.gone.set()
+        self._sock.close()
+        while not self._outbox.empty():
+            for fd in self._outbox.get_nowait()[1]:
+                os.close(fd)
+        for waiting in self._answers.values():
+            if not waiting.done():
+                waiting.set_exception(ProcessGone(self.info.pid, "a request"))
+        self._answers.clear()
+
+
+async def _writable(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    ready = loop.create_future()
+
+    def go_on() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(sock, go_on)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(sock)

@@ -1,0 +1,87 @@
+"""Take a running process in as it is, for the faults that are done to it from outside: no agent, no gdb."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from faults import procfs
+from faults.agents import AgentLink
+from faults.attach.refusals import AlreadyAttached, NoAgent, NoProcess, NotAllowed, NotAttachable
+from faults.controller import Controller
+from faults.model import ProcessInfo
+
+log = logging.getLogger(__name__)
+
+
+class Bystander(AgentLink):
+    """Stands where an agent's connection would, for a process that has none; is asked in vain."""
+
+    def __init__(self, pid: int) -> None:
+        nobody, other = socket.socketpair()
+        other.close()
+        super().__init__(nobody, lambda link, message: None)
+        self.know(pid, {})
+
+    async def ask(
+        self, request: dict[str, Any], *, within_s: float, fds: Sequence[int] = ()
+    ) -> dict[str, Any]:
+        """Raises NoAgent, at once."""
+        for fd in fds:
+            os.close(fd)
+        raise NoAgent(self.info.pid, request["do"])
+
+
+@asynccontextmanager
+async def outside(controller: Controller, pid: int) -> AsyncIterator[ProcessInfo]:
+    """For as long as this is entered, process `pid` is one of the controller's, whatever program it is:
+    process.stop, process.kill and process.starve can be armed on it. Faults inside it raise NoAgent.
+
+    Raises NoProcess, NotAllowed, AlreadyAttached, NotAttachable.
+    """
+    if any(info.pid == pid for info in controller.processes()):
+        raise AlreadyAttached(pid, "this controller has it already", "arm faults in it right away")
+    handle = _handle(pid)
+    link = Bystander(pid)
+    loop = asyncio.get_running_loop()
+
+    def part() -> None:
+        loop.remove_reader(handle)
+        controller._processes.remove(link)
+        link.close()
+
+    loop.add_reader(handle, part)  # readable once the process has ended (pidfd_open(2))
+    controller._processes.add(link)
+    log.info("process %s is taken in without an agent", link.info)
+    try:
+        yield link.info
+    finally:
+        part()
+        os.close(handle)
+
+
+def _handle(pid: int) -> int:
+    """A pidfd of a process that this user may signal, and may want to."""
+    if pid == os.getpid() or pid in procfs.ancestors(os.getpid()):
+        raise NotAttachable(
+            pid, "this very process runs in it, or below it, and would stop with it", "name another one"
+        )
+    found = procfs.stat(pid)
+    if found is None or found.state in "ZX":
+        raise NoProcess(pid, "there is no such process" if found is None else "it has ended")
+    try:
+        os.kill(pid, 0)
+        return os.pidfd_open(pid)
+    except PermissionError:
+        raise NotAllowed(
+            pid,
+            "it is another user's and may not be signalled",
+            "run `wedge attach` as that user, or as root",
+        ) from None
+    except ProcessLookupError:
+        raise NoProcess(pid, "it has ended") from None

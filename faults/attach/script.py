@@ -1,0 +1,122 @@
+"""What the process is asked to run: it loads the agent and writes down how that went.
+
+The script is a file in the controller's private directory. A process that comes to it renames it first, so it
+is either withdrawn or run, never both: one that comes late (its GIL was held all the while) does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from faults.directory import AGENT_SOCKET
+from faults.keeper import AGENT_DIRECTORY
+
+_LOOK_EVERY_S = 0.01
+_FINISH_WITHIN_S = 5.0
+
+# Written for Python 3.8. The module it runs in is no module of the program's, and leaves no name behind.
+_TEXT = """\
+import os
+import sys
+
+def load(directory, address):
+    sys.path.insert(0, directory)
+    try:
+        import wedge_agent
+    finally:
+        sys.path.remove(directory)
+    before = wedge_agent._agent
+    if before is None:
+        wedge_agent.start(address)
+    elif before.line.intact():
+        return "already"
+    else:  # of a controller that has gone; what it registered for forks is still there
+        wedge_agent._agent = None
+        wedge_agent._connect(address)
+    return "loaded" if wedge_agent._agent is not None else "unreachable"
+
+def tell(word, path):
+    with open(path + ".new", "w") as answer:
+        answer.write(word)
+    os.rename(path + ".new", path)
+
+try:
+    os.rename({path}, {path} + ".taken")
+except OSError:
+    pass
+else:
+    try:
+        outcome = load({directory}, {address})
+    except BaseException as error:
+        outcome = "failed: " + type(error).__name__ + ": " + str(error)
+    try:
+        tell(outcome, {answer})
+    except OSError:
+        pass
+"""
+
+
+class Script:
+    """The script for one process, there to be run as long as this is entered."""
+
+    def __init__(self, private: Path, pid: int) -> None:
+        self.path = private / f"attach-{pid}.py"
+        self._answer = private / f"attach-{pid}.answer"
+        self._taken = private / f"attach-{pid}.py.taken"
+        self._text = _TEXT.format(
+            path=json.dumps(str(self.path)),
+            directory=json.dumps(str(AGENT_DIRECTORY)),
+            address=json.dumps(str(private / AGENT_SOCKET)),
+            answer=json.dumps(str(self._answer)),
+        )
+
+    def __enter__(self) -> Self:
+        self._taken.unlink(missing_ok=True)
+        self._answer.unlink(missing_ok=True)
+        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(self._text)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        for left in (self.path, self._taken, self._answer):
+            left.unlink(missing_ok=True)
+
+    @property
+    def source(self) -> str:
+        """Statements that run the script if it is still there, bind no name and raise nothing."""
+        path = json.dumps(str(self.path))
+        run = f"with open({path}) as file: text = file.read()\nexec(compile(text, {path}, 'exec'))"
+        return (
+            f"try:\n    exec({json.dumps(run)}, {{'__name__': 'wedge_attach'}})\nexcept OSError:\n    pass\n"
+        )
+
+    async def outcome(self, within_s: float) -> str | None:
+        """`loaded`, `already`, `unreachable` or `failed: …`; None when the script was not begun in time, and
+        then it never will be.
+        """
+        answer = await self._answered(within_s)
+        if answer is not None:
+            return answer
+        try:
+            self.path.unlink()
+        except FileNotFoundError:  # taken just before: it will not take long now
+            return await self._answered(_FINISH_WITHIN_S) or "failed: it began and did not end"
+        return None
+
+    async def _answered(self, within_s: float) -> str | None:
+        give_up = time.monotonic() + within_s
+        while True:
+            if self._answer.exists():
+                return self._answer.read_text()
+            if time.monotonic() >= give_up:
+                return None
+            await asyncio.sleep(_LOOK_EVERY_S)

@@ -1,0 +1,118 @@
+"""The faults that can be armed: one file each, named for the fault, plus those of installed plugins.
+
+A fault's file is sent to the process in which it runs, so it is plain Python 3.8 with nothing but the
+standard library. It has
+
+- a docstring: what it does, what a user sees, what it cannot do; its first line is the summary,
+- `NAME`: `family.action`,
+- `PROOF`: how to see from outside that it bites (`faults.evidence`),
+- `arm(fault)`: install it, given a `faults.agent.wedge_agent.fault.Fault`; what it returns is called to start
+  it,
+- `arm_beside(fault)`, where something must be done by the keeper too if the controller dies,
+- and, where they differ from the default, `RUNS` ("inside" the target or "outside", in the keeper),
+  `TRIGGERS` (whether conditions on calls make sense) and `PARAMETERS` (name: a table of `type`, `default`,
+  `help`, `choices`, `required`).
+
+Plugins name such a module in the entry-point group `pegaref.faults`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from faults.errors import BrokenPlugin, UnknownFault
+from faults.evidence import PROVERS
+from faults.model import FaultInfo, ParameterInfo
+
+PLUGIN_GROUP = "pegaref.faults"
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A fault of the catalogue together with what is sent to the process it runs in."""
+
+    info: FaultInfo
+    source: str
+    proof: str
+    beside: bool = False
+
+
+def catalogue() -> tuple[FaultInfo, ...]:
+    """Every fault that can be armed, by name. Raises BrokenPlugin."""
+    return tuple(definition.info for definition in definitions().values())
+
+
+def definition(name: str) -> Definition:
+    """The fault of that name. Raises UnknownFault with the nearest names."""
+    known = definitions()
+    try:
+        return known[name]
+    except KeyError:
+        raise UnknownFault(name, known) from None
+
+
+@cache
+def definitions() -> dict[str, Definition]:
+    """Every fault by name, read once in a process. Raises BrokenPlugin."""
+    modules = [
+        importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)
+    ]
+    for point in entry_points(group=PLUGIN_GROUP):
+        try:
+            modules.append(point.load())
+        except Exception as error:
+            raise BrokenPlugin(
+                f"plugin {point.name} ({point.value})", f"it cannot be imported: {error}"
+            ) from error
+    found: dict[str, Definition] = {}
+    for module in modules:
+        read = _read(module)
+        if read.info.name in found:
+            raise BrokenPlugin(
+                read.info.origin, f"{read.info.name!r} is {found[read.info.name].info.origin}'s name"
+            )
+        found[read.info.name] = read
+    return dict(sorted(found.items()))
+
+
+def _read(module: ModuleType) -> Definition:
+    origin = getattr(module, "__file__", None) or module.__name__
+    for needed in ("NAME", "PROOF", "arm"):
+        if not hasattr(module, needed):
+            raise BrokenPlugin(origin, f"it has no {needed}")
+    if not module.__doc__:
+        raise BrokenPlugin(origin, "it has no docstring")
+    if module.PROOF not in PROVERS:
+        raise BrokenPlugin(origin, f"PROOF is {module.PROOF!r}; it must be one of {', '.join(PROVERS)}")
+    doc = module.__doc__.strip()
+    info = FaultInfo(
+        name=module.NAME,
+        summary=doc.partition("\n")[0],
+        params=tuple(_parameter(origin, *item) for item in getattr(module, "PARAMETERS", {}).items()),
+        doc=doc,
+        runs=getattr(module, "RUNS", "inside"),
+        triggers=getattr(module, "TRIGGERS", False),
+        origin=origin,
+    )
+    return Definition(info, Path(origin).read_text(), module.PROOF, hasattr(module, "arm_beside"))
+
+
+def _parameter(origin: str, name: str, table: dict[str, Any]) -> ParameterInfo:
+    try:
+        return ParameterInfo(
+            name=name,
+            type=table["type"],
+            default=table.get("default"),
+            help=table["help"],
+            choices=tuple(table.get("choices", ())),
+            required=table.get("required", False),
+        )
+    except KeyError as missing:
+        raise BrokenPlugin(origin, f"the parameter {name!r} has no {missing}") from None

@@ -1,0 +1,60 @@
+"""The process has no file descriptor left: whatever opens, accepts or connects fails with EMFILE.
+
+Does: lowers the process's soft limit to what is open (setrlimit(2), RLIMIT_NOFILE) and fills the gaps below
+it, but for `leave` descriptors. Release closes the fillers and restores the limit.
+A user sees: "Too many open files" from accept, open, socket, pipe, dlopen, import. Connections that are open
+live on; new ones wait in the kernel's queue, and a server that does not expect it may spin.
+Cannot: exhaust the whole machine (ENFILE). A child that is started meanwhile inherits the lowered limit and
+keeps it. Other faults cannot be armed in the process while none is left.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from faults.agent.wedge_agent.fault import Fault
+
+NAME = "fd.exhaust"
+PROOF = "exhausted"
+PARAMETERS = {
+    "leave": {"type": "int", "default": 0, "help": "how many descriptors are left free"},
+}
+
+
+def arm(fault: Fault) -> object:
+    """Exhaust when told to."""
+    fillers: list[int] = []
+
+    def close_fillers() -> None:
+        for fd in fillers:
+            os.close(fd)
+
+    def exhaust() -> None:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        in_use = {int(name) for name in os.listdir("/proc/self/fd")}
+        limit = max(fd for fd in in_use if _is_open(fd)) + 1
+        if limit + fault.params["leave"] > before[0]:
+            limit = before[0] - fault.params["leave"]
+        fault.undo(close_fillers)
+        fault.undo(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, before))
+        while True:
+            fd = os.open(os.devnull, os.O_RDONLY)
+            if fd >= limit:
+                os.close(fd)
+                break
+            fillers.append(fd)
+        fault.takes()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit + fault.params["leave"], before[1]))
+
+    return exhaust
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:  # the descriptor that the listing itself used
+        return False
+    return True

@@ -1,0 +1,28 @@
+"""Connections through a relay are reset, those that are open at once and new ones as they are made.
+
+Does: the relay closes both sides with RST instead of FIN, and drops what it had not passed on.
+A user sees: "Connection reset by peer" in the middle of a request, or right after connecting.
+Cannot: refuse a connection before it is made, as a closed port does; nor reset what does not go through the
+relay.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from faults.agent.wedge_agent.fault import Fault
+
+NAME = "net.reset"
+PROOF = "hit"
+RUNS = "outside"
+PARAMETERS = {
+    "relay": {"type": "int", "default": 0, "help": "the relay's port; 0 for the only one"},
+}
+
+
+def arm(fault: Fault) -> object:
+    """Find the relay; change its manner when told to."""
+    from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the keeper
+
+    change: object = relay.changing(fault, relay.Manner(fault, resets=True))
+    return change

@@ -1,0 +1,32 @@
+"""Connections through a relay are slow: every piece is late, and so many bytes go through in a second.
+
+Does: the relay waits `delay` seconds before it passes on a piece, and passes at most `rate` bytes in a second
+in each direction of each connection (0: as fast as it goes).
+A user sees: what a bad network does to time-outs and to buffers that wait for slow readers.
+Cannot: lose or reorder packets, which a relay of streams never sees; nor slow down what does not go through
+it.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from faults.agent.wedge_agent.fault import Fault
+
+NAME = "net.slow"
+PROOF = "hit"
+RUNS = "outside"
+PARAMETERS = {
+    "relay": {"type": "int", "default": 0, "help": "the relay's port; 0 for the only one"},
+    "delay": {"type": "seconds", "default": 0.1, "help": "how late each piece is, in seconds"},
+    "rate": {"type": "bytes", "default": 0, "help": "bytes in a second, each way; 0 for no limit"},
+}
+
+
+def arm(fault: Fault) -> object:
+    """Find the relay; change its manner when told to."""
+    from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the keeper
+
+    manner = relay.Manner(fault, delay_s=fault.params["delay"], bytes_per_s=fault.params["rate"])
+    change: object = relay.changing(fault, manner)
+    return change

@@ -1,0 +1,20 @@
+"""Nothing is broken: the control that every other fault is held against.
+
+Does: goes into the process by the same way as every fault, counts one hit, and changes nothing.
+A user sees: a process that works as before; whatever goes dark under it does so for another reason.
+Cannot: prove anything about a wedge. It proves that arming, evidence and release cost nothing by themselves.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from faults.agent.wedge_agent.fault import Fault
+
+NAME = "noop"
+PROOF = "answer"
+
+
+def arm(fault: Fault) -> object:
+    """Count one hit when it starts."""
+    return fault.takes

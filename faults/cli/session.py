@@ -1,0 +1,133 @@
+"""`wedge arm`, `wedge release`, `wedge status`: talk to a session that `wedge exec` or another harness holds
+open.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+import click
+
+from faults import console
+from faults.catalogue import definition
+from faults.cli.told import Told, seconds, told
+from faults.errors import SessionError
+from faults.model import DEFAULT_LEASE_S, FaultInfo
+from faults.parameters import TRIGGER_WORDS
+
+_ANSWER_WITHIN_S = 30.0
+_LOOKED_FOR_S = 1.0
+
+_session = click.option("--session", envvar="WEDGE_SESSION", help="Which session, when several are open.")
+_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+
+
+@click.command("arm")
+@click.argument("fault")
+@click.argument("settings", nargs=-1, metavar="[NAME=VALUE …]")
+@click.option("--process", help="A name, a pid, or cmdline=RE,imports=MODULE,main=1.")
+@click.option(
+    "--lease", "lease_s", type=seconds, default=DEFAULT_LEASE_S, help="How long at most (30s, 500ms, 2m)."
+)
+@click.option("--wait", "wait_s", type=seconds, help="Fail unless it bites within this time.")
+@click.option("--cover", is_flag=True, help="Arm it in matching processes that appear later, too.")
+@_session
+@_json
+@told
+def arm_command(
+    fault: str,
+    settings: tuple[str, ...],
+    process: str | None,
+    lease_s: float,
+    wait_s: float | None,
+    cover: bool,
+    session: str | None,
+    as_json: bool,
+) -> None:
+    """Arm FAULT with its parameters and trigger (on_hit=3, hits=3..5, times=1, p=0.3 seed=7, match=JSON)."""
+    params, trigger = _settings(definition(fault).info, settings)
+    answer = console.ask(
+        console.find(session),
+        {
+            "do": "arm", "fault": fault, "process": process, "lease_s": lease_s, "params": params,
+            "trigger": trigger, "newcomers": "cover" if cover else "tell",
+            "wait_s": _LOOKED_FOR_S if wait_s is None else wait_s,
+        },
+        within_s=_ANSWER_WITHIN_S + (wait_s or 0.0),
+    )  # fmt: skip
+    click.echo(json.dumps(answer["status"], indent=2) if as_json else _fault(answer["status"]))
+    if wait_s is not None and not answer["bites"]:
+        raise Told(answer["why"], exit_code=1)
+
+
+def _settings(fault: FaultInfo, settings: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
+    names = {parameter.name for parameter in fault.params}
+    params: dict[str, str] = {}
+    trigger: dict[str, str] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise SessionError(f"{setting!r} is no setting; write NAME=VALUE")
+        into = trigger if name in TRIGGER_WORDS and name not in names else params
+        into[name] = value
+    return params, trigger
+
+
+@click.command("release")
+@click.argument("ids", nargs=-1, metavar="[ID …]")
+@click.option("--all", "everything", is_flag=True, help="Every armed fault.")
+@_session
+@_json
+@told
+def release_command(ids: tuple[str, ...], everything: bool, session: str | None, as_json: bool) -> None:
+    """Give the processes back: release the faults of these IDs, or --all."""
+    if bool(ids) == everything:
+        raise SessionError("name the faults to release, or write --all; `wedge status` lists them")
+    answer = console.ask(
+        console.find(session), {"do": "release", "ids": list(ids)}, within_s=_ANSWER_WITHIN_S
+    )
+    if as_json:
+        click.echo(json.dumps(answer["released"], indent=2))
+        return
+    for status in answer["released"]:
+        click.echo(_fault(status))
+
+
+@click.command("status")
+@click.option("--stacks", is_flag=True, help="Show where the broken processes stand.")
+@_session
+@_json
+@told
+def status_command(stacks: bool, session: str | None, as_json: bool) -> None:
+    """The processes that can be broken, and the faults that are armed or were."""
+    request = {"do": "status", "stacks": stacks}
+    answer = console.ask(console.find(session), request, within_s=_ANSWER_WITHIN_S)
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    click.echo(f"session {answer['session']}")
+    for process in answer["processes"]:
+        click.echo(
+            f"  process {process['pid']}  python {process['python']}  {' '.join(process['argv'])[:100]}"
+        )
+    for status in answer["faults"]:
+        click.echo(_fault(status))
+        for text in answer["stacks"].get(status["id"], ()):
+            click.echo(textwrap.indent(text.rstrip(), "    "))
+
+
+def _fault(status: dict[str, Any]) -> str:
+    settings = " ".join(
+        f"{name}={value}" for name, value in {**status["params"], **status["trigger"]}.items()
+    )
+    lease = f", {status['lease_left_s']:.1f} s left" if status["lease_left_s"] else ""
+    head = f"{status['id']} {status['name']} {settings}".rstrip()
+    lines = [
+        f"{head}: {status['state']} in {', '.join(map(str, status['pids'])) or 'no process'}"
+        f" ({status['hits']} of {status['calls']} hit, {status['inside']} inside,"
+        f" held {status['held_s']:.2f} s{lease})",
+        *(f"  {finding}" for finding in status["evidence"]),
+    ]
+    return "\n".join(lines)

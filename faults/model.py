@@ -1,0 +1,128 @@
+"""The values that the fault layer speaks in; imports nothing local, everything composes from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+LEASE_LIMIT_S = 300.0
+"""No fault lives longer than this without being armed again."""
+
+DEFAULT_LEASE_S = 30.0
+
+Newcomers = Literal["tell", "cover"]
+"""What becomes of processes that match a fault's selector but appear after it was armed."""
+
+
+class State(StrEnum):
+    """Where a fault is in its life: armed → hit → biting → released | expired | never_hit | failed."""
+
+    NEW = "new"
+    ARMED = "armed"
+    HIT = "hit"
+    BITING = "biting"
+    RELEASED = "released"
+    EXPIRED = "expired"
+    NEVER_HIT = "never_hit"
+    FAILED = "failed"
+
+    @property
+    def over(self) -> bool:
+        """True once nothing of the fault is left in the target."""
+        return self in (State.RELEASED, State.EXPIRED, State.NEVER_HIT, State.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which of the target's processes: all conditions that are given must hold.
+
+    `cmdline` is a regular expression searched for in the arguments joined by blanks, `imports` a module that
+    the process has finished importing, `parent` the name of the selector that its parent (or any process
+    above it) matches, `main` a process above which no other process has an agent, and `pid` that very
+    process.
+    """
+
+    cmdline: str | None = None
+    imports: str | None = None
+    parent: str | None = None
+    main: bool = False
+    pid: int | None = None
+
+    def __str__(self) -> str:
+        parts = [
+            f"{name}={value}"
+            for name in ("cmdline", "imports", "parent", "pid")
+            if (value := getattr(self, name)) is not None
+        ]
+        return " ".join([*parts, *(["main"] if self.main else [])]) or "any process"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """A process that an agent has reported from. `started` is in clock ticks since boot, as in
+    /proc/PID/stat.
+    """
+
+    pid: int
+    ppid: int
+    argv: tuple[str, ...]
+    python: str
+    started: int
+    executable: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.pid} ({' '.join(self.argv)[:80] or self.executable})"
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterInfo:
+    """One parameter of a fault; `default` None together with `required` means that it must be given."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FaultInfo:
+    """One fault of the catalogue."""
+
+    name: str
+    summary: str
+    params: tuple[ParameterInfo, ...]
+    doc: str
+    runs: Literal["inside", "outside"] = "inside"
+    triggers: bool = False
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultStatus:
+    """A fault at one moment, summed over the processes it is armed in.
+
+    `calls` counts what reached the site and matched, `hits` what the fault acted on, `inside` what is in it
+    right now, `held_s` the seconds for which at least one was inside. `times` maps each state that was
+    reached to `time.monotonic()` seconds. `evidence` are findings from outside the process, in the order they
+    were made.
+    """
+
+    id: str
+    name: str
+    state: State
+    hits: int
+    inside: int
+    evidence: tuple[str, ...]
+    held_s: float
+    times: Mapping[str, float]
+    calls: int = 0
+    pids: tuple[int, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    trigger: Mapping[str, Any] = field(default_factory=dict)
+    lease_left_s: float = 0.0
+    newcomers: tuple[int, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)

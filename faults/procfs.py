@@ -1,0 +1,150 @@
+"""What the kernel says about a process, without asking the process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """Of /proc/PID/stat (proc_pid_stat(5)): `state` is one letter, `started` clock ticks since boot."""
+
+    state: str
+    ppid: int
+    started: int
+
+
+def stat(pid: int) -> Stat | None:
+    """None when there is no such process; a zombie still has one."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return Stat(state=fields[0].decode(), ppid=int(fields[1]), started=int(fields[19]))
+
+
+def alive(pid: int, started: int) -> bool:
+    """Whether that very process still runs: not ended, no zombie, and its number not used again."""
+    found = stat(pid)
+    return found is not None and found.started == started and found.state not in "ZX"
+
+
+def argv(pid: int) -> tuple[str, ...]:
+    """The arguments it was started with; empty when it has ended or is not ours to read."""
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return ()
+    return (
+        tuple(part.decode(errors="surrogateescape") for part in raw.rstrip(b"\0").split(b"\0")) if raw else ()
+    )
+
+
+def executable(pid: int) -> str:
+    """The program's file; empty when it cannot be read."""
+    try:
+        return str(Path(f"/proc/{pid}/exe").readlink())
+    except OSError:
+        return ""
+
+
+def runs_python(pid: int) -> bool:
+    """Whether its program is Python's, or has loaded Python's library."""
+    if "python" in Path(executable(pid)).name:
+        return True
+    try:
+        return "/libpython" in Path(f"/proc/{pid}/maps").read_text(errors="replace")
+    except OSError:
+        return False
+
+
+def ancestors(pid: int) -> tuple[int, ...]:
+    """Its parent, its parent's parent and so on, up to the first process."""
+    above: list[int] = []
+    found = stat(pid)
+    while found is not None and found.ppid > 0 and found.ppid not in above:
+        above.append(found.ppid)
+        found = stat(found.ppid)
+    return tuple(above)
+
+
+def descendants(root: int) -> tuple[int, ...]:
+    """Every live process below `root`, nearest first; zombies left out."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (found := stat(int(entry.name))) is not None and found.state not in "ZX":
+            children.setdefault(found.ppid, []).append(int(entry.name))
+    below: list[int] = []
+    level = children.get(root, [])
+    while level:
+        below += level
+        level = [grandchild for child in level for grandchild in children.get(child, [])]
+    return tuple(below)
+
+
+def descriptors(pid: int) -> tuple[int, int]:
+    """How many descriptors it has open, and how many it may have (its soft limit); zeros when that cannot be
+    read.
+    """
+    try:
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        count = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return 0, 0
+    soft = next(line.split()[3] for line in limits.splitlines() if line.startswith("Max open files"))
+    return count, int(soft) if soft.isdigit() else 0
+
+
+def accepting(pid: int) -> int:
+    """How many of its threads wait in accept(2). Each has a descriptor set aside for the connection to come,
+    which no other call can have and /proc/PID/fd does not list.
+    """
+    found = 0
+    for waiting in Path(f"/proc/{pid}/task").glob("*/wchan"):
+        try:
+            found += "accept" in waiting.read_text()
+        except OSError:  # the thread has ended
+            continue
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    """How much of its memory is in RAM; 0 when it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def burnt_s(pid: int) -> float:
+    """The CPU time that it has used, its threads' together; 0 when it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def waited_s(pid: int) -> float:
+    """How long its threads have waited for a CPU while they could have run; 0 where the kernel does not
+    say.
+    """
+    try:
+        tasks = [task / "schedstat" for task in Path(f"/proc/{pid}/task").iterdir()]
+        return sum(int(task.read_text().split()[1]) for task in tasks) / 1e9
+    except (OSError, IndexError):
+        return 0.0
+
+
+def where(pid: int, tid: int) -> str:
+    """The kernel function that a thread sleeps in and its state, as far as this user may read them."""
+    words = []
+    try:
+        words.append(Path(f"/proc/{pid}/task/{tid}/wchan").read_text().strip("0\n"))
+        fields = Path(f"/proc/{pid}/task/{tid}/stat").read_bytes().rpartition(b")")[2].split()
+        words.append(f"state {fields[0].decode()}")
+    except OSError:
+        return ""
+    return ", ".join(word for word in words if word)
