@@ -1,0 +1,271 @@
+"""`wedge`: run scenarios and judge them, list them, render reports, and break running processes by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+
+from faults import FaultsError
+from faults.cli import group as fault_commands
+from scenarios import kubernetes
+from scenarios import suite as suites
+from scenarios.errors import CouldNotRun, ScenariosError
+from scenarios.experiment.run import Plan, default_jobs
+from scenarios.experiment.run import run as run_plan
+from scenarios.judge import kubelet
+from scenarios.live.cli import shell_command, watch_command
+from scenarios.report import html, junit, markdown
+from scenarios.report.cli import compare, report
+from scenarios.report.model import Report, encode
+from scenarios.suite import Scenario
+from scenarios.target import find as find_target
+from scenarios.target import load as load_target
+from scenarios.target.cli import target as target_commands
+from scenarios.target.needs import unmet
+from scenarios.terminal.live import progress
+from scenarios.terminal.table import show
+
+PASSED, FAILED, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
+_WIDTH_WITHOUT_TERMINAL = 160
+_OUTPUT = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Wedge a server for real, watch it from outside, and judge whether it stayed lit."""
+
+
+_own = (target_commands, report, compare, watch_command, shell_command)
+for _command in (*_own, *fault_commands.commands.values()):
+    cli.add_command(_command)
+
+
+class Interrupted(BaseException):
+    """A signal ended the run, in order."""
+
+
+def _selection(command: F) -> F:
+    for decorate in (
+        click.option(
+            "--target", "target", metavar="FILE|NAME", help="Only this target; a TOML file or a shipped name."
+        ),
+        click.option(
+            "--suite", "suite", metavar="FILE|NAME", help="A suite file or a shipped name (default, any)."
+        ),
+        click.argument("names", nargs=-1, metavar="[NAME|GLOB …]"),
+    ):
+        command = decorate(command)
+    return command
+
+
+@cli.command("run")
+@_selection
+@click.option("--json", "json_file", type=_OUTPUT, help="Write the report (wedge-report/1); - for stdout.")
+@click.option("--junit", "junit_file", type=_OUTPUT, help="Write JUnit XML, as CI services read it.")
+@click.option("--html", "html_file", type=_OUTPUT, help="Write the report as one HTML page.")
+@click.option("--md", "md_file", type=_OUTPUT, help="Write a Markdown summary.")
+@click.option(
+    "--k8s",
+    metavar="FILE[:CONTAINER]",
+    help="Replay through the probes of this Kubernetes manifest instead of Kubernetes' defaults.",
+)
+@click.option("--jobs", type=click.IntRange(1, 64), default=None, help="Lanes at a time.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of the probes' times and of random triggers."
+)
+def run_command(
+    names: tuple[str, ...],
+    suite: str | None,
+    target: str | None,
+    json_file: Path | None,
+    junit_file: Path | None,
+    html_file: Path | None,
+    md_file: Path | None,
+    k8s: str | None,
+    jobs: int | None,
+    seed: int,
+) -> None:
+    """Run scenarios (all of the suite by default) and judge them.
+
+    Exits 0 when every verdict is pass, 1 when one is not, 2 when something could not run at all.
+    """
+    plan = plan_for(names, suite, target, jobs, seed)
+    deployed = _deployed(k8s, plan)
+    outputs: tuple[tuple[Path | None, Callable[[Report], str]], ...] = (
+        (json_file, lambda found: encode(found).decode()),
+        (junit_file, junit.render),
+        (html_file, html.render),
+        (md_file, markdown.render),
+    )
+    wanted = [(path, render) for path, render in outputs if path is not None]
+    _check_writable(path for path, _ in wanted)
+    to_stdout = any(str(path) == "-" for path, _ in wanted)
+    with progress(_console(stderr=True), len(plan.scenarios)) as told:
+        found, troubles = asyncio.run(_until_signalled(run_plan(plan, told)))
+    found = _replayed(found, deployed, k8s)
+    show(found, _console(stderr=to_stdout))
+    for path, render in wanted:
+        if str(path) == "-":
+            click.echo(render(found), nl=False)
+        else:
+            path.write_text(render(found), encoding="utf-8")
+    for trouble in troubles:
+        click.echo(f"wedge: {trouble}", err=True)
+    sys.exit(exit_code(found, troubles))
+
+
+@cli.command("list")
+@_selection
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_command(names: tuple[str, ...], suite: str | None, target: str | None, as_json: bool) -> None:
+    """List scenarios: what is broken on which target, and what must be seen."""
+    scenarios = suites.select(suites.load(suite_for(suite, target), target)[1], names)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode([_described(s) for s in scenarios]), indent=1))
+        return
+    width = max((len(scenario.name) for scenario in scenarios), default=0)
+    for scenario in scenarios:
+        click.echo(f"{scenario.name:{width}}  {scenario.expected:4}  {scenario.row.summary}".rstrip())
+
+
+def plan_for(
+    names: tuple[str, ...], suite: str | None, target: str | None, jobs: int | None, seed: int
+) -> Plan:
+    """What a command line asks for. Raises `CouldNotRun`, also when this machine can run none of it."""
+    options: list[str] = []
+    for option, value in (("--suite", suite), ("--target", target)):
+        options += [option, value] if value is not None else []
+    path = suite_for(suite, target)
+    loaded, scenarios = suites.load(path, target)
+    selected = suites.select(scenarios, names)
+    if not selected:
+        raise CouldNotRun(
+            f"no row of suite {loaded.suite.name} fits the target: the sites and processes that the rows "
+            f"name are not in its file (`wedge target check {target}` says which to add)"
+        )
+    missing = {scenario.name: reason for scenario in selected if (reason := unmet(scenario.target))}
+    if selected and len(missing) == len(selected):
+        raise CouldNotRun(f"nothing of this can run here: {'; '.join(dict.fromkeys(missing.values()))}")
+    return Plan(
+        scenarios=tuple(scenario for scenario in selected if scenario.name not in missing),
+        skipped=tuple(f"{name}: {reason}" for name, reason in missing.items()),
+        seed=seed,
+        jobs=jobs or default_jobs(),
+        suite_name=loaded.suite.name,
+        suite_file=path,
+        options=tuple(options),
+    )
+
+
+def suite_for(suite: str | None, target: str | None) -> Path:
+    """The suite's file. Without a suite, a target that the default suite knows is run through that, any other
+    through the suite for any server. Raises `CouldNotRun`."""
+    if suite is None and target is not None:
+        known = load_target(find_target(target)).name in suites.targets(suites.find(suites.DEFAULT))
+        suite = suites.DEFAULT if known else suites.ANY
+    return suites.find(suite or suites.DEFAULT)
+
+
+def exit_code(found: Report, troubles: tuple[str, ...]) -> int:
+    """0 when every verdict is pass, 1 when one is not, 2 when something could not run at all."""
+    return COULD_NOT_RUN if troubles else PASSED if found.suite.passed else FAILED
+
+
+def _deployed(k8s: str | None, plan: Plan) -> dict[str, kubernetes.Kubelet]:
+    """How each target of the plan is probed by the manifest. Raises `CouldNotRun`."""
+    if k8s is None:
+        return {}
+    container = kubernetes.at(k8s)
+    found = {s.target.name: kubernetes.kubelet(container, s.target.target) for s in plan.scenarios}
+    for note in dict.fromkeys(note for probed in found.values() for note in probed.notes):
+        click.echo(f"wedge: {note}", err=True)
+    return found
+
+
+def _replayed(found: Report, deployed: dict[str, kubernetes.Kubelet], k8s: str | None) -> Report:
+    if k8s is None:
+        return found
+    scenarios = tuple(
+        kubelet.through(s, deployed[s.target].rules, deployed[s.target].probes, k8s) for s in found.scenarios
+    )
+    return msgspec.structs.replace(found, scenarios=scenarios)
+
+
+def _check_writable(paths: Iterable[Path]) -> None:
+    """A report that cannot be written is found out before the run, not after it. Raises `CouldNotRun`."""
+    for path in paths:
+        if str(path) != "-" and not path.resolve().parent.is_dir():
+            raise CouldNotRun(f"{path} cannot be written: there is no folder {path.resolve().parent}")
+
+
+def _described(scenario: Scenario) -> dict[str, object]:
+    row = scenario.row
+    return {
+        "name": scenario.name,
+        "target": scenario.target.name,
+        "fault": row.fault,
+        "params": row.params,
+        "process": row.process,
+        "expected": scenario.expected,
+        "after": scenario.after,
+        "call": scenario.call.name if scenario.call else None,
+        "count": row.traffic.count,
+        "calls": scenario.calls,
+        "controls": scenario.controls,
+        "summary": row.summary,
+        "stands_for": row.stands_for,
+    }
+
+
+async def _until_signalled(work: Coroutine[Any, Any, T]) -> T:
+    """Run it; SIGINT and SIGTERM cancel it, so that every context on the way is left in order.
+
+    Raises `Interrupted`.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise Interrupted from None
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr)
+    if not console.is_terminal:
+        console.width = _WIDTH_WITHOUT_TERMINAL
+    return console
+
+
+def main() -> None:
+    """The console script: one clear line for whatever is wrong, and the exit codes of the contract."""
+    try:
+        sys.exit(cli(standalone_mode=False) or 0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(COULD_NOT_RUN)
+    except (ScenariosError, FaultsError) as error:
+        click.echo(f"wedge: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
+    except (Interrupted, KeyboardInterrupt, click.Abort):
+        click.echo("wedge: interrupted; everything is released and ended", err=True)
+        sys.exit(INTERRUPTED)
+    except Exception:  # noqa: BLE001  # a mistake of the harness itself is no verdict, whatever it is
+        traceback.print_exc()
+        click.echo("wedge: this is a mistake in wedge itself; nothing was judged", err=True)
+        sys.exit(COULD_NOT_RUN)

@@ -1,0 +1,60 @@
+"""What can go wrong in the judge itself. One tree; every message names the remedy or the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class ScenariosError(Exception):
+    """Anything the judge raises on purpose. The message is one line fit for a terminal."""
+
+
+class CouldNotRun(ScenariosError):
+    """The run cannot start or go on, and no verdict was reached: exit code 2."""
+
+
+class Malformed(CouldNotRun):
+    """A TOML file that does not say what it must. `line` is 1-based, None when unknown; `key` is dotted."""
+
+    def __init__(self, path: Path, line: int | None, key: str, problem: str) -> None:
+        self.path, self.line, self.key, self.problem = path, line, key, problem
+        place = f"{path}:{line}" if line else str(path)
+        super().__init__(f"{place}: {key}: {problem}" if key else f"{place}: {problem}")
+
+
+class UnknownName(CouldNotRun):
+    """A scenario, target, suite or call that does not exist. `nearest` are the names it may have meant."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str], *, remedy: str) -> None:
+        self.what, self.name = what, name
+        self.nearest = nearest(name, known)
+        super().__init__(f"no {what} named {name!r}{did_you_mean(self.nearest)} ({remedy})")
+
+
+class TargetFailed(CouldNotRun):
+    """The target did not start, or a client beside it did not. `log` is the end of what it wrote."""
+
+    def __init__(self, target: str, problem: str, log: Iterable[str] = ()) -> None:
+        self.target, self.problem, self.log = target, problem, tuple(log)
+        last = next((line.strip() for line in reversed(self.log) if line.strip()), "")
+        super().__init__(f"target {target}: {problem}" + (f"; its last words: {last}" if last else ""))
+
+
+class SetupFailed(ScenariosError):
+    """A call that had to succeed (set-up, warm-up, verification) did not; the scenario is unproven."""
+
+
+class ProberFailed(ScenariosError):
+    """The prober's process ended, or stopped reporting, so nothing can be said about the target."""
+
+
+def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Up to three known names that `name` may have been meant to be, best first."""
+    return tuple(difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.5))
+
+
+def did_you_mean(names: tuple[str, ...]) -> str:
+    """`; did you mean a or b?`, or nothing where there is nothing near."""
+    return f"; did you mean {' or '.join(names)}?" if names else ""

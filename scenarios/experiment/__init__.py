@@ -1,0 +1,1 @@
+"""Running scenarios: servers, phases, lanes, and what is seen from outside."""

@@ -1,0 +1,174 @@
+"""What is found out about one scenario while it runs, and the record made of it at the end."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import math
+import time
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from faults import FaultStatus
+from scenarios.experiment.samples import Samples
+from scenarios.judge import kubelet
+from scenarios.judge.latency import faulted, ratio, summary
+from scenarios.judge.observe import Observation
+from scenarios.judge.verdict import judged
+from scenarios.report.model import Bite, Fault, Guard, Latency, Leaks, Phases, Ratio, Stack, Stuck, Window
+from scenarios.report.model import Scenario as Record
+from scenarios.suite import Scenario
+from scenarios.traffic.pile import Pile
+
+PHASES = ("start", "baseline", "arm", "bite", "watch", "release", "recover")
+"""In order; a scenario that failed in one never entered those after it."""
+
+
+@dataclass(slots=True)
+class Facts:
+    """Times are `time.monotonic()` seconds. Filled in by the experiment, phase by phase."""
+
+    scenario: Scenario
+    seed: int
+    began_s: float = field(default_factory=time.monotonic)
+    marks_s: dict[str, float] = field(default_factory=dict)
+    guards: list[Guard] = field(default_factory=list)
+    samples: Samples | None = None
+    status: FaultStatus | None = None
+    pile: Pile | None = None
+    pending_in_window: int = 0
+    seen: Observation | None = None
+    opened_s: float | None = None
+    opened_at: str | None = None
+    judged_until_s: float | None = None
+    closed_s: float | None = None
+    baseline_s: tuple[float, float] | None = None
+    recovered_s: tuple[float, float] | None = None
+    leaks: Leaks = field(default_factory=Leaks)
+    log: tuple[str, ...] = ()
+    stacks: tuple[Stack, ...] = ()
+
+    def open(self, window_s: float) -> float:
+        """The fault window opens now."""
+        self.opened_s = time.monotonic()
+        self.judged_until_s = self.opened_s + window_s
+        self.opened_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        return self.opened_s
+
+    def mark(self, name: str) -> None:
+        """Something happens now."""
+        self.marks_s[name] = time.monotonic()
+
+    def record(self, reproduce: str) -> Record:
+        """The scenario as the report has it, judged."""
+        scenario, row = self.scenario, self.scenario.row
+        ended_s = time.monotonic()
+        origin_s = self.opened_s if self.opened_s is not None else self.began_s
+        record = Record(
+            name=scenario.name,
+            target=scenario.target.name,
+            fault=Fault(name=row.fault, params=row.params, process=row.process, trigger=row.trigger),
+            expected=scenario.expected,
+            observed="unproven",
+            verdict="unproven",
+            bite=self._bite(origin_s),
+            stuck=self._stuck(origin_s),
+            phases=self._phases(),
+            leaks=self.leaks,
+            duration_s=round(ended_s - self.began_s, 3),
+            reproduce=reproduce,
+            summary=row.summary,
+            stands_for=row.stands_for,
+            after=scenario.after,
+            window=self._window(origin_s),
+            lanes=dict(self.samples.lanes.described) if self.samples else {},
+            samples=self.samples.relative(origin_s) if self.samples else {},
+            dark_gaps=self._dark_gaps(origin_s),
+            controls=scenario.controls,
+            stacks=self.stacks,
+            phase_durations_s=self._durations(ended_s),
+        )
+        record = replace(record, ratios=_ratios(record.phases))
+        if self.samples is not None:
+            record = replace(record, prober=self.samples.prober())
+        if record.window.closed_s is not None:
+            record = replace(
+                record, kubelet=kubelet.replay(record.lanes, record.samples, record.window.closed_s)
+            )
+        light = self.seen.light if self.seen is not None else None
+        record = judged(record, self.guards, light or "unproven")
+        return record if record.verdict == "pass" else replace(record, target_log=self.log)
+
+    def _bite(self, origin_s: float) -> Bite:
+        status = self.status
+        if status is None:
+            return Bite()
+        return Bite(
+            hits=status.hits,
+            evidence=status.evidence,
+            held_s=round(status.held_s, 3),
+            state=str(status.state),
+            times_s={str(state): round(at_s - origin_s, 4) for state, at_s in status.times.items()},
+        )
+
+    def _stuck(self, origin_s: float) -> Stuck:
+        if self.pile is None:
+            return Stuck(expected=self.scenario.calls)
+        return Stuck(
+            started=self.pile.started,
+            pending_in_window=self.pending_in_window,
+            ended_after_release=self.pile.started - self.pile.pending,
+            expected=self.scenario.calls,
+            calls=self.pile.records(origin_s),
+        )
+
+    def _phases(self) -> Phases:
+        found = self.samples.so_far() if self.samples is not None else {}
+
+        def over(stretch: tuple[float, float] | None) -> dict[str, Latency]:
+            if stretch is None:
+                return {}
+            from_s, to_s = stretch
+            return {name: summary(samples, from_s, to_s, math.inf) for name, samples in found.items()}
+
+        under: dict[str, Latency] = {}
+        if self.opened_s is not None and self.judged_until_s is not None and self.closed_s is not None:
+            light = self.seen.light if self.seen is not None else None
+            under = {
+                name: faulted(samples, light, self.judged_until_s, self.closed_s, self.opened_s)
+                for name, samples in found.items()
+            }
+        return Phases(baseline=over(self.baseline_s), faulted=under, recovered=over(self.recovered_s))
+
+    def _window(self, origin_s: float) -> Window:
+        def relative(at_s: float | None) -> float | None:
+            return None if at_s is None else round(at_s - origin_s, 4)
+
+        return Window(
+            judged_until_s=relative(self.judged_until_s),
+            closed_s=relative(self.closed_s),
+            opened_at=self.opened_at,
+            marks_s={name: round(at_s - origin_s, 4) for name, at_s in self.marks_s.items()},
+        )
+
+    def _dark_gaps(self, origin_s: float) -> dict[str, tuple[tuple[float, float], ...]]:
+        if self.seen is None:
+            return {}
+        return {
+            name: tuple((round(a - origin_s, 4), round(b - origin_s, 4)) for a, b in gaps)
+            for name, gaps in self.seen.dark_gaps.items()
+        }
+
+    def _durations(self, ended_s: float) -> dict[str, float]:
+        starts = [(name, self.marks_s[name]) for name in PHASES if name in self.marks_s]
+        bounds = itertools.pairwise([*starts, ("", ended_s)])
+        return {name: round(end_s - at_s, 3) for (name, at_s), (_, end_s) in bounds}
+
+
+def _ratios(phases: Phases) -> dict[str, Ratio]:
+    return {
+        name: ratio(phases.baseline[name], faulted)
+        for name, faulted in phases.faulted.items()
+        if name in phases.baseline
+    }

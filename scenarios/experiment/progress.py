@@ -1,0 +1,27 @@
+"""What a run tells while it runs."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from scenarios.report.model import Scenario
+
+
+class Progress(Protocol):
+    """Told of every phase and every verdict, in the order in which they happen."""
+
+    def phase(self, scenario: str, phase: str) -> None:
+        """A scenario enters a phase."""
+
+    def finished(self, scenario: Scenario) -> None:
+        """A scenario is judged (its controls are looked at when all have finished)."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def phase(self, scenario: str, phase: str) -> None:
+        """Nothing."""
+
+    def finished(self, scenario: Scenario) -> None:
+        """Nothing."""

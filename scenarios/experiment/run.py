@@ -1,0 +1,113 @@
+"""A whole run: scenarios spread over lanes, judged together with their controls."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import importlib.metadata
+import os
+import platform
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenarios.experiment.lane import Lane
+from scenarios.experiment.progress import Progress
+from scenarios.judge.controls import with_controls
+from scenarios.report.model import Host, Report
+from scenarios.report.model import Scenario as Record
+from scenarios.report.model import Suite as SuiteRecord
+from scenarios.suite import Scenario
+
+_SPLIT_FROM = 6
+"""A target with fewer scenarios than this is not worth a second server: its start costs more than it
+saves.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run. `options` are those that `reproduce` has to repeat; `skipped` is what this machine cannot
+    run, a scenario each, with the reason."""
+
+    scenarios: tuple[Scenario, ...]
+    seed: int
+    jobs: int
+    suite_name: str
+    suite_file: Path
+    options: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def reproduce(self, scenario: Scenario) -> str:
+        """The command that runs this scenario alone."""
+        return shlex.join(["wedge", "run", scenario.name, *self.options, "--seed", str(self.seed)])
+
+
+async def run(plan: Plan, progress: Progress) -> tuple[Report, tuple[str, ...]]:
+    """Run the plan. Returns the report and what could not run at all, in words (exit code 2 if there is
+    any).
+    """
+    began_s = time.monotonic()
+    started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    groups = spread(plan.scenarios, plan.jobs)
+    slots = asyncio.Semaphore(plan.jobs)
+    troubles: list[str] = []
+
+    async def one(group: Sequence[Scenario]) -> list[Record]:
+        async with slots:
+            lane = Lane(plan.seed, progress, plan.reproduce)
+            try:
+                return await lane.run(group)
+            finally:
+                troubles.extend(trouble for trouble in lane.troubles if trouble not in troubles)
+
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(one(group)) for group in groups]
+    records = {record.name: record for task in running for record in task.result()}
+    controls = {scenario.name: scenario.controls for scenario in plan.scenarios}
+    judged, failures, missing = with_controls([records[s.name] for s in plan.scenarios], controls)
+    report = Report(
+        seed=plan.seed,
+        duration_s=round(time.monotonic() - began_s, 3),
+        scenarios=judged,
+        suite=SuiteRecord(
+            name=plan.suite_name,
+            file=str(plan.suite_file),
+            jobs=plan.jobs,
+            passed=not failures and all(record.verdict == "pass" for record in judged),
+            failures=failures,
+            missing_controls=missing,
+            not_run=plan.skipped,
+        ),
+        host=Host(platform=platform.platform(), python=platform.python_version(), cores=os.cpu_count() or 0),
+        started_at=started_at,
+        version=importlib.metadata.version("pegaref"),
+    )
+    return report, tuple(troubles)
+
+
+def spread(scenarios: Sequence[Scenario], jobs: int) -> list[tuple[Scenario, ...]]:
+    """Group scenarios by target, the largest group first, and split the largest while jobs are to spare.
+
+    Scenarios that end their server stay at the end of the last part.
+    """
+    by_target: dict[str, list[Scenario]] = {}
+    for scenario in sorted(scenarios, key=lambda s: s.destroys):
+        by_target.setdefault(scenario.target.name, []).append(scenario)
+    groups = [tuple(group) for group in by_target.values()]
+    size: Callable[[tuple[Scenario, ...]], int] = len
+    while len(groups) < jobs:
+        largest = max(groups, key=size)
+        if len(largest) < _SPLIT_FROM:
+            break
+        groups.remove(largest)
+        half = len(largest) // 2
+        groups += [largest[:half], largest[half:]]
+    return sorted(groups, key=size, reverse=True)
+
+
+def default_jobs() -> int:
+    """Lanes at a time: twice the cores, since most of a lane is waiting, but from 2 to 4."""
+    return max(2, min(4, 2 * (os.cpu_count() or 1)))

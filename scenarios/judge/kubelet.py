@@ -1,0 +1,157 @@
+"""Replay samples through Kubernetes' probe rules: would the pod have been restarted, or taken out of
+rotation?
+
+The rules (https://kubernetes.io/docs/concepts/workloads/pods/probes/): a probe every `periodSeconds`,
+failed when it has no answer within `timeoutSeconds`, or an HTTP status outside 200..399, or a gRPC status
+other than SERVING; `failureThreshold` failures in a row restart the container (liveness) or make the pod
+unready (readiness), one success makes it ready again.
+
+A fault window of 2 seconds cannot hold three probes 10 seconds apart. So the window is repeated end to end
+to an outage of `(failure_threshold + 1) * period_s`, long enough for the threshold to be reached at any
+phase. That assumes that the fault would have gone on as it was seen, no better and no worse, and the report
+says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from msgspec.structs import replace
+
+from scenarios.judge.latency import between, gaps
+from scenarios.report.model import Kubelet, KubeletRules, Lane, Sample, Scenario
+
+Role = Literal["liveness", "readiness"]
+
+_SERVING = 1
+
+
+def replay(
+    lanes: Mapping[str, Lane],
+    samples: Mapping[str, Sequence[Sample]],
+    window_s: float,
+    rules: KubeletRules | None = None,
+    readiness_rules: KubeletRules | None = None,
+    source: str | None = None,
+    probes: Mapping[Role, str] | None = None,
+) -> Kubelet:
+    """What a kubelet would have done to the samples in `[0, window_s]`.
+
+    The lanes are those of the endpoints in `probes`, or else those with the role, over fresh connections
+    where there are such, as a kubelet's are. `rules` are Kubernetes' defaults, and readiness follows those of
+    liveness, where not given.
+    """
+    given = Kubelet() if source is None else Kubelet(source=source)
+    rules = rules or given.rules
+    liveness, readiness = _lane(lanes, "liveness", probes), _lane(lanes, "readiness", probes)
+    longest = max((rules, readiness_rules or rules), key=_outage_s)
+    outage_s = max(window_s, _outage_s(longest))
+    extrapolated = outage_s > window_s
+    return replace(
+        given,
+        liveness_restarts=_trips(lanes, samples, liveness, window_s, outage_s, rules),
+        readiness_flips=_trips(lanes, samples, readiness, window_s, outage_s, readiness_rules or rules),
+        liveness_lane=liveness,
+        readiness_lane=readiness,
+        rules=rules,
+        readiness_rules=readiness_rules,
+        window_s=round(window_s, 3),
+        assumed_fault_s=round(outage_s, 3),
+        extrapolated=extrapolated,
+        note=(
+            f"{window_s:.1f} s of samples, repeated as if the fault had lasted {outage_s:.0f} s"
+            if extrapolated
+            else f"{window_s:.1f} s of samples, as they were"
+        ),
+    )
+
+
+def through(
+    scenario: Scenario, rules: Mapping[Role, KubeletRules], probes: Mapping[Role, str], source: str
+) -> Scenario:
+    """The scenario with its samples replayed through the rules of one deployment.
+
+    `probes` names, for each role, the target's endpoint that the deployment's kubelet asks; a role
+    without one is not probed at all.
+    """
+    roles = {probe: role for role, probe in probes.items()}
+    lanes = {name: replace(lane, role=roles.get(lane.endpoint)) for name, lane in scenario.lanes.items()}
+    if scenario.window.closed_s is None:
+        return replace(scenario, lanes=lanes)
+    window_s, liveness, readiness = scenario.window.closed_s, rules.get("liveness"), rules.get("readiness")
+    found = replay(lanes, scenario.samples, window_s, liveness or readiness, readiness, source, probes)
+    return replace(scenario, lanes=lanes, kubelet=found)
+
+
+def _outage_s(rules: KubeletRules) -> float:
+    return (rules.failure_threshold + 1) * rules.period_s
+
+
+def succeeds(sample: Sample, kind: str, rules: KubeletRules) -> bool:
+    """Whether a kubelet takes this sample for a success. It measures from the send, as a kubelet would."""
+    if sample.sent_s is None or sample.ended_s is None or sample.outcome not in ("ok", "wrong"):
+        return False
+    if sample.ended_s - sample.sent_s > rules.timeout_s:
+        return False
+    return 200 <= sample.status < 400 if kind == "http" else sample.status == _SERVING
+
+
+def _lane(lanes: Mapping[str, Lane], role: Role, probes: Mapping[Role, str] | None) -> str | None:
+    if probes is None:
+        names = [name for name, lane in lanes.items() if lane.role == role]
+    else:  # one endpoint may serve both roles
+        names = [name for name, lane in lanes.items() if lane.endpoint == probes.get(role)]
+    return next((name for name in names if lanes[name].connection == "fresh"), names[0] if names else None)
+
+
+def _trips(
+    lanes: Mapping[str, Lane],
+    samples: Mapping[str, Sequence[Sample]],
+    name: str | None,
+    window_s: float,
+    outage_s: float,
+    rules: KubeletRules,
+) -> int:
+    """How often the threshold is reached in the outage, with probes at the window's phase that is worst."""
+    if name is None or window_s <= 0:
+        return 0
+    sent = between(samples.get(name, ()), 0.0, window_s)
+    dark = any(b - a > lanes[name].budget_s and b == window_s for a, b in gaps(sent, 0.0, window_s))
+    inside = [s for s in sent if dark or _decided(s, window_s, rules)]
+    if not inside:
+        return 0
+    good = [_answered(s, window_s) and succeeds(s, lanes[name].kind, rules) for s in inside]
+    phases = [sample.at_s for sample in inside if sample.at_s < rules.period_s]
+    return max((_count(inside, good, phase, window_s, outage_s, rules) for phase in phases), default=0)
+
+
+def _answered(sample: Sample, window_s: float) -> bool:
+    """An answer that came with the release says nothing about a fault that goes on."""
+    return sample.ended_s is not None and sample.ended_s <= window_s
+
+
+def _decided(sample: Sample, window_s: float, rules: KubeletRules) -> bool:
+    """Whether the sample was answered, or waited for as long as a kubelet waits, inside the window. Of a lane
+    that was dark to the window's end all are decided: a fault that goes on keeps it dark."""
+    asked_s = sample.at_s if sample.sent_s is None else sample.sent_s
+    return _answered(sample, window_s) or window_s - asked_s >= rules.timeout_s
+
+
+def _count(
+    inside: Sequence[Sample],
+    good: Sequence[bool],
+    phase_s: float,
+    window_s: float,
+    outage_s: float,
+    rules: KubeletRules,
+) -> int:
+    trips = failed = 0
+    at_s = phase_s
+    while at_s < outage_s:
+        wanted = at_s % window_s
+        index = min(range(len(inside)), key=lambda i: abs(inside[i].at_s - wanted))
+        failed = 0 if good[index] else failed + 1
+        if failed == rules.failure_threshold:
+            trips += 1
+        at_s += rules.period_s
+    return trips

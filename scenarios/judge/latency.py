@@ -1,0 +1,85 @@
+"""Latencies and gaps of one lane in one stretch of time. Pure: samples in, figures out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+
+from scenarios.report.model import Latency, Ratio, Sample
+
+
+def between(samples: Iterable[Sample], from_s: float, to_s: float) -> list[Sample]:
+    """The samples that were meant to start in the stretch, in that order."""
+    return sorted((s for s in samples if from_s <= s.at_s <= to_s), key=lambda s: s.at_s)
+
+
+def faulted(
+    samples: Sequence[Sample],
+    light: str | None,
+    judged_until_s: float,
+    closed_s: float,
+    opened_s: float = 0.0,
+) -> Latency:
+    """A lane in the fault window. Of a lit one the probes that were judged: those after `judged_until_s` may
+    still have been under way when the window closed, and say nothing."""
+    if light == "lit":
+        return summary(samples, opened_s, judged_until_s, closed_s)
+    return summary(samples, opened_s, closed_s)
+
+
+def summary(
+    samples: Sequence[Sample], from_s: float, to_s: float, answered_by_s: float | None = None
+) -> Latency:
+    """Counts, percentiles of the good answers and the longest gap of a lane's probes in `[from_s, to_s]`.
+
+    An answer that came after `answered_by_s` (by default `to_s`) belongs to a later phase: here its probe was
+    sent and not answered. Probes that were cut are not counted, since nobody waited for their answer.
+    """
+    by_s = to_s if answered_by_s is None else answered_by_s
+    inside = [s for s in between(samples, from_s, to_s) if s.outcome != "cut"]
+    good = sorted(
+        s.ended_s - s.at_s
+        for s in inside
+        if s.outcome == "ok" and s.ended_s is not None and s.ended_s <= by_s
+    )
+    return Latency(
+        sent=len(inside),
+        ok=len(good),
+        p50_ms=_ms(percentile(good, 0.50)),
+        p99_ms=_ms(percentile(good, 0.99)),
+        max_ms=_ms(good[-1] if good else None),
+        longest_gap_ms=round(1e3 * max((b - a for a, b in gaps(samples, from_s, to_s)), default=0.0), 3),
+    )
+
+
+def gaps(samples: Iterable[Sample], from_s: float, to_s: float) -> list[tuple[float, float]]:
+    """The stretches of `[from_s, to_s]` between good answers, in order; one stretch where there was none."""
+    ends = sorted(
+        s.ended_s
+        for s in samples
+        if s.outcome == "ok" and s.ended_s is not None and from_s <= s.ended_s <= to_s
+    )
+    bounds = [from_s, *ends, to_s]
+    return list(itertools.pairwise(bounds))
+
+
+def percentile(ordered: Sequence[float], share: float) -> float | None:
+    """The smallest value that at least `share` of the values do not exceed (nearest rank); None for none."""
+    if not ordered:
+        return None
+    rank = math.ceil(len(ordered) * share - 1e-9)  # 0.99 * 100 is not quite 99 in floating point
+    return ordered[max(0, rank - 1)]
+
+
+def ratio(baseline: Latency, faulted: Latency) -> Ratio:
+    """Faulted over baseline."""
+    return Ratio(p50=_over(faulted.p50_ms, baseline.p50_ms), p99=_over(faulted.p99_ms, baseline.p99_ms))
+
+
+def _over(above: float | None, below: float | None) -> float | None:
+    return round(above / below, 3) if above is not None and below else None
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 3)

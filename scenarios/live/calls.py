@@ -1,0 +1,103 @@
+"""Calls of the target made by hand, one by one, each with what it needs before it and what takes it back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import grpc
+
+from scenarios.errors import ScenariosError
+from scenarios.target import Call, Target
+from scenarios.traffic.caller import Caller
+
+
+@dataclass(slots=True)
+class _Made:
+    """One of them: `step` is the call that it is in now. Times are `time.monotonic()` seconds."""
+
+    call: str
+    n: int
+    began_s: float
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """All that were made of one call: how many are under way, since when, in what, and how others ended."""
+
+    call: str
+    pending: int
+    oldest_s: float
+    steps: tuple[str, ...]
+    answered: int
+    last_s: float | None
+    errors: int
+    error: str
+
+
+@dataclass(slots=True)
+class _Ended:
+    answered: int = 0
+    last_s: float | None = None
+    errors: int = 0
+    error: str = ""
+
+
+class Calls:
+    """Numbers them, makes them, and keeps count."""
+
+    def __init__(self, target: Target, caller: Caller) -> None:
+        self._caller = caller
+        self._by_name = {call.name: call for call in target.call}
+        self._made: list[_Made] = []
+        self._ended = {name: _Ended() for name in self._by_name}
+        self._number = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What can be called, in the target's order."""
+        return tuple(self._by_name)
+
+    async def make(self, name: str) -> None:
+        """Make one, wait for its answer, and take it back. Never raises for what the server says."""
+        call = self._by_name[name]
+        self._number += 1
+        made = _Made(name, self._number, time.monotonic(), name)
+        self._made.append(made)
+        try:
+            await self._answered(call, made)
+            chain = (call, *reversed(self._caller.chain(call)))
+            made.step = next((step.undo for step in chain if step.undo is not None), name)
+            await self._caller.undo(call, made.n, call.deadline_s)
+        finally:
+            self._made.remove(made)
+
+    async def _answered(self, call: Call, made: _Made) -> None:
+        ended = self._ended[call.name]
+        try:
+            for step in (*self._caller.chain(call), call):
+                made.step, began_s = step.name, time.monotonic()
+                await self._caller.make(step, made.n)
+            ended.answered, ended.last_s = ended.answered + 1, time.monotonic() - began_s
+        except (ScenariosError, grpc.RpcError) as error:
+            where = f"{made.step}: " if made.step != call.name else ""
+            ended.errors, ended.error = ended.errors + 1, f"{where}{error}"
+
+    def tallies(self) -> tuple[Tally, ...]:
+        """What has been called so far."""
+        now_s = time.monotonic()
+        told = []
+        for name in self._by_name:
+            pending = [made for made in self._made if made.call == name]
+            ended = self._ended[name]
+            if pending or ended.answered or ended.errors:
+                oldest_s = max((now_s - made.began_s for made in pending), default=0.0)
+                steps = tuple(dict.fromkeys(made.step for made in pending))
+                told.append(
+                    Tally(
+                        name, len(pending), oldest_s, steps,
+                        ended.answered, ended.last_s, ended.errors, ended.error,
+                    )
+                )  # fmt: skip
+        return tuple(told)

@@ -1,0 +1,146 @@
+"""The endpoints of one server as they are now: fed with the prober's batches, asked by whoever shows them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from scenarios.experiment.lanes import Lanes
+from scenarios.judge.latency import percentile
+from scenarios.live.connection import LATENCIES_OVER_S, Connection, Mark
+from scenarios.prober.messages import Batch, Outcome
+from scenarios.report.glance import LaneState
+
+_SHORTEST_SLICE_S = 0.5
+_WORST_FIRST: tuple[LaneState, ...] = ("dark", "unknown", "missed", "lit")
+_WORST_MARK: tuple[Mark, ...] = ("dark", "missed", "waiting", "lit")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An endpoint over all its kinds of connection, the worst of them where they differ.
+
+    `dark_s` is how long there has been no answer, None while it is not dark. Latencies are of the last
+    minute, None without an answer in it; `longest_gap_s` is over the whole watch.
+    """
+
+    name: str
+    state: LaneState
+    dark_s: float | None
+    outcome: Outcome | None
+    status: int
+    last_s: float | None
+    p50_s: float | None
+    p99_s: float | None
+    longest_gap_s: float
+    sent: int
+    ok: int
+    strip: tuple[Mark | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An endpoint went dark or came back. `after_s`: how long it had given no answer; None for its first
+    light or darkness. `outcome` is what the last probe met.
+    """
+
+    name: str
+    dark: bool
+    after_s: float | None
+    first: bool
+    outcome: Outcome | None
+
+
+class Endpoints:
+    """Fed by `add`. Times are `time.monotonic()` seconds; `now_s` is the last moment the prober told of."""
+
+    def __init__(self, lanes: Lanes, began_s: float) -> None:
+        self.began_s = self.now_s = began_s
+        longest_s = max(lane.period_s for lane in lanes.described.values())
+        self.slice_s = max(_SHORTEST_SLICE_S, longest_s)
+        self._lanes = [Connection(lane.budget_s, self.slice_s, began_s) for lane in lanes.described.values()]
+        grouped: dict[str, list[Connection]] = {}
+        for lane, connection in zip(lanes.described.values(), self._lanes, strict=True):
+            grouped.setdefault(lane.endpoint, []).append(connection)
+        self._endpoints: Mapping[str, list[Connection]] = grouped
+        self._was_dark: dict[str, bool] = {}
+        self._silent: dict[str, float] = {}
+        self._late: deque[tuple[float, float]] = deque()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The endpoints, in the target's order."""
+        return tuple(self._endpoints)
+
+    def add(self, batch: Batch) -> None:
+        """Take in what the prober did since the last one."""
+        for began in batch.began:
+            self._lanes[began.lane].began(began.at_s)
+        for probed in batch.probed:
+            self._lanes[probed.lane].ended(probed)
+        if batch.began:
+            self._late.append((batch.now_s, max(b.taken_up_s - b.at_s for b in batch.began)))
+        while self._late and self._late[0][0] < batch.now_s - LATENCIES_OVER_S:
+            self._late.popleft()
+        self.now_s = batch.now_s
+
+    def late_s(self) -> float:
+        """How late the prober itself was at worst in the last minute."""
+        return max((late_s for _, late_s in self._late), default=0.0)
+
+    def changes(self) -> tuple[Change, ...]:
+        """Who went dark or came back since this was asked last; the first light or darkness counts."""
+        return tuple(change for name in self._endpoints for change in self._change(name))
+
+    def seen(self, cells: int = 0) -> tuple[Seen, ...]:
+        """Every endpoint now, each with a strip of its last `cells` slices of time, the newest last."""
+        return tuple(self._seen(name, connections, cells) for name, connections in self._endpoints.items())
+
+    def _change(self, name: str) -> Iterable[Change]:
+        connections = self._endpoints[name]
+        state = self._state(connections)
+        silent_s = max(connection.silent_s(self.now_s) for connection in connections)
+        if state == "unknown":
+            return
+        dark, was = state == "dark", self._was_dark.get(name)
+        if dark is not was:
+            last = max((c.last for c in connections if c.last), key=lambda p: p.at_s, default=None)
+            after_s = silent_s if dark else None if was is None else self._silent.get(name)
+            yield Change(name, dark, after_s, was is None, last.outcome if last else None)
+        self._was_dark[name] = dark
+        self._silent[name] = silent_s
+
+    def _state(self, connections: Iterable[Connection]) -> LaneState:
+        return min((c.state(self.now_s) for c in connections), key=_WORST_FIRST.index)
+
+    def _seen(self, name: str, connections: list[Connection], cells: int) -> Seen:
+        state = self._state(connections)
+        silent_s = max(connection.silent_s(self.now_s) for connection in connections)
+        last = max((c.last for c in connections if c.last), key=lambda p: p.at_s, default=None)
+        latencies = sorted(s for connection in connections for s in connection.latencies_s(self.now_s))
+        return Seen(
+            name=name,
+            state=state,
+            dark_s=silent_s if state == "dark" else None,
+            outcome=last.outcome if last else None,
+            status=last.status if last else 0,
+            last_s=last.ended_s - last.at_s if last and last.ended_s is not None else None,
+            p50_s=percentile(latencies, 0.5),
+            p99_s=percentile(latencies, 0.99),
+            longest_gap_s=max(connection.longest_gap_s(self.now_s) for connection in connections),
+            sent=sum(connection.sent for connection in connections),
+            ok=sum(connection.ok for connection in connections),
+            strip=self._strip(connections, cells),
+        )
+
+    def _strip(self, connections: list[Connection], cells: int) -> tuple[Mark | None, ...]:
+        newest, oldest = int(self.now_s // self.slice_s), int(self.began_s // self.slice_s)
+        strip: list[Mark | None] = []
+        for index in range(newest - cells + 1, newest + 1):
+            marks = [m for c in connections if (m := c.mark(index, self.now_s)) is not None]
+            before = strip[-1] if strip else None
+            # Where nothing was due the last mark stands; the slice that has just begun may say nothing yet.
+            empty = None if index < oldest or before is None else before
+            strip.append(min(marks, key=_WORST_MARK.index) if marks else empty)
+        return tuple(strip)

@@ -1,0 +1,88 @@
+"""The endpoints as rows: state, a moving strip of lit and dark, latencies and the longest gap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from rich.text import Text
+
+from scenarios.live import figures
+from scenarios.live.connection import Mark
+from scenarios.live.endpoints import Endpoints, Seen
+from scenarios.report.glance import LaneState
+from scenarios.terminal.table import COLOURS
+
+_MARKS: dict[Mark | None, tuple[str, str]] = {
+    "lit": ("▇", COLOURS["lit"]),
+    "missed": ("▄", "yellow"),
+    "dark": ("▁", "bold red"),
+    "waiting": ("·", "dim"),
+    None: (" ", ""),
+}
+_STATES: dict[LaneState, tuple[str, str]] = {
+    "lit": ("● lit", COLOURS["lit"]),
+    "missed": ("◐ missed", "yellow"),
+    "dark": ("○ dark", "bold red"),
+    "unknown": ("· waiting", "dim"),
+}
+_STATE, _LAST, _PAIR, _GAP, _BETWEEN = 13, 9, 11, 9, 2
+_LONGEST_NAME_SHARE = 4
+_FEWEST_CELLS = 8
+
+
+def rows(endpoints: Endpoints, width: int) -> list[Text]:
+    """A heading and one row an endpoint, each `width` cells at most."""
+    longest = max(12, width // _LONGEST_NAME_SHARE)
+    name_width = min(longest, max(len(name) for name in endpoints.names))
+    fixed = name_width + _STATE + _LAST + _PAIR + _GAP + 5 * _BETWEEN
+    cells = max(_FEWEST_CELLS, width - fixed)
+    span = f"{cells * endpoints.slice_s:.0f} s"
+    heading = _row(
+        ("endpoint", name_width, str.ljust), ("state", _STATE, str.ljust), (span, cells, str.ljust),
+        ("last", _LAST, str.rjust), ("p50/p99 ms", _PAIR, str.rjust), ("worst gap", _GAP, str.rjust),
+    )  # fmt: skip
+    heading.stylize("dim")
+    return [heading, *(_lane(seen, name_width, cells) for seen in endpoints.seen(cells))]
+
+
+def strip(marks: Iterable[Mark | None]) -> Text:
+    """High for lit, half for missed, low for dark: the shape says what the colour says."""
+    text = Text()
+    for mark in marks:
+        text.append(*_MARKS[mark])
+    return text
+
+
+def last(seen: Seen) -> str:
+    """The last answer's latency, or what came instead of an answer."""
+    if seen.outcome is None or seen.outcome == "ok":
+        return figures.latency(seen.last_s)
+    return f"{seen.outcome} {seen.status}" if seen.outcome == "wrong" and seen.status else seen.outcome
+
+
+def _lane(seen: Seen, name_width: int, cells: int) -> Text:
+    state, style = _STATES[seen.state]
+    if seen.dark_s is not None:
+        state += f" {figures.age(seen.dark_s)}"
+    text = _row((seen.name, name_width, str.ljust))
+    text.append(" " * _BETWEEN)
+    text.append(state.ljust(_STATE), style=style)
+    text.append(" " * _BETWEEN)
+    text.append_text(strip(seen.strip))
+    text.append(" " * (cells - len(seen.strip)))
+    for word, width in (
+        (last(seen), _LAST),
+        (figures.pair(seen.p50_s, seen.p99_s), _PAIR),
+        (figures.latency(seen.longest_gap_s), _GAP),
+    ):
+        text.append(" " * _BETWEEN + word[:width].rjust(width))
+    return text
+
+
+def _row(*cells: tuple[str, int, Callable[[str, int], str]]) -> Text:
+    gap = " " * _BETWEEN
+    return Text(gap.join(pad(_cut(word, width), width) for word, width, pad in cells), no_wrap=True)
+
+
+def _cut(word: str, width: int) -> str:
+    return word if len(word) <= width else word[: width - 1] + "…"

@@ -1,0 +1,104 @@
+"""What can be broken by a single key: the faults of the catalogue that fit a target."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from faults import FaultInfo
+from scenarios.target import Target
+
+RESERVED = "cCnpqrw?"
+_FAMILIAR = {
+    "gil.hold": ("g", "GIL"),
+    "call.stall": ("s", "stall"),
+    "process.stop": ("t", "stop"),
+    "process.kill": ("k", "kill"),
+    "call.delay": ("d", "delay"),
+    "call.raise": ("e", "error"),
+    "call.drop": ("v", "drop"),
+    "call.corrupt": ("x", "corrupt"),
+    "loop.block": ("l", "loop"),
+    "object.finalizer_stall": ("z", "finaliser"),
+    "process.starve": ("h", "starve"),
+    "fd.exhaust": ("f", "fds"),
+    "memory.pressure": ("m", "memory"),
+    "gil.contend": ("G", "contend"),
+    "cuda.stream_stall": ("u", "GPU stream"),
+    "noop": ("i", "noop"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key and the fault that it arms in the process that is chosen; with `sites`, at one of them."""
+
+    key: str
+    word: str
+    fault: FaultInfo
+    params: Mapping[str, Any] = field(default_factory=dict)
+    sites: tuple[str, ...] = ()
+
+    def at(self, site: str | None) -> dict[str, Any]:
+        """The parameters with that site."""
+        return {**self.params, "site": site} if site is not None else dict(self.params)
+
+
+def menu(catalogue: Iterable[FaultInfo], target: Target) -> tuple[Entry, ...]:
+    """The faults that fit, in the order of their importance; those of plugins last, under the keys left.
+
+    A fault fits when it needs nothing but a site that the target file names, or defaults. What can be done
+    with the GIL held, too, is under the same letter, big.
+    """
+    rank = list(_FAMILIAR)
+    known = sorted(catalogue, key=lambda fault: rank.index(fault.name) if fault.name in rank else len(rank))
+    entries: list[Entry] = []
+    for fault in known:
+        if (sites := _sites(fault, target)) is None:
+            continue
+        key, word = _FAMILIAR.get(fault.name) or (_free(fault, entries), fault.name)
+        if not key:
+            continue
+        entries.append(Entry(key, word, fault, {}, sites))
+        if any(p.name == "gil" and "held" in p.choices for p in fault.params):
+            entries.append(Entry(key.upper(), f"{word}, GIL held", fault, {"gil": "held"}, sites))
+    return tuple(entries)
+
+
+def bar(entries: Sequence[Entry]) -> list[str]:
+    """The menu in a few characters an entry: `s/S stall`, the big letter beside the small one."""
+    big = {entry.key for entry in entries if entry.params.get("gil") == "held"}
+    return [
+        f"{entry.key}{'/' + entry.key.upper() if entry.key.upper() in big else ''} {entry.word}"
+        for entry in entries
+        if entry.key not in big
+    ]
+
+
+def _sites(fault: FaultInfo, target: Target) -> tuple[str, ...] | None:
+    """The names of the sites it may act on, none where it needs no site; None where it does not fit."""
+    if fault.name.startswith("cuda.") and "gpu" not in target.target.needs:
+        return None
+    if any(parameter.name == "relay" for parameter in fault.params):
+        return None  # it acts on connections through a relay, and the endpoints' go past it
+    required = [parameter for parameter in fault.params if parameter.required]
+    if any(parameter.type != "site" for parameter in required):
+        return None
+    if not required:
+        return ()
+    of_classes = fault.name.startswith("object.")
+    return tuple(name for name, site in target.sites.items() if _is_class(site) is of_classes) or None
+
+
+def _is_class(site: str) -> bool:
+    """By its spelling, as nothing else is known here: `torch:Tensor` is one, `torch.cuda:empty_cache` not."""
+    return site.rpartition(":")[2].rpartition(".")[2][:1].isupper()
+
+
+def _free(fault: FaultInfo, entries: Sequence[Entry]) -> str:
+    taken = {*RESERVED, *(key for key, _ in _FAMILIAR.values()), *(entry.key for entry in entries)}
+    taken |= {key.upper() for key, _ in _FAMILIAR.values()}
+    wanted = [*fault.name.partition(".")[2], *string.ascii_letters]
+    return next((letter for letter in wanted if letter.isalpha() and letter not in taken), "")

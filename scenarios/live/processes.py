@@ -1,0 +1,86 @@
+"""The target's processes as rows: which names select each, and what the kernel says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from faults import NoSuchProcess, Selector
+from scenarios.experiment.server import Server
+
+_STATES = {
+    psutil.STATUS_RUNNING: "R running",
+    psutil.STATUS_SLEEPING: "S sleeping",
+    psutil.STATUS_DISK_SLEEP: "D waits on a device",
+    psutil.STATUS_STOPPED: "T stopped",
+    psutil.STATUS_TRACING_STOP: "t traced",
+    psutil.STATUS_ZOMBIE: "Z ended",
+    psutil.STATUS_DEAD: "X ended",
+}
+MAIN = "main"
+
+Place = str | int
+"""Where a fault is armed: a selector's name, or a process that no name selects, by its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One process. `places` are the ways to choose it; none without an agent, as it cannot be broken."""
+
+    pid: int
+    names: tuple[str, ...]
+    agent: bool
+    state: str
+    threads: int
+    command: str
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Its names, or its number where it has none."""
+        return (self.names or (self.pid,)) if self.agent else ()
+
+
+async def look(server: Server) -> tuple[Row, ...]:
+    """Every live process of the target now."""
+    selectors = {
+        name: Selector(s.cmdline, s.imports, s.parent, s.main)
+        for name, s in server.target.target.processes.items()
+    } or {MAIN: Selector(main=True)}
+    selected: dict[str, list[int]] = {}
+    for name, selector in selectors.items():
+        try:
+            links = await server.controller.matching(selector, within_s=0.0)
+            selected[name] = [link.info.pid for link in links]
+        except NoSuchProcess:
+            selected[name] = []
+    agents = {info.pid for info in server.controller.processes()}
+    rows = []
+    for pid in server.pids():
+        names = tuple(name for name, pids in selected.items() if pid in pids)
+        try:
+            process = psutil.Process(pid)
+            with process.oneshot():
+                state = _STATES.get(process.status(), process.status())
+                rows.append(
+                    Row(pid, names, pid in agents, state, process.num_threads(), _command(process.cmdline()))
+                )
+        except psutil.Error:  # it ended just now
+            continue
+    return tuple(rows)
+
+
+def places(rows: Sequence[Row]) -> tuple[Place, ...]:
+    """Every place that a fault can be armed in, in the target's order. Of names that select the same
+    processes only the last: what comes after `main` says more of a process than that it is the first.
+    """
+    by_pids: dict[tuple[int, ...], Place] = {}
+    for place in dict.fromkeys(place for row in rows for place in row.places):
+        by_pids[tuple(row.pid for row in rows if place in row.places)] = place
+    return tuple(by_pids.values())
+
+
+def _command(argv: Sequence[str]) -> str:
+    return " ".join([Path(argv[0]).name, *argv[1:]]) if argv else ""

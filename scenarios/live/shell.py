@@ -1,0 +1,280 @@
+"""`wedge shell`: a target under the fault agent, its endpoints beside it, and single keys that break it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import click
+from rich.console import Console
+
+from faults import FaultsError, catalogue
+from scenarios.experiment.lanes import lanes
+from scenarios.experiment.server import Server, serving
+from scenarios.live import keys, processes, shell_view
+from scenarios.live.broken import Breaker
+from scenarios.live.calls import Calls
+from scenarios.live.chores import Chores
+from scenarios.live.departure import HUNG_UP, Leave, TerminalGone
+from scenarios.live.endpoints import Endpoints
+from scenarios.live.menu import Entry, menu
+from scenarios.live.screen import Screen
+from scenarios.live.watching import DRAW_EVERY_S, probing
+from scenarios.prober import ProberHandle
+from scenarios.target import LoadedTarget
+
+_LOOK_EVERY_S = 0.4
+_MANY_CALLS = 4
+_SEED = 0
+_SCROLLS = {"up": -1, "down": 1, "page up": -10, "page down": 10}
+
+
+async def shell(target: LoadedTarget, console: Console, lease_s: float, leave: Leave) -> None:
+    """Serve keys until `leave`. Raises `TargetFailed`, `ProberFailed`, `TerminalGone`."""
+    anew = True
+    async with ProberHandle() as prober:
+        while anew:
+            click.echo(f"wedge: starting {target.name} …", err=True)
+            async with serving(target) as server:
+                described = lanes(target.target, server.names, _SEED)
+                async with probing(prober, described) as endpoints:
+                    session = Session(server, endpoints, prober, lease_s, leave)
+                    anew = await session.run(console)
+                await prober.pause()
+
+
+class Session:
+    """One start of the target, from ready to `q` or `n`."""
+
+    def __init__(
+        self, server: Server, endpoints: Endpoints, prober: ProberHandle, lease_s: float, leave: Leave
+    ) -> None:
+        self._server, self._endpoints, self._prober, self._leave = server, endpoints, prober, leave
+        self._breaker = Breaker(server.controller, lease_s)
+        self._calls = Calls(server.target.target, server.caller)
+        self._entries = {entry.key: entry for entry in menu(catalogue(), server.target.target)}
+        self._chores = Chores()
+        self._rows: tuple[processes.Row, ...] = ()
+        self._place: processes.Place | None = None
+        self._message = ""
+        self._question: tuple[shell_view.Question, str, Callable[[int], None]] | None = None
+        self._page: Callable[[], list[Any]] | None = None
+        self._first = 0
+        self._last_choice: dict[str, int] = {}
+        self._anew = False
+        self._screen: Screen | None = None
+
+    async def run(self, console: Console) -> bool:
+        """Show and serve; whether the target is to be started anew. Everything is released on the way out."""
+        try:
+            self._rows = await processes.look(self._server)
+            self._choose(last=True)
+            self._chores.begin(self._look())
+            with Screen(console) as screen, keys.single_keys(sys.stdin.fileno(), self.press, self._leave):
+                self._screen = screen
+                with _warnings(self._say):
+                    await self._draw_on()
+        finally:
+            await self._breaker.release_all()
+            await self._chores.end()
+            with suppress(OSError):  # nobody may be left to be told
+                name = self._server.target.name
+                click.echo(f"wedge: everything is released; ending {name} …", err=True)
+        return self._anew
+
+    def press(self, key: str) -> None:
+        """Do what the key says, and show it at once."""
+        if key in (keys.INTERRUPT, "q"):
+            self._say("leaving: everything is released and the target ended")
+            self._leave(0)
+        elif self._page is not None:
+            self._turn(key)
+        elif self._question is not None:
+            self._answered(key)
+        elif (entry := self._entries.get(key)) is not None:
+            self._fault(entry)
+        elif (command := self._commands().get(key)) is not None:
+            command()
+        elif key.isprintable() and key not in _SCROLLS:
+            self._say(f"{key} is no key here; ? shows them all")
+        try:
+            self._draw()
+        except TerminalGone:
+            self._leave(HUNG_UP)
+
+    def _commands(self) -> dict[str, Callable[[], None]]:
+        return {
+            "c": lambda: self._call("c", 1),
+            "C": lambda: self._call("C", _MANY_CALLS),
+            "n": self._start_anew,
+            "p": self._choose,
+            "r": lambda: self._chores.begin(self._release_all()),
+            "w": lambda: self._show(lambda: shell_view.where(self._glance())),
+            "?": lambda: self._show(lambda: shell_view.help_page(tuple(self._entries.values()))),
+        }
+
+    async def _draw_on(self) -> None:
+        drawn_s = -math.inf
+        while not self._anew:
+            await self._prober.news()
+            self._chores.check()
+            if self._endpoints.now_s - drawn_s >= DRAW_EVERY_S:
+                drawn_s = self._endpoints.now_s
+                self._draw()
+
+    async def _look(self) -> None:
+        while True:
+            self._rows = await processes.look(self._server)
+            if self._place not in processes.places(self._rows):
+                self._choose(last=True, quietly=True)
+            try:
+                await self._breaker.look()
+            except FaultsError as error:
+                self._say(str(error))
+            await asyncio.sleep(_LOOK_EVERY_S)  # nothing tells of a process that was started or stopped
+
+    def _choose(self, *, last: bool = False, quietly: bool = False) -> None:
+        """The next process, or the last. One that is away for a moment, as it is started again, stays chosen
+        where nothing else could be.
+        """
+        there = processes.places(self._rows)
+        if not there:
+            return
+        at = there.index(self._place) + 1 if self._place in there else 0
+        self._place = there[-1] if last else there[at % len(there)]
+        if not quietly and not last:
+            self._say(f"faults go to {self._place}" + ("" if len(there) > 1 else ", the only process"))
+
+    def _fault(self, entry: Entry) -> None:
+        if not entry.sites:
+            return self._toggle(entry, None)
+        sites = entry.sites
+        title = f"{entry.word}, at which site?"
+        self._ask(entry.key, title, sites, lambda i: self._toggle(entry, sites[i]))
+
+    def _toggle(self, entry: Entry, site: str | None) -> None:
+        if self._place is None:
+            return self._say("there is no process with an agent to break; n starts the target anew")
+        settings = entry.at(site)
+        if broken := self._breaker.same(entry.fault.name, self._place, settings):
+            self._begin(self._breaker.release(broken), f"{entry.fault.name} is released")
+        else:
+            self._say(f"arming {entry.fault.name} in {self._place} …")
+            arming = self._arm(entry.fault.name, self._place, settings)
+            self._begin(arming, f"{entry.fault.name} is armed in {self._place}")
+        return None
+
+    async def _arm(self, fault: str, place: processes.Place, settings: dict[str, Any]) -> None:
+        await self._breaker.arm(fault, place, settings)
+
+    async def _release_all(self) -> None:
+        count = len(self._breaker.armed())
+        await self._breaker.release_all()
+        self._say(f"{count} released" if count else "nothing was armed")
+
+    def _call(self, key: str, count: int) -> None:
+        names = self._calls.names
+        if not names:
+            return self._say("the target file has no [[call]] to make")
+
+        def make(i: int) -> None:
+            for _ in range(count):
+                self._chores.begin(self._calls.make(names[i]))
+            self._say(f"calling {names[i]}" + (f", {count} times" if count > 1 else ""))
+
+        return self._ask(key, "call which?", names, make)
+
+    def _start_anew(self) -> None:
+        self._say(f"starting {self._server.target.name} anew …")
+        self._anew = True
+
+    def _begin(self, work: Coroutine[Any, Any, None], done: str) -> None:
+        async def told() -> None:
+            try:
+                await work
+                self._say(done)
+            except FaultsError as error:
+                self._say(str(error))
+
+        self._chores.begin(told())
+
+    def _ask(self, key: str, title: str, options: tuple[str, ...], choose: Callable[[int], None]) -> None:
+        """Ask which, unless there is only one. The key again is what was chosen with it last."""
+        if len(options) == 1:
+            return choose(0)
+        again = options[self._last_choice.get(key, 0)]
+        question = shell_view.Question(f"{title} ({key}: {again})", options)
+        self._question = (question, key, choose)
+        return None
+
+    def _answered(self, key: str) -> None:
+        assert self._question is not None
+        (question, asked_by, choose), self._question = self._question, None
+        if key == asked_by:
+            choose(self._last_choice.get(key, 0))
+        elif key.isdigit() and 0 < int(key) <= len(question.options):
+            self._last_choice[asked_by] = int(key) - 1
+            choose(int(key) - 1)
+        else:
+            self._say("nothing was chosen")
+
+    def _show(self, lines: Callable[[], list[Any]]) -> None:
+        self._page, self._first = lines, 0
+
+    def _turn(self, key: str) -> None:
+        if key in _SCROLLS and self._page is not None:
+            self._first = max(0, self._first + _SCROLLS[key])
+        else:
+            self._page = None
+
+    def _say(self, message: str) -> None:
+        self._message = message
+
+    def _draw(self) -> None:
+        screen = self._screen
+        if screen is None:
+            return
+        if self._page is not None:
+            screen.draw(shell_view.page(self._page(), self._first, screen.width, screen.height))
+        else:
+            screen.draw(shell_view.overview(self._glance(), screen.width, screen.height))
+
+    def _glance(self) -> shell_view.Glance:
+        return shell_view.Glance(
+            title=self._server.target.name,
+            ended=self._ended(),
+            endpoints=self._endpoints,
+            rows=self._rows,
+            place=self._place,
+            armed=self._breaker.armed(),
+            over=self._breaker.over(),
+            calls=self._calls.tallies(),
+            entries=tuple(self._entries.values()),
+            message=self._message,
+            question=self._question[0] if self._question is not None else None,
+        )
+
+    def _ended(self) -> str | None:
+        code = self._server.launched.returncode
+        return None if code is None else f"ended with exit code {code}; n starts it anew"
+
+
+@contextmanager
+def _warnings(say: Callable[[str], None]) -> Iterator[None]:
+    """What would be logged onto the screen is said in its line for messages instead."""
+
+    class Said(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage())
+
+    handler = Said(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)

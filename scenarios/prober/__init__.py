@@ -1,0 +1,5 @@
+"""The prober: asks a server whether it is alive, on a fixed schedule, from a process of its own."""
+
+from scenarios.prober.handle import ProberHandle, soon
+
+__all__ = ["ProberHandle", "soon"]

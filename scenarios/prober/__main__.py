@@ -1,0 +1,114 @@
+"""`python -m scenarios.prober`: commands on stdin, reports on stdout, one JSON line each.
+
+A process of its own, so that neither the target nor the runner can make it late. It ends when its stdin
+closes, and is killed by the kernel when the runner dies without closing it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import os
+import signal
+import sys
+import time
+
+import msgspec
+import psutil
+
+from scenarios.prober.messages import HEARTBEAT_S, Batch, Began, Command, Paused, Probed, Report, Watch
+from scenarios.prober.schedule import Schedule
+
+_PR_SET_PDEATHSIG = 1
+_NICER_BY = -10
+_LINE_LIMIT_BYTES = 1 << 22
+
+
+class _Outbox:
+    """Collects what ended and writes it in batches: one line for many probes costs less than a line each."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._probed: list[Probed] = []
+        self._began: list[Began] = []
+        self._encoder = msgspec.json.Encoder()
+
+    def done(self, probed: Probed) -> None:
+        self._probed.append(probed)
+
+    def began(self, began: Began) -> None:
+        self._began.append(began)
+
+    def flush(self) -> None:
+        self.send(Batch(time.monotonic(), tuple(self._began), tuple(self._probed), time.process_time()))
+        self._began.clear()
+        self._probed.clear()
+
+    def send(self, report: Report) -> None:
+        self._writer.write(self._encoder.encode(report) + b"\n")
+
+
+async def _main() -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=_LINE_LIMIT_BYTES)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, sys.stdout)
+    outbox = _Outbox(asyncio.StreamWriter(transport, protocol, None, loop))
+    decoder = msgspec.json.Decoder(Command)
+    beat = asyncio.create_task(_beat(outbox))
+    schedule: Schedule | None = None
+    try:
+        while line := await reader.readline():
+            command = decoder.decode(line)
+            if schedule is not None:
+                await schedule.stop()
+                schedule = None
+            if isinstance(command, Watch):
+                schedule = Schedule(command, outbox.began, outbox.done)
+            else:
+                outbox.flush()
+                outbox.send(Paused(await _open_connections()))
+    finally:
+        beat.cancel()
+        if schedule is not None:
+            await schedule.stop()
+
+
+async def _open_connections() -> int:
+    """How many connections are left after a chance to go: grpc lets go of some only when they are
+    collected.
+    """
+    left = len(psutil.Process().net_connections("inet"))
+    if left:
+        await asyncio.sleep(HEARTBEAT_S)
+        gc.collect()
+        left = len(psutil.Process().net_connections("inet"))
+    return left
+
+
+async def _beat(outbox: _Outbox) -> None:
+    while True:
+        await asyncio.sleep(HEARTBEAT_S)
+        outbox.flush()
+
+
+def main() -> None:
+    """Set up the process, then serve commands until stdin closes."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if len(sys.argv) > 1 and os.getppid() != int(sys.argv[1]):
+        return  # the runner died before the line above
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the runner decides when to end
+    with contextlib.suppress(PermissionError):
+        os.nice(_NICER_BY)  # it needs little time, but on a busy machine it needs it when it is due
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # a collection would look like a slow target; the process lives for minutes
+    asyncio.run(_main())
+
+
+if __name__ == "__main__":
+    main()

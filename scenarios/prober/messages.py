@@ -1,0 +1,99 @@
+"""What the runner and the prober say to each other: one JSON line each, all times `time.monotonic()` seconds.
+
+CLOCK_MONOTONIC is one clock for the whole machine, so the two processes need no other agreement on time.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Outcome = Literal["ok", "wrong", "timeout", "refused", "reset", "error", "cut"]
+
+
+class HttpLane(msgspec.Struct, frozen=True, tag="http", tag_field="kind"):
+    """`GET url` over fresh or kept connections, every `period_s` from `offset_s` on, given up after
+    `give_up_s`. Good is a status in `status` with a body in which the regex `body` is found."""
+
+    url: str
+    kept: bool
+    period_s: float
+    offset_s: float
+    give_up_s: float
+    status: tuple[int, ...] = (200,)
+    body: str | None = None
+    headers: dict[str, str] = {}
+
+
+class GrpcLane(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind"):
+    """A health check of `service` over fresh or kept channels. Good is a serving status in `serving`. With a
+    `method`, that method with an empty message; good is any answer, and its status is SERVING."""
+
+    address: str
+    kept: bool
+    period_s: float
+    offset_s: float
+    give_up_s: float
+    service: str = ""
+    serving: tuple[int, ...] = (1,)
+    method: str | None = None
+
+
+Lane = HttpLane | GrpcLane
+
+
+class Watch(msgspec.Struct, frozen=True, tag="watch"):
+    """Probe these lanes, by number, from `start_s` on, until `Pause`."""
+
+    lanes: tuple[Lane, ...]
+    start_s: float
+
+
+class Pause(msgspec.Struct, frozen=True, tag="pause"):
+    """Stop, close every connection, and say `Paused`. Probes under way are reported as `cut`."""
+
+
+Command = Watch | Pause
+
+
+class Probed(msgspec.Struct, frozen=True, array_like=True):
+    """One probe: the lane's number, intended start, actual send, end, outcome, status."""
+
+    lane: int
+    at_s: float
+    sent_s: float | None
+    ended_s: float | None
+    outcome: Outcome
+    status: int
+
+
+class Began(msgspec.Struct, frozen=True, array_like=True):
+    """A probe was taken up: its lane, when that was meant to be, and when it was."""
+
+    lane: int
+    at_s: float
+    taken_up_s: float
+
+
+class Batch(msgspec.Struct, frozen=True, tag="batch"):
+    """What began and what ended since the last batch, and the prober's processor time so far.
+
+    Sent every `HEARTBEAT_S`, even if empty: silence means that the prober is in trouble.
+    """
+
+    now_s: float
+    began: tuple[Began, ...]
+    probed: tuple[Probed, ...]
+    cpu_s: float
+
+
+class Paused(msgspec.Struct, frozen=True, tag="paused"):
+    """Everything is reported; `open_connections` could not be closed, and should be 0."""
+
+    open_connections: int
+
+
+Report = Batch | Paused
+
+HEARTBEAT_S = 0.05

@@ -1,0 +1,210 @@
+"""Two runs side by side: what changed its verdict, what is new or gone, what became slower under the fault.
+
+Latencies of two machines, or of one machine on two days, cannot be compared. Their ratios can: how much
+slower an endpoint was under the fault than just before it, now against then. So a slow machine is no
+regression, and neither is a difference that the noise threshold or the floor explains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Literal
+
+import msgspec
+
+from scenarios.report import glance, numbers
+from scenarios.report.model import Observed, Report, Scenario, Verdict
+
+SCHEMA: Final = "wedge-compare/1"
+NOISE: Final = 2.0
+FLOOR_MS: Final = 5.0
+
+Percentile = Literal["p50", "p99"]
+MIN_ANSWERS: Final[dict[Percentile, int]] = {"p50": 8, "p99": 100}
+"""With fewer answers on either side the number is no percentile but a single probe's luck."""
+
+
+class VerdictChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario whose verdict, expectation or observation differs. Only a pass that is lost is a regression;
+    one that still passes because it is now expected to go dark is shown as `weaker`.
+    """
+
+    name: str
+    kind: Literal["regressed", "fixed", "weaker", "changed"]
+    old: Verdict
+    new: Verdict
+    old_expected: Literal["lit", "dark"]
+    new_expected: Literal["lit", "dark"]
+    old_observed: Observed
+    new_observed: Observed
+    reasons: tuple[str, ...] = ()
+    reproduce: str = ""
+
+
+class LatencyChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A lane whose faulted over baseline ratio moved by more than `noise`. `factor` is the new ratio over the
+    old one: above 1 it became slower under the fault. `old_ms` and `new_ms` are the faulted latencies.
+    """
+
+    name: str
+    lane: str
+    percentile: Percentile
+    kind: Literal["slower", "faster"]
+    factor: float
+    old_ratio: float
+    new_ratio: float
+    old_ms: float
+    new_ms: float
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario that only one of the runs has."""
+
+    name: str
+    verdict: Verdict
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What `wedge compare --json` prints. `regressed` is what the exit code says."""
+
+    schema: Literal["wedge-compare/1"] = SCHEMA
+    regressed: bool
+    noise: float
+    floor_ms: float
+    compared: int
+    verdicts: tuple[VerdictChange, ...]
+    latencies: tuple[LatencyChange, ...]
+    added: tuple[Listed, ...]
+    removed: tuple[Listed, ...]
+
+
+def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float = FLOOR_MS) -> Comparison:
+    """Compare two runs, scenario by scenario, by name.
+
+    A latency counts as slower when its ratio is more than `noise` times the old one *and* the faulted
+    latency is more than `floor_ms` above what the old ratio would have made of the new baseline. Endpoints
+    that were not lit on both sides have no latency to compare. A ratio below 1 counts as 1: no fault makes a
+    server faster, so a baseline that was slower than the fault window was only noisier.
+    """
+    before = {s.name: s for s in old.scenarios}
+    after = {s.name: s for s in new.scenarios}
+    both = [(before[name], s) for name, s in after.items() if name in before]
+    verdicts = tuple(change for a, b in both if (change := _verdict(a, b)) is not None)
+    latencies = tuple(change for a, b in both for change in _latencies(a, b, noise, floor_ms))
+    return Comparison(
+        regressed=any(c.kind == "regressed" for c in verdicts) or any(c.kind == "slower" for c in latencies),
+        noise=noise,
+        floor_ms=floor_ms,
+        compared=len(both),
+        verdicts=tuple(sorted(verdicts, key=lambda c: c.kind != "regressed")),
+        latencies=tuple(sorted(latencies, key=lambda c: (c.kind == "faster", -c.factor))),
+        added=tuple(Listed(name=n, verdict=s.verdict) for n, s in after.items() if n not in before),
+        removed=tuple(Listed(name=n, verdict=s.verdict) for n, s in before.items() if n not in after),
+    )
+
+
+def _verdict(old: Scenario, new: Scenario) -> VerdictChange | None:
+    same = (old.verdict, old.expected, old.observed) == (new.verdict, new.expected, new.observed)
+    if same:
+        return None
+    kind: Literal["regressed", "fixed", "weaker", "changed"] = "changed"
+    if old.verdict == "pass" and new.verdict != "pass":
+        kind = "regressed"
+    elif old.verdict != "pass" and new.verdict == "pass" and old.expected == new.expected:
+        kind = "fixed"
+    elif new.verdict == "pass" and (old.expected, new.expected) == ("lit", "dark"):
+        kind = "weaker"
+    return VerdictChange(
+        name=new.name,
+        kind=kind,
+        old=old.verdict,
+        new=new.verdict,
+        old_expected=old.expected,
+        new_expected=new.expected,
+        old_observed=old.observed,
+        new_observed=new.observed,
+        reasons=new.reasons,
+        reproduce=new.reproduce,
+    )
+
+
+def _latencies(old: Scenario, new: Scenario, noise: float, floor_ms: float) -> Iterable[LatencyChange]:
+    for lane in glance.watched(new):
+        if glance.lane_state(old, lane) == glance.lane_state(new, lane) == "lit":
+            for percentile in MIN_ANSWERS:
+                then, now = _pair(old, lane, percentile), _pair(new, lane, percentile)
+                if then is not None and now is not None:
+                    yield from _moved(new.name, lane, percentile, then, now, noise, floor_ms)
+
+
+def _pair(scenario: Scenario, lane: str, percentile: Percentile) -> tuple[float, float] | None:
+    """Baseline and faulted latency in ms, where enough probes were answered to speak of a percentile."""
+    baseline, faulted = scenario.phases.baseline.get(lane), scenario.phases.faulted.get(lane)
+    if baseline is None or faulted is None or min(baseline.ok, faulted.ok) < MIN_ANSWERS[percentile]:
+        return None
+    below, above = (baseline.p50_ms, faulted.p50_ms)
+    if percentile == "p99":
+        below, above = (baseline.p99_ms, faulted.p99_ms)
+    return (below, above) if below and above is not None else None
+
+
+def _moved(
+    name: str,
+    lane: str,
+    percentile: Percentile,
+    then: tuple[float, float],
+    now: tuple[float, float],
+    noise: float,
+    floor_ms: float,
+) -> Iterable[LatencyChange]:
+    (old_base_ms, old_ms), (new_base_ms, new_ms) = then, now
+    old_ratio, new_ratio = max(1.0, old_ms / old_base_ms), max(1.0, new_ms / new_base_ms)
+    slower = new_ratio > noise * old_ratio and new_ms - old_ratio * new_base_ms > floor_ms
+    faster = old_ratio > noise * new_ratio and old_ms - new_ratio * old_base_ms > floor_ms
+    if slower or faster:
+        yield LatencyChange(
+            name=name,
+            lane=lane,
+            percentile=percentile,
+            kind="slower" if slower else "faster",
+            factor=round(new_ratio / old_ratio, 3),
+            old_ratio=round(old_ratio, 3),
+            new_ratio=round(new_ratio, 3),
+            old_ms=old_ms,
+            new_ms=new_ms,
+        )
+
+
+def encode(comparison: Comparison) -> bytes:
+    """As JSON, indented by one space, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(comparison), indent=1) + b"\n"
+
+
+def lines(found: Comparison) -> Iterable[str]:
+    """The comparison in words, regressions first, a change a line."""
+    for change in found.verdicts:
+        yield f"{change.kind:9}  {change.name}: {_moves(change)}"
+        yield from (f"           {reason}" for reason in change.reasons)
+        if change.kind == "regressed" and change.reproduce:
+            yield f"           {change.reproduce}"
+    for moved in found.latencies:
+        yield (
+            f"{moved.kind:9}  {moved.name}: {moved.lane} {moved.percentile} under the fault was "
+            f"{numbers.ratio(moved.old_ratio)} its baseline, is {numbers.ratio(moved.new_ratio)} "
+            f"({numbers.milliseconds(moved.old_ms)} then, {numbers.milliseconds(moved.new_ms)} now)"
+        )
+    yield from (f"new        {listed.name}: {listed.verdict}" for listed in found.added)
+    yield from (f"removed    {listed.name}: was {listed.verdict}" for listed in found.removed)
+    lost = sum(c.kind == "regressed" for c in found.verdicts) + sum(
+        c.kind == "slower" for c in found.latencies
+    )
+    verdict = numbers.count(lost, "regression") if lost else "no regression"
+    yield f"{verdict} in {numbers.count(found.compared, 'scenario')} that both runs have"
+
+
+def _moves(change: VerdictChange) -> str:
+    """`pass (lit) → fail (dark)`, with the expectation where it is another one."""
+    expectation = ""
+    if change.old_expected != change.new_expected:
+        expectation = f"; it was expected {change.old_expected} and now {change.new_expected}"
+    return f"{change.old} ({change.old_observed}) → {change.new} ({change.new_observed}){expectation}"

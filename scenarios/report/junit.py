@@ -1,0 +1,151 @@
+"""The report as JUnit XML, in the shape that CI services agree on.
+
+The shape is `junit-10.xsd` of the Jenkins xUnit plugin (GitHub's and GitLab's readers take a subset of it):
+one test suite per target, one test case per scenario; `failure` is a verdict of fail, `error` of unproven.
+That schema has properties on suites only, and GitLab shows the text of a failure, not its `message`: so
+what belongs to one scenario is text, and a failure says all of it.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+
+from scenarios.report import glance, numbers
+from scenarios.report.model import Report, Scenario
+
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LOG_LINES = 100
+
+
+def render(report: Report) -> str:
+    """The XML, with its declaration. What belongs to no scenario is a test suite of its own, `suite`."""
+    root = ET.Element("testsuites", {"name": "wedge", "time": _time(report.duration_s)})
+    targets = dict.fromkeys(scenario.target for scenario in report.scenarios)
+    for target in targets:
+        _suite(root, report, target, [s for s in report.scenarios if s.target == target])
+    problems = glance.wider_problems(report)
+    if problems:
+        suite = ET.SubElement(root, "testsuite", {"name": "suite", "time": "0"})
+        for problem in problems:
+            case = ET.SubElement(
+                suite, "testcase", {"classname": "suite", "name": _clean(problem), "time": "0"}
+            )
+            _outcome(case, "failure", "suite", [problem])
+    for element in (*root, root):
+        _count(element)
+    ET.indent(root, " ")
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _suite(root: ET.Element, report: Report, target: str, scenarios: Iterable[Scenario]) -> None:
+    scenarios = tuple(scenarios)
+    attributes = {"name": _clean(target), "time": _time(sum(s.duration_s for s in scenarios))}
+    if report.started_at:
+        attributes["timestamp"] = _clean(report.started_at)
+    suite = ET.SubElement(root, "testsuite", attributes)
+    properties = ET.SubElement(suite, "properties")
+    for name, value in _properties(report):
+        ET.SubElement(properties, "property", {"name": name, "value": _clean(value)})
+    for scenario in scenarios:
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            {
+                "classname": _clean(scenario.target),
+                "name": _clean(scenario.name),
+                "time": _time(scenario.duration_s),
+            },
+        )
+        if scenario.verdict != "pass":
+            kind = "failure" if scenario.verdict == "fail" else "error"
+            why = scenario.reasons or (glance.why(scenario),)
+            _outcome(case, kind, scenario.verdict, [*why, f"reproduce: {scenario.reproduce}"])
+        ET.SubElement(case, "system-out").text = _clean("\n".join(_facts(scenario)) + "\n")
+        if told := "\n".join(_told(scenario)):
+            ET.SubElement(case, "system-err").text = _clean(told + "\n")
+
+
+def _outcome(case: ET.Element, kind: str, type_: str, lines: list[str]) -> None:
+    element = ET.SubElement(case, kind, {"type": type_, "message": _clean(lines[0])})
+    element.text = _clean("\n".join(lines))
+
+
+def _properties(report: Report) -> Iterable[tuple[str, str]]:
+    yield "schema", report.schema
+    yield "seed", str(report.seed)
+    for name, value in (
+        ("suite", report.suite.name),
+        ("wedge", report.version),
+        ("platform", report.host.platform),
+        ("python", report.host.python),
+        ("cores", str(report.host.cores or "")),
+    ):
+        if value:
+            yield name, value
+
+
+def _facts(scenario: Scenario) -> Iterable[str]:
+    """What was done and seen, a `name: value` a line."""
+    fault, bite, stuck = scenario.fault, scenario.bite, scenario.stuck
+    given = [*fault.params.items(), *((f"trigger.{key}", value) for key, value in fault.trigger.items())]
+    yield f"expected: {scenario.expected}"
+    yield f"observed: {scenario.observed}"
+    yield f"verdict: {scenario.verdict}"
+    yield " ".join(
+        [f"fault: {fault.name}", *([f"in {fault.process}"] if fault.process else [])]
+        + [f"{key}={numbers.value(value)}" for key, value in given]
+    )
+    held = f", held {numbers.duration(bite.held_s)}" if bite.held_s is not None else ""
+    yield f"bite: {numbers.count(bite.hits, 'hit')}{held}"
+    yield from (f"bite evidence: {line}" for line in bite.evidence)
+    yield (
+        f"stuck calls: {stuck.started} started, {stuck.pending_in_window} pending in the window, "
+        f"{stuck.ended_after_release} ended after release"
+    )
+    for lane in glance.lanes(scenario):
+        seen = scenario.phases.faulted.get(lane)
+        if seen is not None:
+            yield (
+                f"{lane}: {glance.lane_state(scenario, lane)}, {seen.ok} of {seen.sent} answered, "
+                f"p50 {numbers.milliseconds(seen.p50_ms)}, p99 {numbers.milliseconds(seen.p99_ms)}, "
+                f"longest gap {numbers.milliseconds(seen.longest_gap_ms)}"
+            )
+    leaks = scenario.leaks
+    counts = {name: getattr(leaks, name) for name in ("mappings", "processes", "threads", "fds")}
+    yield "leaks: " + ", ".join(f"{left} {what}" for what, left in counts.items())
+    yield (
+        f"kubelet: {numbers.count(scenario.kubelet.liveness_restarts, 'restart')}, "
+        f"{numbers.count(scenario.kubelet.readiness_flips, 'time')} out of rotation"
+    )
+    yield f"reproduce: {scenario.reproduce}"
+
+
+def _told(scenario: Scenario) -> Iterable[str]:
+    """What the target said for itself, where it did not pass."""
+    if scenario.verdict == "pass":
+        return
+    for stack in scenario.stacks:
+        yield f"stack of {stack.process} (pid {stack.pid}, by {stack.source}):\n{stack.text}"
+    if scenario.target_log:
+        yield "log of the target:"
+        yield from scenario.target_log[-_LOG_LINES:]
+
+
+def _count(element: ET.Element) -> None:
+    """Set the counts that the schema wants on a suite, or on all of them."""
+    counts = {"tests": "testcase", "failures": "failure", "errors": "error"}
+    for attribute, tag in counts.items():
+        element.set(attribute, str(len(element.findall(f".//{tag}"))))
+    if element.tag == "testsuite":
+        element.set("skipped", "0")
+
+
+def _time(seconds: float) -> str:
+    return f"{max(0.0, seconds):.3f}"
+
+
+def _clean(text: str) -> str:
+    """XML has no way to write most control characters: they are shown as Python would."""
+    return _FORBIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -1,0 +1,44 @@
+"""Reading a stored report, with one clear line for each way in which a file can fail to be one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from scenarios.errors import CouldNotRun
+from scenarios.report.model import SCHEMA, Report, decode
+
+
+class UnreadableReport(CouldNotRun):
+    """A file that is no report that can be read here. `path` as it was given, `problem` on one line."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        self.path, self.problem = path, " ".join(problem.split())
+        super().__init__(f"{path}: {self.problem}")
+
+
+class _Header(msgspec.Struct):
+    schema: object = None
+
+
+def load(path: Path) -> Report:
+    """Read a report written by `wedge run --json`. Raises `UnreadableReport`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableReport(path, f"cannot be read: {error.strerror or error}") from error
+    try:
+        schema = msgspec.json.decode(data, type=_Header).schema
+    except msgspec.ValidationError as error:
+        raise UnreadableReport(path, f"is not a wedge report: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreadableReport(path, f"is not JSON: {error}") from error
+    if schema is None:
+        raise UnreadableReport(path, f'is JSON, but not a wedge report: it has no "schema": "{SCHEMA}"')
+    if schema != SCHEMA:
+        raise UnreadableReport(path, f"has schema {schema!r}; this version of wedge reads {SCHEMA!r}")
+    try:
+        return decode(data)
+    except msgspec.ValidationError as error:
+        raise UnreadableReport(path, f"does not follow {SCHEMA}: {error}") from error

@@ -1,0 +1,141 @@
+"""The report as Markdown for a CI job's page (`$GITHUB_STEP_SUMMARY`): what did not pass first.
+
+GitHub cuts a step's summary at 1 MiB, so this one stays well below: what passes is one folded table, and the
+rows that do not fit are counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from scenarios.report import glance, numbers
+from scenarios.report.model import Report, Scenario
+
+SIGNS: Final = {"pass": "✅", "fail": "❌", "unproven": "⚠️"}
+LIMIT_BYTES: Final = 900 * 1024
+_DETAILED: Final = 50
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$@!])")
+
+
+def render(report: Report) -> str:
+    """The summary, ending in a newline."""
+    tally = glance.tally(report)
+    about = [
+        f"{numbers.count(tally.total, 'scenario')} in {numbers.duration(report.duration_s)}",
+        f"seed {report.seed}",
+        *([f"suite {_text(report.suite.name)}"] if report.suite.name else []),
+        *([_text(report.host.platform)] if report.host.platform else []),
+    ]
+    lines = [f"## {SIGNS[tally.verdict]} wedge: {tally.words()}", "", " · ".join(about), ""]
+    notes = [f"- {SIGNS['fail']} {_text(p)}" for p in glance.wider_problems(report)]
+    notes += [f"- {SIGNS['unproven']} {_text(r)}" for r in glance.remarks(report)]
+    lines += [*notes, *([""] if notes else [])]
+    ordered = glance.worst_first(report)
+    bad = [s for s in ordered if s.verdict != "pass"]
+    if bad:
+        lines += [*_table(bad), ""]
+        for scenario in bad[:_DETAILED]:
+            lines += _detail(scenario)
+        if len(bad) > _DETAILED:
+            lines += [f"and {numbers.count(len(bad) - _DETAILED, 'more', 'more')}: see the table.", ""]
+        lines += ["Reproduce:", "", *_fenced(s.reproduce for s in bad[:_DETAILED]), ""]
+    good = [s for s in ordered if s.verdict == "pass"]
+    if good:
+        summary = f"{numbers.count(len(good), 'scenario')} passed"
+        lines += [
+            f"<details{'' if bad else ' open'}><summary>{summary}</summary>",
+            "",
+            *_table(good),
+            "",
+            "</details>",
+            "",
+        ]
+    return _bounded(lines)
+
+
+def _table(scenarios: Iterable[Scenario]) -> Iterable[str]:
+    yield "| | scenario | expected | observed | worst endpoint | in the fault window | × p50 / p99 | time |"
+    yield "|---|---|---|---|---|---|---:|---:|"
+    for s in scenarios:
+        lane = glance.worst_lane(s)
+        cells = [
+            SIGNS[s.verdict],
+            _code(s.name),
+            s.expected,
+            s.observed if s.observed == s.expected else f"**{s.observed}**",
+            _text(lane) if lane else numbers.NONE,
+            _light(s, lane) if lane else numbers.NONE,
+            _ratios(s, lane),
+            numbers.duration(s.duration_s),
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _light(scenario: Scenario, lane: str) -> str:
+    seen = scenario.phases.faulted.get(lane)
+    match glance.lane_state(scenario, lane):
+        case "dark":
+            return f"dark for {numbers.duration(glance.longest_gap_s(scenario, lane))}"
+        case "missed":
+            return f"{seen.sent - seen.ok:,} of {seen.sent:,} missed" if seen else "missed"
+        case "lit":
+            return f"lit, p99 {numbers.milliseconds(seen.p99_ms if seen else None)}"
+        case _:
+            return numbers.NONE
+
+
+def _ratios(scenario: Scenario, lane: str | None) -> str:
+    found = scenario.ratios.get(lane) if lane else None
+    if found is None or (found.p50 is None and found.p99 is None):
+        return numbers.NONE
+    return f"{numbers.ratio(found.p50)} / {numbers.ratio(found.p99)}"
+
+
+def _detail(scenario: Scenario) -> Iterable[str]:
+    """Why, and what is known of the bite."""
+    yield f"**{SIGNS[scenario.verdict]} {_code(scenario.name, cell=False)}**"
+    yield ""
+    for reason in scenario.reasons or (glance.why(scenario),):
+        yield f"- {_text(reason)}"
+    for line in scenario.bite.evidence:
+        yield f"- bite: {_text(line)}"
+    yield ""
+
+
+def _text(text: str) -> str:
+    """Text as text, on one line: no markup, no HTML, no mention of anybody, whatever is in it."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str, *, cell: bool = True) -> str:
+    """A code span, fenced by more backticks than it holds; in a table even there a bar has to be escaped."""
+    text = " ".join(text.split())
+    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    pad = " " if "`" in text else ""
+    return f"{fence}{pad}{text.replace('|', chr(92) + '|') if cell else text}{pad}{fence}"
+
+
+def _fenced(lines: Iterable[str]) -> Iterable[str]:
+    text = [" ".join(line.split()) for line in lines]
+    fence = "`" * max(3, 1 + max((len(run) for line in text for run in re.findall("`+", line)), default=0))
+    yield f"{fence}sh"
+    yield from text
+    yield fence
+
+
+def _bounded(lines: list[str]) -> str:
+    """The lines that fit; what had to go is counted, not lost in silence."""
+    whole = "\n".join(lines).rstrip() + "\n"
+    if len(whole.encode()) <= LIMIT_BYTES:
+        return whole
+    kept, size = [], 0
+    for line in lines:
+        size += len(line.encode()) + 1
+        if size > LIMIT_BYTES:
+            break
+        kept.append(line)
+    left = len(lines) - len(kept)
+    note = f"Cut here: {numbers.count(left, 'more line')}; see the HTML or JSON report."
+    return "\n".join(kept).rstrip() + f"\n\n{note}\n"

@@ -1,0 +1,136 @@
+"use strict";
+(() => {
+  const all = (query, root = document) => [...root.querySelectorAll(query)];
+  const one = (query, root = document) => root.querySelector(query);
+
+  // Filters: the overview's rows and the scenarios below it carry the same data.
+  const form = one("#filters");
+  if (form) {
+    const wanted = { verdict: "", target: "", fault: "", name: "" };
+    const items = all("tr.row, details.scenario");
+    const total = all("tr.row").length;
+    const buttons = all("[data-verdict]", form);
+    const apply = () => {
+      const name = wanted.name.trim().toLowerCase();
+      for (const item of items) {
+        const has = item.dataset;
+        item.hidden = (wanted.verdict && has.verdict !== wanted.verdict) || (wanted.target && has.target !== wanted.target)
+          || (wanted.fault && has.fault !== wanted.fault) || !has.name.toLowerCase().includes(name);
+      }
+      const shown = all("tr.row:not([hidden])").length;
+      one("#shown").value = shown === total ? "" : `${shown} of ${total} shown`;
+      one("#none").hidden = shown > 0;
+      for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.verdict === wanted.verdict));
+    };
+    const fields = { target: one("#by-target"), fault: one("#by-fault"), name: one("#by-name") };
+    for (const button of buttons) button.addEventListener("click", () => { wanted.verdict = button.dataset.verdict; apply(); });
+    for (const [key, field] of Object.entries(fields)) field.addEventListener("input", () => { wanted[key] = field.value; apply(); });
+    form.addEventListener("submit", (event) => event.preventDefault());
+    one("#reset").addEventListener("click", () => {
+      wanted.verdict = "";
+      for (const [key, field] of Object.entries(fields)) { field.value = ""; wanted[key] = ""; }
+      apply();
+    });
+    form.hidden = false;
+    for (const key of ["target", "fault", "name"]) wanted[key] = fields[key].value;
+    apply();
+  }
+
+  // Folding. A link to a scenario unfolds it; a printed page has everything unfolded.
+  const scenarios = all("details.scenario");
+  const unfoldNamed = () => {
+    const named = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+    if (named && named.matches("details")) { named.open = true; named.scrollIntoView(); }
+  };
+  addEventListener("hashchange", unfoldNamed);
+  for (const link of all('a[href^="#s"]')) link.addEventListener("click", () => setTimeout(unfoldNamed));
+  unfoldNamed();
+  const fold = one(".fold");
+  if (fold) fold.hidden = false;
+  for (const button of all("[data-fold]")) button.addEventListener("click", () => {
+    for (const item of scenarios) item.open = button.dataset.fold === "open";
+  });
+  let before = [];
+  addEventListener("beforeprint", () => { before = scenarios.map((item) => item.open); for (const item of scenarios) item.open = true; });
+  addEventListener("afterprint", () => scenarios.forEach((item, n) => { item.open = before[n]; }));
+
+  // Copying, also where the page is a local file and the browser has no clipboard for it.
+  const copy = async (text) => {
+    try { await navigator.clipboard.writeText(text); return true; } catch { /* the older way, below */ }
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
+  };
+  for (const button of all(".copy")) {
+    button.hidden = false;
+    button.setAttribute("aria-live", "polite");
+    button.addEventListener("click", async () => {
+      button.textContent = await copy(one("code", button.parentElement).textContent) ? "copied" : "select and copy it by hand";
+      button.focus();
+      setTimeout(() => { button.textContent = "copy"; }, 1600);
+    });
+  }
+
+  // Reading one moment of a timeline: the drawing is the data, undone through its two scales.
+  const BOTTOM = 600, TOP = 90, WIDTH = 1000, COLUMN = 2, REACH = 25;
+  const say = (ms) => ms < 9.95 ? `${ms.toPrecision(2)} ms` : ms < 999.5 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(2)} s`;
+  const columns = (lane, kind) => {
+    const path = one(`path.${kind}`, lane);
+    const found = new Map();
+    if (path) for (const [, x, fast, slow] of path.getAttribute("d").matchAll(/M(\d+) (\d+)V(\d+)/g)) found.set(+x, [+fast, +slow]);
+    return found;
+  };
+  for (const figure of all(".timeline")) {
+    const cursor = one(".cursor", figure);
+    const plot = one(".axis .plot", figure);
+    const { start, end, floor, ceiling } = Object.fromEntries(Object.entries(figure.dataset).map(([k, v]) => [k, +v]));
+    let lanes = null;
+    let share = 0.5;
+    const show = () => {
+      lanes ??= all(".lane", figure).map((lane) => ({
+        output: one("output", lane), good: columns(lane, "good"), late: columns(lane, "late"),
+        failed: columns(lane, "failed"), wrong: columns(lane, "wrong"),
+      }));
+      const box = plot.getBoundingClientRect(), frame = figure.getBoundingClientRect();
+      cursor.hidden = false;
+      cursor.style.left = `${box.left - frame.left + share * box.width}px`;
+      cursor.classList.toggle("flip", share > 0.85);
+      cursor.dataset.at = `${(start + share * (end - start)).toFixed(2)} s`;
+      const middle = Math.floor(share * WIDTH / COLUMN) * COLUMN + COLUMN / 2;
+      const latency = (y) => 1000 * floor * 10 ** ((BOTTOM - y) / (BOTTOM - TOP) * Math.log10(ceiling / floor));
+      for (const lane of lanes) {
+        let text = "no probe here";
+        for (let away = 0; away <= 12; away += COLUMN) {
+          const at = [middle - away, middle + away].find((x) => ["good", "late", "failed", "wrong"].some((kind) => lane[kind].has(x)));
+          if (at === undefined) continue;
+          if (lane.failed.has(at)) text = "no answer";
+          else if (lane.wrong.has(at)) text = "another answer";
+          else text = say(latency(lane.late.has(at) ? Math.min(...lane.late.get(at)) + REACH : Math.min(...lane.good.get(at))));
+          break;
+        }
+        lane.output.value = text;
+      }
+    };
+    const hide = () => { cursor.hidden = true; for (const lane of lanes ?? []) lane.output.value = ""; };
+    figure.addEventListener("pointermove", (event) => {
+      const box = plot.getBoundingClientRect();
+      share = (event.clientX - box.left) / box.width;
+      if (share < 0 || share > 1) hide(); else show();
+    });
+    figure.addEventListener("pointerleave", hide);
+    figure.addEventListener("blur", hide);
+    figure.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -0.01, ArrowRight: 0.01 }[event.key];
+      if (event.key === "Escape") hide();
+      if (!step) return;
+      event.preventDefault();
+      share = Math.min(1, Math.max(0, share + (event.shiftKey ? 10 : 1) * step));
+      show();
+    });
+  }
+  document.documentElement.dataset.ready = "true";
+})();

@@ -1,0 +1,19 @@
+"""Target files: how a server is started, watched, made to work, and broken."""
+
+from scenarios.target.load import LoadedTarget, find, load, shipped
+from scenarios.target.model import Call, Client, GrpcCall, GrpcProbe, HttpCall, HttpProbe, Probe, Target
+
+__all__ = [
+    "Call",
+    "Client",
+    "GrpcCall",
+    "GrpcProbe",
+    "HttpCall",
+    "HttpProbe",
+    "LoadedTarget",
+    "Probe",
+    "Target",
+    "find",
+    "load",
+    "shipped",
+]

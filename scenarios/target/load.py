@@ -1,0 +1,170 @@
+"""Find target files, load them, and check what their shape alone cannot say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from scenarios.document import Document, Key, read
+from scenarios.errors import UnknownName, did_you_mean, nearest
+from scenarios.target.model import Call, GrpcCall, GrpcProbe, Target
+from scenarios.target.placeholders import used
+
+SHIPPED = Path(__file__).resolve().parent.parent / "targets"
+_ALWAYS = ("python", "here")
+_METHOD = re.compile(r"/?[\w.]+/\w+")
+
+
+class LoadedTarget(NamedTuple):
+    """A target and the file it came from (`command`, `cwd` and `proto` are relative to its folder)."""
+
+    path: Path
+    target: Target
+
+    @property
+    def name(self) -> str:
+        """The target's name."""
+        return self.target.name
+
+
+def shipped() -> dict[str, Path]:
+    """The target files that come with the harness, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
+
+
+def find(name: str, *, beside: Path | None = None) -> Path:
+    """The file of a target given as a path or as the name of a shipped one.
+
+    `beside` is the folder that a relative path may also start from. Raises `UnknownName`.
+    """
+    known = shipped()
+    if name in known:
+        return known[name]
+    for path in (Path(name), *([beside / name] if beside else [])):
+        if path.suffix == ".toml" and path.is_file():
+            return path.resolve()
+    raise UnknownName("target", name, known, remedy=f"a .toml file, or one of {', '.join(known)}")
+
+
+def load(path: Path) -> LoadedTarget:
+    """Load and check a target file. Raises `Malformed`."""
+    document = read(path)
+    target = document.convert(Target)
+    _check(document, target, path.parent)
+    return LoadedTarget(path, target)
+
+
+def _check(document: Document, target: Target, folder: Path) -> None:
+    ready = target.target.ready
+    if ready.line is None and ready.url is None:
+        raise document.malformed(("target", "ready"), "give `line`, `url` or both")
+    if not target.target.command:
+        raise document.malformed(("target", "command"), "is empty: give the program and its arguments")
+    if not target.probe:
+        raise document.malformed(("probe",), "there is none: give at least one [[probe]] to watch")
+    if not any(probe.watched for probe in target.probe):
+        raise document.malformed(("probe",), "none is watched, so nothing can be judged")
+    _check_unique(document, "probe", [probe.name for probe in target.probe])
+    _check_unique(document, "call", [call.name for call in target.call])
+    _check_unique(document, "client", [client.name for client in target.client])
+    groups = _groups(document, ("target", "ready", "line"), ready.line)
+    for i, probe in enumerate(target.probe):
+        if probe.budget_s <= 0 or probe.period_s <= 0:
+            raise document.malformed(("probe", i), "budget_s and period_s must be above 0")
+        if not probe.connections:
+            raise document.malformed(("probe", i, "connections"), 'is empty: give "fresh", "kept" or both')
+        if not isinstance(probe, GrpcProbe):
+            _groups(document, ("probe", i, "expect", "body"), probe.expect.body)
+        elif probe.method is not None and not _METHOD.fullmatch(probe.method):
+            problem = f"{probe.method!r} is not package.Service/Method"
+            raise document.malformed(("probe", i, "method"), problem)
+    _check_calls(document, target.call, folder)
+    _check_processes(document, target)
+    _check_placeholders(document, target, groups)
+    for name, site in target.sites.items():
+        if not re.fullmatch(r"[\w.]+:[\w.<>]+", site):
+            raise document.malformed(("sites", name), f"{site!r} is not module:qualname")
+    leaks = target.leaks
+    for i, pattern in enumerate(leaks.ignored_threads):
+        _groups(document, ("leaks", "ignored_threads", i), pattern)
+    allowed = leaks.mappings or leaks.processes or leaks.threads or leaks.fds or leaks.ignored_threads
+    if allowed and not leaks.because:
+        raise document.malformed(("leaks",), "growth is allowed without saying why: give `because`")
+
+
+def _check_unique(document: Document, table: str, names: list[str]) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise document.malformed((table, i, "name"), f"a second {table} is named {name!r}")
+
+
+def _groups(document: Document, key: Key, pattern: str | None) -> tuple[str, ...]:
+    try:
+        return tuple(re.compile(pattern or "").groupindex)
+    except re.error as error:
+        raise document.malformed(key, f"not a regular expression: {error}") from None
+
+
+def _check_calls(document: Document, calls: Iterable[Call], folder: Path) -> None:
+    by_name = {call.name: call for call in calls}
+    for i, call in enumerate(by_name.values()):
+        for field, other in (("needs", call.needs), ("undo", call.undo)):
+            if other is not None and other not in by_name:
+                hint = did_you_mean(nearest(other, by_name)) or f"; calls: {', '.join(by_name)}"
+                raise document.malformed(("call", i, field), f"no call is named {other!r}{hint}")
+        seen, walk = {call.name}, call.needs
+        while walk is not None:
+            if walk in seen:
+                raise document.malformed(("call", i, "needs"), f"{call.name!r} ends up needing itself")
+            seen.add(walk)
+            walk = by_name[walk].needs
+        if isinstance(call, GrpcCall):
+            if not _METHOD.fullmatch(call.method):
+                raise document.malformed(
+                    ("call", i, "method"), f"{call.method!r} is not package.Service/Method"
+                )
+            if call.proto is not None and not (folder / call.proto).is_file():
+                raise document.malformed(("call", i, "proto"), f"no such file: {folder / call.proto}")
+
+
+def _check_processes(document: Document, target: Target) -> None:
+    for name, selector in target.processes.items():
+        at: Key = ("processes", name)
+        if not (selector.main or selector.cmdline or selector.imports or selector.parent):
+            raise document.malformed(at, "selects nothing: give cmdline, imports, parent or main")
+        if selector.parent is not None and selector.parent not in target.processes:
+            raise document.malformed((*at, "parent"), f"no process is named {selector.parent!r}")
+        _groups(document, (*at, "cmdline"), selector.cmdline)
+
+
+def _check_placeholders(document: Document, target: Target, groups: tuple[str, ...]) -> None:
+    clients = {client.name for client in target.client}
+    start = target.target
+    _known(document, ("target", "command"), [start.command, start.env, start.cwd], {*_ALWAYS})
+    after_start = {*_ALWAYS, *groups}
+    _known(document, ("target", "ready", "url"), [start.ready.url], after_start)
+    for i, client in enumerate(target.client):
+        _known(document, ("client", i, "command"), [client.command, client.env], after_start)
+    for i, probe in enumerate(target.probe):
+        address = probe.address if isinstance(probe, GrpcProbe) else probe.url
+        _known(document, ("probe", i), [address], after_start)
+    for i, call in enumerate(target.call):
+        texts = (
+            [call.address, call.message]
+            if isinstance(call, GrpcCall)
+            else [call.url, call.headers, call.json, call.body]
+        )
+        _known(document, ("call", i), texts, {*after_start, "n"}, clients)
+
+
+def _known(
+    document: Document, key: Key, texts: list[object], names: set[str], clients: Iterable[str] = ()
+) -> None:
+    for name in used(texts):
+        owner = name.partition(".")[0]
+        if name in names or name.startswith("port:") or ("." in name and owner in clients):
+            continue
+        hint = did_you_mean(nearest(name, names)) or f"; there are {', '.join(sorted(names))}"
+        raise document.malformed(key, f"unknown placeholder {{{name}}}{hint}")

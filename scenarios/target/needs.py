@@ -1,0 +1,30 @@
+"""What a target needs of the machine (`needs = ["gpu"]`), and why it is skipped where that is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from scenarios.target.load import LoadedTarget
+
+_DEVICES = Path("/dev")
+
+
+def unmet(loaded: LoadedTarget, *, devices: Path = _DEVICES) -> str | None:
+    """Why the target cannot run on this machine, in words; None when nothing is missing.
+
+    A target that is skipped is neither passed nor failed: whoever skips it says so, with this reason.
+    """
+    needs = loaded.target.target.needs
+    reasons = [reason for need in needs if (reason := _MISSING[need](devices)) is not None]
+    return "; ".join(reasons) or None
+
+
+def _no_gpu(devices: Path) -> str | None:
+    """The driver makes `nvidia0`, `nvidia1`, … for its GPUs, and `dxg` stands for them under WSL."""
+    if any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists():
+        return None
+    return f"needs an NVIDIA GPU, and there is none here (no {devices}/nvidia0)"
+
+
+_MISSING: Mapping[str, Callable[[Path], str | None]] = {"gpu": _no_gpu}

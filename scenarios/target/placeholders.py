@@ -1,0 +1,69 @@
+"""Placeholders in a target file's text: `{python}`, `{port:NAME}`, `{CLIENT.KEY}`, … filled or refused."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from scenarios.errors import CouldNotRun, did_you_mean, nearest
+
+_FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.:-]*)\}")
+
+
+class UnknownPlaceholder(CouldNotRun):
+    """A placeholder nobody fills, with the names that are there."""
+
+    def __init__(self, name: str, known: Mapping[str, str]) -> None:
+        hint = did_you_mean(nearest(name, known)) or f"; there are {', '.join(sorted(known))}"
+        super().__init__(f"unknown placeholder {{{name}}}{hint}")
+
+
+def fill(value: Any, names: Mapping[str, str]) -> Any:
+    """`value` with every placeholder in its strings (and in strings inside tables and arrays) filled.
+
+    Raises `UnknownPlaceholder`.
+    """
+    if isinstance(value, str):
+        return _FIELD.sub(lambda found: _replacement(found, names), value)
+    if isinstance(value, Mapping):
+        return {key: fill(inner, names) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [fill(inner, names) for inner in value]
+    return value
+
+
+def used(value: Any) -> Iterator[str]:
+    """The names of all placeholders in `value`, in order, with repeats."""
+    if isinstance(value, str):
+        yield from (found[1] for found in _FIELD.finditer(value) if found[1])
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from used(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from used(inner)
+
+
+def free_ports(value: Any) -> dict[str, str]:
+    """A free loopback port for every `{port:NAME}` used in `value`, by placeholder name.
+
+    The port is free now and not reserved: another process may take it before the target does. A target
+    that can bind port 0 and print what it got has no such race.
+    """
+    names = sorted({name for name in used(value) if name.startswith("port:")})
+    sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in names}
+    try:
+        return {name: str(bound.getsockname()[1]) for name, bound in sockets.items()}
+    finally:
+        for bound in sockets.values():
+            bound.close()
+
+
+def _replacement(found: re.Match[str], names: Mapping[str, str]) -> str:
+    if found[0] in ("{{", "}}"):
+        return found[0][0]
+    if found[1] not in names:
+        raise UnknownPlaceholder(found[1], names)
+    return names[found[1]]

@@ -1,0 +1,80 @@
+"""Progress while a run goes on: the scenarios under way and their phases, or one line each where there is no
+terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from scenarios.experiment.facts import PHASES
+from scenarios.experiment.progress import Progress
+from scenarios.report.model import Scenario
+from scenarios.terminal.table import COLOURS, line
+
+_REFRESH_HZ = 8
+
+
+class _Lines:
+    """One line a verdict."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def phase(self, scenario: str, phase: str) -> None:
+        """Too much for a log."""
+
+    def finished(self, scenario: Scenario) -> None:
+        """Print its line."""
+        self._console.print(line(scenario), soft_wrap=True, highlight=False)
+
+
+class _Board:
+    """A few lines that are drawn over and over."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._began_s = total, time.monotonic()
+        self._under_way: dict[str, tuple[str, float]] = {}
+        self._verdicts: list[str] = []
+
+    def phase(self, scenario: str, phase: str) -> None:
+        """It moves on."""
+        began_s = self._under_way.get(scenario, ("", time.monotonic()))[1]
+        self._under_way[scenario] = (phase, began_s)
+
+    def finished(self, scenario: Scenario) -> None:
+        """It is off the board."""
+        self._under_way.pop(scenario.name, None)
+        self._verdicts.append(scenario.verdict)
+
+    def __rich__(self) -> RenderableType:
+        now_s = time.monotonic()
+        dots = Text("".join("●" if v == "pass" else "✗" for v in self._verdicts))
+        for i, verdict in enumerate(self._verdicts):
+            dots.stylize(COLOURS[verdict], i, i + 1)
+        dots.append("·" * (self._total - len(self._verdicts)), style="dim")
+        dots.append(f"  {len(self._verdicts)}/{self._total}  {now_s - self._began_s:.0f} s")
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        for name, (phase, began_s) in self._under_way.items():
+            steps = Text()
+            for step in PHASES:
+                passed = PHASES.index(step) < PHASES.index(phase)
+                steps.append(f"{step} ", style="green" if passed else "bold" if step == phase else "dim")
+            table.add_row(Text(name), steps, Text(f"{now_s - began_s:.0f} s", style="dim"))
+        return Group(dots, table)
+
+
+@contextmanager
+def progress(console: Console, total: int) -> Iterator[Progress]:
+    """Shows a run of `total` scenarios while the context lasts; the board is wiped at its end."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    board = _Board(total)
+    with Live(board, console=console, refresh_per_second=_REFRESH_HZ, transient=True):
+        yield board

@@ -1,0 +1,93 @@
+"""Runs scenarios one after the other, on servers that are kept from test to test while they are as good as
+new."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from scenarios.errors import CouldNotRun
+from scenarios.experiment.experiment import Experiment
+from scenarios.experiment.progress import Silent
+from scenarios.experiment.server import Server, serving
+from scenarios.judge.controls import with_controls
+from scenarios.prober import ProberHandle
+from scenarios.report.model import Scenario as Record
+from scenarios.suite import Scenario
+from scenarios.target import LoadedTarget
+from scenarios.testing.portal import Portal
+from scenarios.testing.running import Running
+
+
+class Bench:
+    """Opened when first used; `close` ends every process and the thread. Not for two threads at once."""
+
+    def __init__(self) -> None:
+        self._portal = Portal()
+        self._stack = ExitStack()
+        self._prober: ProberHandle | None = None
+        self._held: tuple[Path, Server, ExitStack] | None = None
+        self._failures: dict[Path, CouldNotRun] = {}
+
+    def run(self, scenarios: tuple[Scenario, ...], *, seed: int, reproduce: str) -> Record:
+        """Run a scenario and its controls, the controls first; the scenario's record, judged in their light.
+
+        Raises `CouldNotRun`, and `ProberFailed`.
+        """
+        records = {}
+        for scenario in reversed(scenarios):
+            records[scenario.name] = self._run(scenario, seed, reproduce)
+        controls = {scenario.name: scenario.controls for scenario in scenarios}
+        judged, _, _ = with_controls(records.values(), controls)
+        return next(record for record in judged if record.name == scenarios[0].name)
+
+    @contextmanager
+    def running(self, target: LoadedTarget) -> Iterator[Running]:
+        """A server of its own, for as long as the context. Raises `TargetFailed`."""
+        with self._portal.within(serving(target)) as server:
+            running = Running(server, self._portal)
+            try:
+                yield running
+            finally:
+                running.release_all()
+
+    def close(self) -> None:
+        """End everything. Doing it again does nothing."""
+        self._let_go()
+        self._stack.close()
+        self._portal.close()
+
+    def _run(self, scenario: Scenario, seed: int, reproduce: str) -> Record:
+        began_s = time.monotonic()
+        server = self._server(scenario.target)
+        experiment = Experiment(scenario, server, self._probing(), seed, Silent())
+        return self._portal.call(experiment.run(reproduce, began_s))
+
+    def _probing(self) -> ProberHandle:
+        if self._prober is None:
+            self._prober = self._stack.enter_context(self._portal.within(ProberHandle()))
+        return self._prober
+
+    def _server(self, target: LoadedTarget) -> Server:
+        """One server is kept, the last: two at a time may not fit on a GPU. What failed to start is not
+        started again."""
+        if self._held is not None and self._held[0] == target.path and self._held[1].usable:
+            return self._held[1]
+        self._let_go()
+        if target.path in self._failures:
+            raise self._failures[target.path]
+        stack = ExitStack()
+        try:
+            server = stack.enter_context(self._portal.within(serving(target)))
+        except CouldNotRun as error:
+            self._failures[target.path] = error
+            raise
+        self._held = (target.path, server, stack)
+        return server
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held[2].close()

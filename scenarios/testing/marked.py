@@ -1,0 +1,181 @@
+"""What a test marked with `wedge(…)`, or given the fixture, does; the plugin's hooks call it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from scenarios.errors import ScenariosError, TargetFailed
+from scenarios.report.model import Report, Suite, write
+from scenarios.report.model import Scenario as Record
+from scenarios.suite import Scenario
+from scenarios.target import LoadedTarget, find, load
+from scenarios.target.needs import unmet
+from scenarios.testing.asked import Asked, scenarios_for
+from scenarios.testing.bench import Bench
+from scenarios.testing.running import Running
+
+ATTRIBUTE = "wedge_records"
+"""Where a test's report carries its records, as JSON: that is how they come from xdist's workers."""
+
+_BENCH = pytest.StashKey[Bench]()
+_WANTED = pytest.StashKey[list[tuple[Asked, tuple[Scenario, ...]]]]()
+_RECORDS = pytest.StashKey[list[Record]]()
+_LOG_LINES = 40
+
+
+def set_up(item: pytest.Item, marks: Sequence[pytest.Mark]) -> None:
+    """Turn the marks into scenarios; skip what the machine cannot run."""
+    wanted = []
+    for mark in marks:
+        if mark.args:
+            pytest.fail("wedge(…) takes keywords: wedge(target='my.toml', fault='gil.hold')", pytrace=False)
+        wanted.append(_scenarios(item, dict(mark.kwargs)))
+    item.stash[_WANTED], item.stash[_RECORDS] = wanted, []
+
+
+def call(item: pytest.Item) -> None:
+    """Run the scenarios of the marks."""
+    for asked, scenarios in item.stash[_WANTED]:
+        _passes(_run(item, asked, scenarios))
+
+
+def encoded(item: pytest.Item) -> list[str]:
+    """The records of the test, as JSON."""
+    return [msgspec.json.encode(record).decode() for record in item.stash[_RECORDS]]
+
+
+def end(config: pytest.Config) -> None:
+    """End every server that was kept."""
+    bench = config.stash.get(_BENCH, None)
+    if bench is not None:
+        bench.close()
+
+
+class Wedge:
+    """What the fixture gives a test."""
+
+    def __init__(self, item: pytest.Item, stack: ExitStack) -> None:
+        self._item, self._stack = item, stack
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The records of every scenario that this test has run so far."""
+        found = self._item.stash[_RECORDS]
+        return tuple(found)
+
+    @property
+    def record(self) -> Record:
+        """The last of them."""
+        if not self.records:
+            pytest.fail(
+                "no scenario has run: mark the test with wedge(…), or call wedge.run(…)", pytrace=False
+            )
+        return self.records[-1]
+
+    def run(self, **words: Any) -> Record:
+        """Run a scenario, in the marker's words, and fail unless its verdict is `pass`."""
+        return _passes(self.judge(**words))
+
+    def judge(self, **words: Any) -> Record:
+        """Run a scenario and return its record, whatever the verdict."""
+        return _run(self._item, *_scenarios(self._item, words))
+
+    def start(self, target: str | Path) -> Running:
+        """A server of this test's own, ended with the test."""
+        try:
+            loaded = load(find(str(target), beside=self._item.path.parent))
+            _skip_unmet(loaded)
+            return self._stack.enter_context(_bench(self._item).running(loaded))
+        except ScenariosError as error:
+            raise _refused(error) from None
+
+
+class Recorder:
+    """Collects the records of all tests and writes them as a report."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._began_s = time.monotonic()
+        self._records: dict[str, Record] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One test is over. Names stay unique: a second scenario of the same name gets its test's."""
+        for text in getattr(report, ATTRIBUTE, []):
+            record = msgspec.json.decode(text, type=Record)
+            if record.name in self._records:
+                record = msgspec.structs.replace(record, name=f"{record.name} ({report.nodeid})")
+            self._records[record.name] = record
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write what was collected."""
+        records = tuple(self._records.values())
+        suite = Suite(name="pytest", passed=all(record.verdict == "pass" for record in records))
+        duration_s = round(time.monotonic() - self._began_s, 3)
+        write(Report(scenarios=records, duration_s=duration_s, suite=suite), self._file)
+
+
+def _scenarios(item: pytest.Item, words: dict[str, Any]) -> tuple[Asked, tuple[Scenario, ...]]:
+    try:
+        asked = Asked.of(words)
+        scenarios = scenarios_for(asked, item.path.parent)
+    except ScenariosError as error:
+        raise _refused(error) from None
+    for scenario in scenarios:
+        _skip_unmet(scenario.target)
+    return asked, scenarios
+
+
+def _skip_unmet(target: LoadedTarget) -> None:
+    if reason := unmet(target):
+        pytest.skip(f"{target.name} {reason}")
+
+
+def _bench(item: pytest.Item) -> Bench:
+    stash = item.config.stash
+    if _BENCH not in stash:
+        stash[_BENCH] = Bench()
+    return stash[_BENCH]
+
+
+def _run(item: pytest.Item, asked: Asked, scenarios: tuple[Scenario, ...]) -> Record:
+    reproduce = f"pytest '{item.nodeid}'"
+    try:
+        record = _bench(item).run(scenarios, seed=asked.seed, reproduce=reproduce)
+    except ScenariosError as error:
+        raise _refused(error) from None
+    item.stash[_RECORDS].append(record)
+    if record.target_log:
+        item.add_report_section("call", f"log of {record.target}", "\n".join(record.target_log[-_LOG_LINES:]))
+    return record
+
+
+def _passes(record: Record) -> Record:
+    if record.verdict != "pass":
+        pytest.fail(told(record), pytrace=False)
+    return record
+
+
+def told(record: Record) -> str:
+    """A verdict that is not `pass`, for the person whose test it is."""
+    lines = [f"{record.name}: {record.verdict} (expected {record.expected}, observed {record.observed})"]
+    lines += [f"  {reason}" for reason in record.reasons]
+    for name, lane in record.phases.faulted.items():
+        gap = f", silent for {lane.longest_gap_ms / 1e3:.1f} s" if lane.ok < lane.sent else ""
+        p99 = f", p99 {lane.p99_ms:.1f} ms" if lane.p99_ms is not None else ""
+        lines.append(f"  under the fault {name} answered {lane.ok} of {lane.sent}{p99}{gap}")
+    lines += [f"  proof that it bit: {finding}" for finding in record.bite.evidence]
+    return "\n".join([*lines, f"  again: {record.reproduce}"])
+
+
+def _refused(error: ScenariosError) -> BaseException:
+    """The test's failure, without the harness's own stack."""
+    log = error.log[-_LOG_LINES:] if isinstance(error, TargetFailed) else ()
+    return pytest.fail.Exception("\n".join([str(error), *(f"  | {line}" for line in log)]), pytrace=False)
