@@ -1,0 +1,208 @@
+"""Which process is meant, what is refused, and who may talk to a controller."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from faults import (
+    BadParameter,
+    Controller,
+    FaultsError,
+    LeaseTooLong,
+    NoSuchProcess,
+    NotArmed,
+    NotOpen,
+    Selector,
+    State,
+    UnknownFault,
+    UnknownParameter,
+    UnknownSelector,
+    UnknownSite,
+)
+from tests.faults.bench import DEADLINE_S, LaunchedTarget, launched, until
+
+FAMILY = """
+import subprocess, sys
+if len(sys.argv) == 1:
+    child = subprocess.Popen([sys.executable, sys.argv[0], "worker"], stdin=subprocess.PIPE)
+    sys.stdin.read()
+    child.communicate()
+else:
+    import colorsys
+    sys.stdin.read()
+"""
+
+
+async def test_processes_are_told_apart_by_every_kind_of_selector(tmp_path: Path) -> None:
+    (tmp_path / "family.py").write_text(FAMILY)
+    selectors = {
+        "boss": Selector(main=True),
+        "worker": Selector(cmdline=r"family\.py worker"),
+        "colourful": Selector(imports="colorsys"),
+        "below": Selector(parent="boss"),
+        "colourful child of the boss": Selector(parent="boss", imports="colorsys"),
+    }
+    async with Controller(processes=selectors) as controller:
+        boss = await controller.launch(
+            [sys.executable, str(tmp_path / "family.py")], stdin=asyncio.subprocess.PIPE
+        )
+        found = {name: (await controller.process(name, timeout_s=DEADLINE_S)).pid for name in selectors}
+        assert found.pop("boss") == boss.pid
+        assert set(found.values()) == {found["worker"]}
+        assert found["worker"] != boss.pid
+        with pytest.raises(NoSuchProcess, match="imports=wave"):
+            await controller.process(Selector(imports="wave"), timeout_s=0.1)
+
+
+async def test_what_a_process_says_of_itself_is_what_the_kernel_says(
+    controller: Controller, target: LaunchedTarget
+) -> None:
+    info = await controller.process("bench")
+    assert info.pid == target.pid
+    assert info.argv[0] == sys.executable
+    assert info.python == ".".join(map(str, sys.version_info[:3]))
+    assert info.ppid == await target.ask("os.getppid()")
+
+
+async def test_a_process_that_ended_is_forgotten(controller: Controller) -> None:
+    async with launched(controller) as target:
+        await controller.process(Selector(pid=target.pid))
+    await until(lambda: controller.processes() == ())
+
+
+async def test_nobody_there_is_said_with_what_to_do(controller: Controller) -> None:
+    with pytest.raises(
+        NoSuchProcess, match=r"cmdline=workbench after 0\.05 s; no process has connected.*wedge exec"
+    ):
+        await controller.process("bench", timeout_s=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"name": "gil.hodl"}, UnknownFault, "did you mean gil.hold"),
+        ({"name": "noop", "params": {"x": 1}}, UnknownParameter, "takes none"),
+        ({"name": "call.stall"}, UnknownParameter, "needs the parameter 'site'"),
+        ({"name": "call.stall", "params": {"siet": "a:b"}}, UnknownParameter, "did you mean site"),
+        ({"name": "call.stall", "params": {"site": "wrok"}}, UnknownSite, "did you mean work"),
+        ({"name": "call.stall", "params": {"site": "a:b", "gil": "kept"}}, BadParameter, "released or held"),
+        ({"name": "gil.contend", "params": {"threads": -1}}, BadParameter, "a whole number"),
+        ({"name": "gil.contend", "params": {"threads": 1.5}}, BadParameter, "a whole number"),
+        ({"name": "call.delay", "params": {"site": "a:b", "delay": "long"}}, BadParameter, "seconds"),
+        ({"name": "noop", "process": "bnech"}, UnknownSelector, "did you mean bench"),
+        ({"name": "noop", "process": Selector(parent="nobody")}, UnknownSelector, "known ones are"),
+        ({"name": "noop", "process": Selector(cmdline="(")}, FaultsError, "no regular expression"),
+        ({"name": "noop", "lease_s": 0}, LeaseTooLong, "over 0 s"),
+        ({"name": "noop", "lease_s": 301}, LeaseTooLong, "at most 300 s"),
+        ({"name": "noop", "lease_s": float("nan")}, LeaseTooLong, "refused"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_before_any_process_hears_of_it(
+    controller: Controller, arguments: dict[str, object], error: type[FaultsError], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        controller.arm(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_selector_that_is_its_own_parent_is_refused() -> None:
+    with pytest.raises(FaultsError, match="own parent"):
+        Controller(processes={"a": Selector(parent="b"), "b": Selector(parent="a")})
+
+
+async def test_a_controller_that_is_not_open_says_so() -> None:
+    controller = Controller()
+    with pytest.raises(NotOpen):
+        controller.environment({})
+    with pytest.raises(NotOpen):
+        await controller.process("main")
+    with pytest.raises(NotArmed):
+        await controller.arm("noop").biting(timeout_s=1)
+
+
+async def test_the_directory_and_the_socket_are_private_and_go_with_the_controller() -> None:
+    async with Controller() as controller:
+        path = controller.path
+        sock = path / "agent.sock"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE(sock.stat().st_mode) == 0o600
+    assert not path.exists()
+
+
+async def test_a_runtime_directory_that_others_can_open_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = tmp_path_factory.mktemp("w")  # short: a longer path than a socket's may be is not used
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    (runtime / "wedge").mkdir(mode=0o755)
+    with pytest.raises(FaultsError, match="only this user"):
+        async with Controller():
+            raise AssertionError("it opened")
+
+
+async def test_what_a_dead_controller_left_is_swept_and_what_a_live_one_has_is_not(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("w")))
+    async with Controller() as first:
+        dead = first.path.parent / f"{os.getpid()}-1-abcdef"
+        dead.mkdir()
+        async with Controller() as second:
+            assert not dead.exists()
+            assert first.path.exists()
+            assert second.path.exists()
+
+
+@pytest.mark.parametrize(
+    "message", [b"", b"x", b"\xff" * 64, b"\0\0\0\5nojsn", b"\0\0\0\2[]", b'\0\0\0\x0b{"of": "x"}']
+)
+async def test_a_connection_that_talks_nonsense_is_ended_and_harms_nobody(
+    controller: Controller, target: LaunchedTarget, message: bytes
+) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, str(controller.path / "agent.sock"))
+        await loop.sock_sendall(sock, message)
+        sock.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(DEADLINE_S):
+            assert await loop.sock_recv(sock, 1) == b""
+    assert [info.pid for info in controller.processes()] == [target.pid]
+    async with controller.arm("noop", process="bench") as fault:
+        await fault.biting(timeout_s=5)
+
+
+async def test_a_message_that_claims_to_be_huge_ends_the_connection_at_once(controller: Controller) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, str(controller.path / "agent.sock"))
+        await loop.sock_sendall(sock, b"\xff\xff\xff\xff")
+        async with asyncio.timeout(DEADLINE_S):
+            assert await loop.sock_recv(sock, 1) == b""
+
+
+async def test_ended_faults_are_remembered(controller: Controller, target: LaunchedTarget) -> None:
+    async with controller.arm("noop", process="bench") as fault:
+        await fault.biting(timeout_s=5)
+        assert [status.state for status in controller.statuses()] == [State.BITING]
+    assert [status.state for status in controller.statuses()] == [State.RELEASED]
+    assert controller.faults() == ()
+
+
+async def test_the_times_of_a_life_are_in_order(controller: Controller, target: LaunchedTarget) -> None:
+    await target.do("import workshop")
+    async with controller.arm("call.stall", process="bench", params={"site": "work"}) as fault:
+        stuck = target.start("workshop.work(1)")
+        await fault.biting(timeout_s=5)
+    await stuck
+    times = fault.status().times
+    assert times.keys() == {"armed", "hit", "biting", "released"}
+    assert times["armed"] <= times["hit"] <= times["biting"] <= times["released"]

@@ -1,0 +1,62 @@
+"""A stopped process does nothing, and goes on when the fault ends, whoever ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+from faults import Controller, State, procfs
+from tests.faults.bench import LaunchedTarget, launched, pending, result, until
+
+
+async def test_a_stopped_process_is_silent_and_then_goes_on(
+    controller: Controller, target: LaunchedTarget
+) -> None:
+    async with controller.arm("process.stop", process="bench") as fault:
+        status = await fault.biting(timeout_s=5)
+        assert status.evidence == (f"process {target.pid} is in state T (stopped)",)
+        answer = target.start("1 + 1")
+        assert await target.is_silent()
+        assert await pending(answer, for_s=0.01)
+    assert await result(answer) == 2
+    await target.ticks()
+    assert fault.status().held_s >= 0.3
+
+
+async def test_its_neighbour_ticks_on(controller: Controller, target: LaunchedTarget) -> None:
+    async with launched(controller) as neighbour:
+        async with controller.arm("process.stop", process=target.pid) as fault:
+            await fault.biting(timeout_s=5)
+            await neighbour.ticks()
+
+
+async def test_the_lease_lets_it_go_on(controller: Controller, target: LaunchedTarget) -> None:
+    async with controller.arm("process.stop", process="bench", lease_s=0.3) as fault:
+        await fault.biting(timeout_s=5)
+        await target.ticks()
+        await until(lambda: fault.status().state.over)
+        assert fault.status().state is State.EXPIRED
+
+
+async def test_it_goes_on_when_the_keeper_is_killed(controller: Controller, target: LaunchedTarget) -> None:
+    async with controller.arm("process.stop", process="bench") as fault:
+        await fault.biting(timeout_s=5)
+        os.kill((await controller.keeper()).info.pid, signal.SIGKILL)
+        await target.ticks()
+    assert fault.status().state is State.FAILED
+    async with controller.arm("process.stop", process="bench") as again:
+        await again.biting(timeout_s=5)
+    await target.ticks()
+
+
+async def test_a_process_that_is_killed_while_stopped_is_no_trouble(
+    controller: Controller, target: LaunchedTarget
+) -> None:
+    async with controller.arm("process.stop", process="bench") as fault:
+        await fault.biting(timeout_s=5)
+        os.kill(target.pid, signal.SIGKILL)
+        async with asyncio.timeout(5):
+            await target.launched.wait()
+    assert fault.status().state is State.RELEASED
+    assert procfs.stat(target.pid) is None

@@ -1,0 +1,116 @@
+"""A fault is believed for what can be seen from outside, not for what it says of itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faults import BrokenPlugin, Controller, NeverHit, State
+from faults.catalogue import definitions
+from faults.evidence import PROVERS
+from tests.faults.bench import LaunchedTarget
+
+LIAR = '''"""Says that it bites, and does nothing.
+
+Does: nothing. A user sees: nothing. Cannot: anything.
+"""
+NAME = "liar.{proof}"
+PROOF = "{proof}"
+RUNS = "{runs}"
+PARAMETERS = {{
+    "leave": {{"type": "int", "default": 0, "help": "as fd.exhaust has it"}},
+    "size": {{"type": "bytes", "default": 1 << 40, "help": "as memory.pressure has it"}},
+}}
+
+
+def arm(fault):
+    def lie():
+        fault.undo(lambda: fault.leave(True))
+        fault.takes()
+        fault.enter(True)
+    return lie
+'''
+IDLE = '''"""Idles."""
+NAME = "idle.away"
+PROOF = "hit"
+
+
+def arm(fault):
+    return None
+'''
+SEEN_FROM_OUTSIDE = sorted(set(PROVERS) - {"answer", "hit", "inside"})
+
+
+class Plugins:
+    """Installs fault files as plugins, the way a package would."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.modules: list[str] = []
+
+    def install(self, module: str, source: str) -> None:
+        """A distribution with one module and one entry point."""
+        self.modules.append(module)
+        (self._directory / f"{module}.py").write_text(source)
+        info = self._directory / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[pegaref.faults]\n{module} = {module}\n")
+        definitions.cache_clear()
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugins]:
+    """Plugins for one test."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    installed = Plugins(tmp_path)
+    yield installed
+    for module in installed.modules:
+        sys.modules.pop(module, None)
+    definitions.cache_clear()
+
+
+@pytest.mark.parametrize("proof", SEEN_FROM_OUTSIDE)
+async def test_a_fault_that_only_says_that_it_bites_is_never_hit(
+    controller: Controller, target: LaunchedTarget, plugins: Plugins, proof: str
+) -> None:
+    outside = proof in ("stopped", "gone", "starved")
+    plugins.install(f"liar_{proof}", LIAR.format(proof=proof, runs="outside" if outside else "inside"))
+    async with controller.arm(f"liar.{proof}", process="bench") as fault:
+        with pytest.raises(NeverHit):
+            await fault.biting(timeout_s=0.5)
+        assert fault.status().state is State.BITING  # that is what it says, and why nobody asks it
+        await target.ticks()
+
+
+async def test_a_fault_that_does_nothing_at_all_is_never_hit(
+    controller: Controller, target: LaunchedTarget, plugins: Plugins
+) -> None:
+    plugins.install("idle_away", IDLE)
+    async with controller.arm("idle.away", process="bench") as fault:
+        with pytest.raises(NeverHit, match="0 of 0"):
+            await fault.biting(timeout_s=0.2)
+    assert fault.status().state is State.NEVER_HIT
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import there_is_no_such_module", "cannot be imported"),
+        ("NAME = 'a.b'", "it has no PROOF"),
+        ("NAME = 'a.b'\nPROOF = 'hit'\ndef arm(fault): pass", "no docstring"),
+        ("'''Doc.'''\nNAME = 'a.b'\nPROOF = 'faith'\ndef arm(fault): pass", "PROOF is 'faith'"),
+        ("'''Doc.'''\nNAME = 'noop'\nPROOF = 'hit'\ndef arm(fault): pass", "name"),
+        ("'''Doc.'''\nNAME = 'a.b'\nPROOF = 'hit'\nPARAMETERS = {'x': {}}\ndef arm(fault): pass", "'type'"),
+    ],
+)
+async def test_a_plugin_that_cannot_be_used_is_named(
+    controller: Controller, plugins: Plugins, source: str, says: str
+) -> None:
+    plugins.install("broken_plugin", source)
+    with pytest.raises(BrokenPlugin, match=says) as told:
+        controller.arm("noop")
+    assert "broken_plugin" in str(told.value)

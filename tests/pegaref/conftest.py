@@ -1,0 +1,49 @@
+"""One server per module, shared memory that goes away, and more servers for those who need other flags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from pegaref.client import SharedTensor
+from tests.pegaref.running import Running, running
+
+Serve = Callable[..., Running]
+
+_numbers = count()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A ready server for the whole module: placement process, devices 0 and 1, quick to see a wedge."""
+    folder = tmp_path_factory.mktemp("server")
+    with running(folder, "--devices=0,1", "--wedge-after=0.5") as server:
+        yield server
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Starts servers with flags of one's own; they end with the test."""
+    with ExitStack() as servers:
+
+        def start(*flags: str, **more: object) -> Running:
+            return servers.enter_context(running(tmp_path, *flags, **more))  # type: ignore[arg-type]
+
+        yield start
+
+
+@pytest.fixture
+def tensor() -> Iterator[SharedTensor]:
+    """Shared memory of this process."""
+    with SharedTensor(4096) as tensor:
+        yield tensor
+
+
+@pytest.fixture
+def instance() -> str:
+    """A name that no other test of this run uses."""
+    return f"instance-{next(_numbers)}"

@@ -1,0 +1,155 @@
+"""CUDA IPC memory: mapped and given back on a GPU, refused with the reason where there is none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+torch = pytest.importorskip("torch", reason="the actor's side needs torch")
+
+from pegaref.actor.tensors import CudaTensorRegistry  # noqa: E402
+from pegaref.errors import InvalidCommand, RegistryError  # noqa: E402
+from pegaref.messages import ContextKey, Layer, RegisterLayers  # noqa: E402
+from pegaref.wrapper import CudaIpc, decode_wrapper, encode_wrapper  # noqa: E402
+
+pytestmark = pytest.mark.torch
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="what is refused where there is no GPU")
+with_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+
+KEY = ContextKey("gpu", 0, 0, 0, 0)
+NBYTES = 64 << 20
+WRAPPER = CudaIpc(
+    device_index=0,
+    memory_handle=b"\1" * 64,
+    storage_bytes=4096,
+    storage_offset_bytes=0,
+    ref_counter_handle=b"/torch_1_1_0",
+    ref_counter_offset=0,
+    event_handle=b"\2" * 64,
+    event_sync_required=True,
+    dtype="uint8",
+    shape=(4096,),
+    device_uuid="no-such-gpu",
+)
+
+
+def register(wrapper: bytes, nbytes: int = 4096) -> RegisterLayers:
+    return RegisterLayers(KEY, (Layer("layer.0", wrapper, 1, nbytes, 0, 1),))
+
+
+@pytest.fixture
+def registry() -> CudaTensorRegistry:
+    return CudaTensorRegistry(0, lambda: None)
+
+
+@without_gpu
+def test_gpu_memory_is_refused_with_the_remedy_where_there_is_no_gpu(registry: CudaTensorRegistry) -> None:
+    with pytest.raises(RegistryError, match="sees no GPU") as refused:
+        registry.register_layers(register(encode_wrapper(WRAPPER)))
+    assert refused.value.code == "FAILED_PRECONDITION"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": (4097,)},
+        {"shape": (64, 64), "stride": (65, 1)},
+        {"offset": 1},
+        {"offset": -1},
+        {"dtype": "complex64"},
+        {"shape": (2,), "stride": (-1,)},
+    ],
+)
+def test_a_tensor_that_reaches_outside_its_memory_is_refused_before_any_is_opened(
+    registry: CudaTensorRegistry, change: dict[str, object]
+) -> None:
+    wrapper = msgspec.structs.replace(WRAPPER, **change)
+    with pytest.raises(InvalidCommand):
+        registry.register_layers(register(encode_wrapper(wrapper), nbytes=1))
+
+
+@pytest.fixture
+def exporter() -> Iterator[subprocess.Popen[str]]:
+    """A process that shares GPU memory: the client, as a target file starts it."""
+    command = [sys.executable, "-m", "pegaref.client", "share", "--cuda", "--bytes", str(NBYTES)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+def shared_by(exporter: subprocess.Popen[str]) -> bytes:
+    import base64
+
+    assert exporter.stdout is not None
+    return base64.b64decode(json.loads(exporter.stdout.readline())["wrapper"])
+
+
+class TestOnAGpu:
+    pytestmark = with_gpu
+
+    def test_memory_of_another_process_is_mapped_and_not_copied(
+        self, exporter: subprocess.Popen[str], registry: CudaTensorRegistry
+    ) -> None:
+        wrapper = shared_by(exporter)
+        free_before, _ = torch.cuda.mem_get_info()
+        assert registry.register_layers(register(wrapper, NBYTES)).bytes == NBYTES
+        free_after, _ = torch.cuda.mem_get_info()
+        assert free_before - free_after < NBYTES // 2
+        registry.clear()
+
+    def test_release_unmaps_it(self, exporter: subprocess.Popen[str], registry: CudaTensorRegistry) -> None:
+        wrapper = shared_by(exporter)
+        registry.register_layers(register(wrapper, NBYTES))
+        assert registry.clear().tensors == 1
+        # The exporter can give the memory back only when nobody has it mapped any more.
+        free_mapped, _ = torch.cuda.mem_get_info()
+        assert exporter.stdin is not None
+        exporter.stdin.close()
+        assert exporter.wait(30) == 0
+        free_gone, _ = torch.cuda.mem_get_info()
+        assert free_gone - free_mapped >= NBYTES
+
+    def test_the_gpu_is_found_by_its_uuid_and_another_is_refused(
+        self, exporter: subprocess.Popen[str], registry: CudaTensorRegistry
+    ) -> None:
+        known = decode_wrapper(shared_by(exporter))
+        assert isinstance(known, CudaIpc)
+        other = msgspec.structs.replace(known, device_uuid="00000000-0000-0000-0000-000000000000")
+        with pytest.raises(RegistryError, match="is not one that this server sees"):
+            registry.register_layers(register(encode_wrapper(other), NBYTES))
+        moved = msgspec.structs.replace(known, device_index=7)  # as under another CUDA_VISIBLE_DEVICES
+        assert registry.register_layers(register(encode_wrapper(moved), NBYTES)).tensors == 1
+        registry.clear()
+
+    def test_views_keep_their_offset_and_stride(self, registry: CudaTensorRegistry) -> None:
+        code = (
+            "import base64, json, sys, torch\n"
+            "from pegaref.client.gpu import wrap\n"
+            "from pegaref.wrapper import encode_wrapper\n"
+            "whole = torch.arange(64 * 64, dtype=torch.int32, device='cuda').view(64, 64)\n"
+            "torch.cuda.synchronize()\n"
+            "raw = encode_wrapper(wrap(whole[3:, 5:]))\n"
+            "print(json.dumps({'wrapper': base64.b64encode(raw).decode()}), flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            registry.register_layers(register(shared_by(process), 1))
+            tensor = registry._contexts[KEY].tensors["layer.0"]
+            assert tensor.stride() == (64, 1)
+            assert tensor[0, 0].item() == 3 * 64 + 5
+            del tensor
+            registry.clear()
+            assert process.stdin is not None
+            process.stdin.close()

@@ -1,0 +1,240 @@
+"""HTTP: what the routes answer, and that clean-ups are carried out, wedged or not."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pegaref.client import SharedTensor
+from tests.pegaref.conftest import Serve
+from tests.pegaref.running import DEADLINE_S, Running, eventually, running
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.mark.parametrize("path", ["/health", "/livez"])
+def test_liveness_is_ok(server: Running, path: str) -> None:
+    answer = server.get(path)
+    assert (answer.status_code, answer.text) == (200, "ok")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_liveness_answers_head_without_a_body(server: Running) -> None:
+    answer = httpx.head(server.url("/health"))
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize("path", ["/ready", "/readyz"])
+def test_ready_is_200_with_every_device(server: Running, path: str) -> None:
+    answer = server.get(path)
+    assert answer.status_code == 200
+    report = answer.json()
+    assert (report["ready"], report["stage"], sorted(report["devices"])) == (True, "serving", ["0", "1"])
+
+
+def test_an_unknown_route_is_404_in_json(server: Running) -> None:
+    answer = server.get("/nothing")
+    assert (answer.status_code, answer.json()) == (404, {"error": "Not Found"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/health"), ("POST", "/metrics"), ("GET", "/instances/cleanup")]
+)
+def test_a_wrong_method_is_405(server: Running, method: str, path: str) -> None:
+    assert httpx.request(method, server.url(path)).status_code == 405
+
+
+def test_instances_shows_who_holds_what(server: Running, tensor: SharedTensor, instance: str) -> None:
+    with server.client() as client:
+        client.register(instance, {"a": tensor, "b": tensor}, device_id=1)
+        answer = server.get("/instances").json()
+        (context,) = [context for context in answer["contexts"] if context["instance"] == instance]
+        client.unregister(instance)
+    assert instance in answer["instances"]
+    assert (context["device"], context["tensors"], context["bytes"]) == (1, 2, 2 * tensor.nbytes)
+    assert instance not in server.instances()
+
+
+def test_a_cleanup_by_id_drops_that_instance_and_not_one_whose_name_begins_with_it(
+    server: Running, tensor: SharedTensor, instance: str
+) -> None:
+    longer = f"{instance}:b"
+    with server.client() as client:
+        client.register(instance, {"a": tensor})
+        client.register(longer, {"a": tensor})
+        answer = server.post("/instances/cleanup", params={"id": instance})
+        assert answer.status_code == 200
+        assert (answer.json()["removed_instances"], answer.json()["removed_tensors"]) == ([instance], 1)
+        assert longer in server.instances()
+        assert instance not in server.instances()
+        client.unregister(longer)
+
+
+@pytest.mark.parametrize("path", ["/instances/cleanup", "/cache/memory/cleanup"])
+def test_a_cleanup_of_everything_says_what_each_device_released(
+    server: Running, tensor: SharedTensor, instance: str, path: str
+) -> None:
+    with server.client() as client:
+        client.register(instance, {"a": tensor}, device_id=0)
+        client.register(f"{instance}-other", {"a": tensor, "b": tensor}, device_id=1)
+        answer = server.post(path)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["removed_tensors"] == 3
+    assert {number: device["removed_tensors"] for number, device in body["devices"].items()} == {
+        "0": 1,
+        "1": 2,
+    }
+    assert server.instances() == []
+
+
+def test_a_cleanup_of_what_is_not_there_is_no_error(server: Running) -> None:
+    answer = server.post("/instances/cleanup?id=nobody")
+    assert (answer.status_code, answer.json()["removed_tensors"]) == (200, 0)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("?ids=a", "ids"),
+        ("?id=", "id"),
+        ("?timeout=0", "timeout"),
+        ("?timeout=-1", "timeout"),
+        ("?timeout=nan", "timeout"),
+        ("?timeout=inf", "timeout"),
+        ("?timeout=soon", "timeout"),
+    ],
+)
+def test_a_cleanup_that_was_asked_for_wrongly_drops_nothing(
+    server: Running, tensor: SharedTensor, instance: str, query: str, field: str
+) -> None:
+    with server.client() as client:
+        client.register(instance, {"a": tensor})
+        answer = server.post(f"/instances/cleanup{query}")
+        assert (answer.status_code, answer.json()["field"]) == (400, field)
+        assert instance in server.instances()
+        client.unregister(instance)
+
+
+def test_a_cleanup_under_a_wedge_is_202_and_carried_out_when_the_actor_is_back(
+    server: Running, tensor: SharedTensor, instance: str
+) -> None:
+    with server.client() as client:
+        client.register(instance, {"a": tensor})
+        with server.actor_stopped():
+            began = time.monotonic()
+            answer = server.post("/instances/cleanup", params={"id": instance, "timeout": "0.3"})
+            assert time.monotonic() - began < 5
+            assert answer.status_code == 202
+            where = answer.headers["location"]
+            assert where == f"/operations/{answer.json()['operation']}"
+            assert server.get(where).json()["done"] is False
+        outcome = eventually(lambda: (o := server.get(where).json())["done"] and o, what="carried out")
+    assert outcome["removed_tensors"] == 1
+    assert instance not in server.instances()
+
+
+def test_a_cleanup_of_everything_answers_for_the_healthy_device_while_the_other_is_wedged(
+    server: Running, tensor: SharedTensor, instance: str
+) -> None:
+    with server.client() as client:
+        client.register(instance, {"a": tensor}, device_id=0)
+        client.register(instance, {"a": tensor}, device_id=1)
+        with server.actor_stopped(device=0):
+            answer = server.post("/instances/cleanup?timeout=0.3")
+        assert answer.status_code == 202
+        devices = answer.json()["devices"]
+        assert (devices["0"]["state"], devices["1"]["state"]) == ("pending", "done")
+        assert devices["1"]["removed_tensors"] == 1
+        eventually(lambda: instance not in server.instances(), what="device 0 released too")
+    server.wait_ready()
+
+
+def test_clean_ups_that_wait_take_no_more_than_half_of_the_connections(
+    serve: Serve, tensor: SharedTensor, instance: str
+) -> None:
+    server = serve("--max-connections=8", "--wedge-after=60", "--max-deadline=20")
+    with server.client() as client, ThreadPoolExecutor(8) as threads:
+        client.register(instance, {"a": tensor})
+        with server.actor_stopped():
+            asked = [
+                threads.submit(server.post, f"/instances/cleanup?id={instance}&timeout=20") for _ in range(8)
+            ]
+            eventually(lambda: sum(answer.done() for answer in asked) == 4, what="half are told to come back")
+            assert server.get("/health").text == "ok"
+        assert sorted(answer.result(DEADLINE_S).status_code for answer in asked) == [200] * 4 + [202] * 4
+
+
+def test_the_twin_without_a_wedge_is_200(server: Running, tensor: SharedTensor, instance: str) -> None:
+    with server.client() as client:
+        client.register(instance, {"a": tensor})
+    assert server.post("/instances/cleanup", params={"id": instance, "timeout": "5"}).status_code == 200
+
+
+def test_an_unknown_operation_is_404(server: Running) -> None:
+    assert server.get("/operations/none").status_code == 404
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_kept_alive_request_is_not_delayed_by_nagles_algorithm(tmp_path: Path, loop: str) -> None:
+    environment = {}
+    if loop == "asyncio":
+        (tmp_path / "uvloop.py").write_text("raise ImportError('not here')\n")
+        environment = {"PYTHONPATH": str(tmp_path)}
+    with (
+        running(tmp_path, environment=environment, ready=False) as server,
+        httpx.Client(base_url=server.url("")) as client,
+    ):
+        client.get("/metrics")
+        took_s = []
+        for _ in range(20):
+            began = time.monotonic()
+            assert client.get("/metrics").status_code == 200
+            took_s.append(time.monotonic() - began)
+    assert statistics.median(took_s) < 0.03, "44 ms each is Nagle's algorithm waiting for an acknowledgement"
+
+
+def exchange(server: Running, *requests: bytes) -> bytes:
+    """What one connection answers to the requests, sent at once, until the server closes it."""
+    host, _, port = server.http.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=DEADLINE_S) as connection:
+        connection.sendall(b"".join(requests))
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+HEALTH = b"GET /health HTTP/1.1\r\nhost: a\r\n"
+
+
+def test_liveness_closes_the_connection_when_it_is_asked_to(server: Running) -> None:
+    answer = exchange(server, HEALTH + b"connection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nconnection: close\r\n" in answer
+    assert answer.endswith(b"\r\n\r\nok")
+
+
+def test_requests_sent_at_once_are_answered_in_their_order(server: Running) -> None:
+    metrics = b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n"
+    with_body = HEALTH + b"content-length: 3\r\n\r\nxyz"
+    last = b"GET /nothing HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+    answer = exchange(server, metrics, HEALTH + b"\r\n", with_body, last)
+    found = [answer.find(word) for word in (b"# HELP", b"\r\n\r\nok", b"Not Found")]
+    assert found == sorted(found)
+    assert -1 not in found
+    assert (answer.count(b"HTTP/1.1 200 OK"), answer.count(b"HTTP/1.1 404 ")) == (3, 1)
+
+
+def test_liveness_of_an_old_client_is_answered_and_closed(server: Running) -> None:
+    assert exchange(server, b"GET /livez HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\nok")
+
+
+def test_liveness_is_dated_by_now(server: Running) -> None:
+    dated = parsedate_to_datetime(server.get("/health").headers["date"])
+    assert abs((datetime.now(UTC) - dated).total_seconds()) < 10

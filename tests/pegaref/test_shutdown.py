@@ -1,0 +1,178 @@
+"""The end: SIGTERM, SIGINT and the RPC, wedged or not; readiness first, nobody left waiting, nothing left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from faults import Controller, Selector
+from pegaref.client import Client, ClientError, SharedTensor
+from tests.pegaref.conftest import Serve
+from tests.pegaref.running import DEADLINE_S, LINE, Running, alive, eventually
+
+pytestmark = pytest.mark.torch
+
+GONE_WITHIN_S = 10.0
+
+
+def send(number: signal.Signals) -> Callable[[Running], None]:
+    return lambda server: os.kill(server.pid, number)
+
+
+def ask(server: Running) -> None:
+    with server.client() as client:
+        client.shut_down()
+
+
+ENDS = [
+    pytest.param(send(signal.SIGTERM), id="SIGTERM"),
+    pytest.param(send(signal.SIGINT), id="SIGINT"),
+    pytest.param(ask, id="Shutdown"),
+]
+
+
+def gone(server: Running, children: list[int], began: float) -> None:
+    """The server has ended with 0 in time, and its children with it."""
+    assert server.process.wait(DEADLINE_S) == 0, server.log()
+    assert time.monotonic() - began < GONE_WITHIN_S
+    assert not any(map(alive, children))
+    assert "Traceback" not in server.log()
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_server_with_an_open_session_ends_and_tells_the_client(
+    serve: Serve, tensor: SharedTensor, instance: str, end: Callable[[Running], None]
+) -> None:
+    server = serve("--devices=0,1")
+    children = server.children()
+    assert len(children) == 2
+    with server.client() as client:
+        session = client.session(instance)
+        client.register(instance, {"a": tensor})
+        began = time.monotonic()
+        end(server)
+        gone(server, children, began)
+        assert session.wait_ended(DEADLINE_S)
+        assert session.failure is not None
+        assert (session.failure.code, session.failure.message) == (
+            "UNAVAILABLE",
+            "the server is shutting down",
+        )
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_wedged_server_with_stuck_calls_ends_too_and_answers_every_one(
+    serve: Serve, tensor: SharedTensor, instance: str, end: Callable[[Running], None]
+) -> None:
+    server = serve("--wedge-after=60")
+    children = server.children()
+    errors: list[str] = []
+
+    def register(number: int) -> None:
+        with Client(server.grpc, deadline_s=DEADLINE_S) as client:
+            try:
+                client.register(f"{instance}-{number}", {"a": tensor})
+            except ClientError as error:
+                errors.append(error.code)
+
+    with server.client() as client, server.actor_stopped():
+        session = client.session(instance)
+        stuck = [threading.Thread(target=register, args=(number,)) for number in range(4)]
+        for thread in stuck:
+            thread.start()
+        eventually(
+            lambda: (
+                'pegaref_commands_in_flight{device="0",operation="register"} 4.0'
+                in server.get("/metrics").text
+            ),
+            what="four registers are stuck",
+        )
+        began = time.monotonic()
+        end(server)
+        gone(server, children, began)
+        for thread in stuck:
+            thread.join(DEADLINE_S)
+        assert errors == ["UNAVAILABLE"] * 4
+        assert session.wait_ended(DEADLINE_S)
+
+
+def test_readiness_goes_first_and_liveness_stays_while_the_actor_is_waited_for(
+    serve: Serve, tensor: SharedTensor
+) -> None:
+    server = serve("--wedge-after=60", "--shutdown-grace=3")
+    with server.actor_stopped():
+        os.kill(server.pid, signal.SIGTERM)
+        eventually(lambda: server.get("/ready").status_code == 503, within_s=2.5, what="not ready")
+        assert server.ready()["stage"] == "stopping"
+        assert server.get("/health").status_code == 200
+        with server.client() as client, pytest.raises(ClientError) as caught:
+            client.register("late", {"a": tensor})
+        assert caught.value.code == "UNAVAILABLE"
+        assert server.process.wait(DEADLINE_S) == 0
+
+
+def test_a_killed_server_takes_its_children_with_it(serve: Serve) -> None:
+    server = serve("--devices=0,1")
+    children = server.children()
+    os.kill(server.pid, signal.SIGKILL)
+    eventually(lambda: not any(map(alive, children)), within_s=2.0, what="no child is left")
+
+
+def test_a_killed_server_takes_a_stopped_child_with_it_too(serve: Serve) -> None:
+    server = serve()
+    children = server.children()
+    with server.actor_stopped():
+        os.kill(server.pid, signal.SIGKILL)
+        eventually(lambda: not any(map(alive, children)), within_s=2.0, what="no child is left")
+
+
+@pytest.mark.parametrize("placement", ["thread", "pool", "inline"])
+def test_the_other_placements_end_too(serve: Serve, placement: str) -> None:
+    server = serve(f"--placement={placement}")
+    began = time.monotonic()
+    os.kill(server.pid, signal.SIGTERM)
+    gone(server, [], began)
+
+
+def test_a_server_can_be_ended_before_torch_is_loaded(serve: Serve) -> None:
+    server = serve(ready=False)
+    children = server.children()
+    began = time.monotonic()
+    os.kill(server.pid, signal.SIGTERM)
+    gone(server, children, began)
+
+
+async def test_a_server_whose_own_thread_hangs_ends_too(tensor: SharedTensor, instance: str) -> None:
+    """Placement `thread`: what hangs is in the server's own process, and cannot be ended apart from it."""
+    command = [sys.executable, "-m", "pegaref", "serve", "--http-addr=127.0.0.1:0", "--addr=127.0.0.1:0"]
+    registry = {"registry": Selector(imports="pegaref.actor.tensors")}
+    sites = {"empty_cache": "torch.cuda:empty_cache"}
+    async with asyncio.timeout(2 * DEADLINE_S), Controller(processes=registry, sites=sites) as controller:
+        launched = await controller.launch(
+            [*command, "--placement=thread"],
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        assert launched.stdout is not None
+        match = LINE.match((await launched.stdout.readline()).decode())
+        assert match
+        await controller.process("registry", timeout_s=DEADLINE_S)
+        client = Client(match["grpc"], deadline_s=DEADLINE_S)
+        await asyncio.to_thread(client.register, instance, {"a": tensor})
+        async with controller.arm("call.stall", process="registry", params={"site": "empty_cache"}) as fault:
+            stuck = asyncio.create_task(asyncio.to_thread(client.unregister, instance))
+            await fault.biting(timeout_s=DEADLINE_S)
+            began = time.monotonic()
+            os.kill(int(match["pid"]), signal.SIGTERM)
+            await launched.wait()
+            assert time.monotonic() - began < GONE_WITHIN_S
+            with pytest.raises(ClientError):
+                await stuck
+        client.close()

@@ -1,0 +1,39 @@
+"""Fixtures for the judge's tests: small real servers, suites of them, and runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from scenarios import suite as suites
+from scenarios.experiment.progress import Silent
+from scenarios.experiment.run import Plan
+from scenarios.experiment.run import run as run_plan
+from scenarios.report.model import Report
+
+SERVERS = Path(__file__).parent / "servers"
+_RUN_WITHIN_S = 120.0
+
+RunSuite = Callable[..., Awaitable[tuple[Report, tuple[str, ...]]]]
+
+
+@pytest.fixture
+def servers() -> Path:
+    """The folder with the small servers, their targets and their suite."""
+    return SERVERS
+
+
+@pytest.fixture
+def run_suite() -> RunSuite:
+    """Run a suite file in this process: the report, and what could not run."""
+
+    async def run(path: Path, *names: str, jobs: int = 3) -> tuple[Report, tuple[str, ...]]:
+        suite, scenarios = suites.load(path)
+        plan = Plan(suites.select(scenarios, names), 0, jobs, suite.suite.name, path)
+        async with asyncio.timeout(_RUN_WITHIN_S):
+            return await run_plan(plan, Silent())
+
+    return run

@@ -1,0 +1,95 @@
+"""The examples in `docs/examples` do what their suites say, run as a reader would run them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scenarios import suite
+from scenarios.target import load
+from scenarios.target.needs import unmet
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+WITHIN_S = 540
+
+
+def wedge(folder: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scenarios", *arguments],
+        cwd=EXAMPLES / folder,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
+
+
+def observed(folder: str, report: Path) -> dict[str, str]:
+    """What each scenario of the folder's suite was seen to do; every verdict was a pass."""
+    done = wedge(folder, "run", "--suite", "suite.toml", "--json", str(report))
+    if "no package index can be reached" in done.stderr:
+        pytest.skip(f"the example requires packages from an index: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {
+        scenario["name"]: scenario["observed"] for scenario in json.loads(report.read_text())["scenarios"]
+    }
+
+
+def test_health_on_the_pool_of_the_work_goes_dark_and_the_one_word_repair_stays_lit(tmp_path: Path) -> None:
+    found = observed("shared-pool", tmp_path / "report.json")
+
+    assert found["pool-full@shared-pool"] == "dark"
+    assert found["pool-full@repaired"] == "lit"
+    assert found["one-stuck@shared-pool"] == "lit"  # why the bug is not found by hand
+    assert found["gil-held@repaired"] == "dark"  # what the repair cannot do
+
+
+def test_the_repair_is_one_word() -> None:
+    def code(name: str) -> str:
+        return (EXAMPLES / "shared-pool" / name).read_text(encoding="utf-8").split('"""', 2)[2]
+
+    assert code("repaired.py") == code("app.py").replace("def health", "async def health")
+
+
+@pytest.mark.torch
+def test_quick_start_servers_go_dark_at_as_many_stuck_calls_as_they_have_workers(tmp_path: Path) -> None:
+    found = observed("quickstarts", tmp_path / "report.json")
+
+    assert found["gpu-stalls@fastapi-uvicorn-1"] == "dark"
+    assert found["gpu-stalls-1@flask-gunicorn-2"] == "lit"
+    assert found["gpu-stalls-2@flask-gunicorn-2"] == "dark"
+    assert found["gil-held-in-workers@flask-gunicorn-2"] == "dark"
+    assert found["gil-held-above@flask-gunicorn-2"] == "lit"
+
+
+@pytest.mark.gpu
+def test_pegaflow_goes_dark_before_its_fix_and_stays_lit_with_it(tmp_path: Path) -> None:
+    if reason := unmet(load(EXAMPLES / "pegaflow" / "pegaflow-0.22.3.toml")):
+        pytest.skip(reason)
+
+    found = observed("pegaflow", tmp_path / "report.json")
+
+    assert found["gil.hold@pegaflow-0.22.3"] == "dark"
+    assert found["gil.hold@pegaflow-0.22.4"] == "lit"
+
+
+def test_a_suite_whose_machine_is_not_here_says_what_is_missing() -> None:
+    if unmet(load(EXAMPLES / "pegaflow" / "pegaflow-0.22.3.toml")) is None:
+        pytest.skip("there is a GPU here: the suite would run")
+
+    done = wedge("pegaflow", "run", "--suite", "suite.toml")
+
+    assert done.returncode == 2
+    assert "needs an NVIDIA GPU, and there is none here" in done.stderr
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/suite.toml")), ids=lambda path: path.parent.name)
+def test_every_lit_verdict_of_an_example_has_a_control_or_says_why_not(path: Path) -> None:
+    _, scenarios = suite.load(path)
+
+    for scenario in scenarios:
+        assert scenario.expected == "dark" or scenario.controls or scenario.row.because, scenario.name

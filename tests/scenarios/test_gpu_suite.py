@@ -1,0 +1,42 @@
+"""The GPU suite: its targets are the others over GPU memory, and it says so where there is no GPU."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from scenarios import target as targets
+
+PLACEMENTS = ("inline", "pool", "thread", "process")
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_a_gpu_target_is_its_twin_but_for_the_memory_that_is_shared(placement: str) -> None:
+    twin = targets.load(targets.find(f"pegaref-{placement}")).target
+    gpu = targets.load(targets.find(f"pegaref-gpu-{placement}")).target
+    assert gpu.target.needs == ("gpu",)
+    assert [word for word in gpu.client[0].command if word not in twin.client[0].command] == [
+        "--cuda",
+        "4194304",
+    ]
+    start = msgspec.structs.replace(
+        gpu.target,
+        name=twin.target.name,
+        summary=twin.target.summary,
+        needs=twin.target.needs,
+        ready_within_s=twin.target.ready_within_s,
+    )
+    assert msgspec.structs.replace(gpu, target=start, client=twin.client) == twin
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="what is said where there is no GPU")
+def test_without_a_gpu_the_suite_is_refused_in_one_line() -> None:
+    command = [sys.executable, "-m", "scenarios", "run", "--suite", "gpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "needs an NVIDIA GPU" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,142 @@
+"""A kubelet's view of a fault window."""
+
+from __future__ import annotations
+
+import pytest
+
+from scenarios.judge.kubelet import replay, through
+from scenarios.report.model import Fault, Kubelet, KubeletRules, Lane, Sample, Scenario, Window
+
+LANES = {
+    "http /health": Lane(
+        endpoint="http /health",
+        kind="http",
+        connection="fresh",
+        address="x",
+        budget_s=2.0,
+        period_s=0.1,
+        role="liveness",
+    ),
+    "grpc health": Lane(
+        endpoint="grpc health",
+        kind="grpc",
+        connection="fresh",
+        address="x",
+        budget_s=2.0,
+        period_s=0.1,
+        role="readiness",
+    ),
+}
+
+
+def window(live: Sample, ready: Sample, rules: KubeletRules | None = None, window_s: float = 2.2) -> Kubelet:
+    def repeated(sample: Sample) -> list[Sample]:
+        def moved(value: float | None, by_s: float) -> float | None:
+            return None if value is None else value + by_s
+
+        return [
+            Sample(
+                sample.at_s + t,
+                moved(sample.sent_s, t),
+                moved(sample.ended_s, t),
+                sample.outcome,
+                sample.status,
+            )
+            for t in (i / 10 for i in range(int(window_s * 10)))
+        ]
+
+    samples = {"http /health": repeated(live), "grpc health": repeated(ready)}
+    return replay(LANES, samples, window_s, rules)
+
+
+GOOD = Sample(0.0, 0.0, 0.001, "ok", 200)
+SERVING = Sample(0.0, 0.0, 0.001, "ok", 1)
+
+
+def test_a_server_that_answers_is_left_alone() -> None:
+    found = window(GOOD, SERVING)
+    assert (found.liveness_restarts, found.readiness_flips) == (0, 0)
+
+
+def test_a_server_that_is_silent_is_restarted_and_taken_out_of_rotation() -> None:
+    found = window(Sample(0.0, 0.0, None, "cut"), Sample(0.0, 0.0, None, "timeout"))
+    assert (found.liveness_restarts, found.readiness_flips) == (1, 1)
+
+
+def test_an_answer_that_takes_longer_than_the_timeout_is_a_failure_for_the_kubelet() -> None:
+    found = window(Sample(0.0, 0.0, 1.5, "ok", 200), SERVING)
+    assert found.liveness_restarts == 1
+
+
+def test_an_answer_that_came_with_the_release_is_none_for_a_fault_that_goes_on() -> None:
+    released = {
+        "http /health": [Sample(i / 10, i / 10, 2.3, "ok", 200) for i in range(22)],
+        "grpc health": [Sample(i / 10, i / 10, 2.3, "ok", 1) for i in range(22)],
+    }
+    found = replay(LANES, released, 2.2, KubeletRules(timeout_s=3.0))
+    assert (found.liveness_restarts, found.readiness_flips) == (1, 1)
+
+
+def test_a_timeout_longer_than_the_window_does_not_hide_a_dark_lane_nor_darken_a_lit_one() -> None:
+    patient = KubeletRules(timeout_s=5.0)
+    assert window(Sample(0.0, 0.0, None, "cut"), SERVING, patient).liveness_restarts == 1
+    under_way = [Sample(i / 10, i / 10, i / 10 + 0.001, "ok", 200) for i in range(21)]
+    under_way.append(Sample(2.15, 2.15, None, "cut"))
+    samples = {"http /health": under_way}
+    assert replay(LANES, samples, 2.2, patient).liveness_restarts == 0
+
+
+def test_any_status_below_400_pleases_a_kubelet_and_503_does_not() -> None:
+    assert window(Sample(0.0, 0.0, 0.001, "wrong", 302), SERVING).liveness_restarts == 0
+    assert window(Sample(0.0, 0.0, 0.001, "ok", 503), SERVING).liveness_restarts == 1
+
+
+def test_a_server_that_is_not_serving_is_only_taken_out_of_rotation() -> None:
+    found = window(GOOD, Sample(0.0, 0.0, 0.001, "ok", 2))
+    assert (found.liveness_restarts, found.readiness_flips) == (0, 1)
+
+
+def test_a_short_window_is_extrapolated_and_says_so() -> None:
+    found = window(GOOD, SERVING)
+    assert found.extrapolated
+    assert found.assumed_fault_s == 40
+    assert "as if the fault had lasted 40 s" in found.note
+
+
+def test_a_window_that_is_long_enough_is_taken_as_it_was() -> None:
+    found = window(GOOD, SERVING, KubeletRules(period_s=0.4, timeout_s=0.2))
+    assert not found.extrapolated
+
+
+@pytest.mark.parametrize(("threshold", "restarts"), [(3, 1), (30, 1)])
+def test_the_threshold_is_a_parameter(threshold: int, restarts: int) -> None:
+    rules = KubeletRules(failure_threshold=threshold)
+    assert window(Sample(0.0, 0.0, None, "timeout"), SERVING, rules).liveness_restarts == restarts
+
+
+def test_a_deployment_s_own_rules_and_endpoints_replace_the_target_s() -> None:
+    samples = {
+        "http /health": tuple(Sample(i / 10, i / 10, None, "timeout") for i in range(22)),
+        "grpc health": tuple(Sample(i / 10, i / 10, i / 10 + 0.001, "ok", 1) for i in range(22)),
+    }
+    scenario = Scenario(
+        name="f@t",
+        target="t",
+        fault=Fault(name="f"),
+        expected="dark",
+        observed="dark",
+        verdict="pass",
+        lanes=LANES,
+        samples=samples,
+        window=Window(closed_s=2.2),
+    )
+    rules = KubeletRules(failure_threshold=1, period_s=0.5)
+    asks_grpc = through(scenario, {"liveness": rules}, {"liveness": "grpc health"}, "d.yaml")
+    asks_http = through(scenario, {"liveness": rules}, {"liveness": "http /health"}, "d.yaml")
+    assert (asks_grpc.kubelet.liveness_restarts, asks_http.kubelet.liveness_restarts) == (0, 1)
+    assert asks_grpc.kubelet.readiness_lane is None
+    assert (asks_http.kubelet.rules, asks_http.kubelet.source) == (rules, "d.yaml")
+    one_path = {"liveness": "http /health", "readiness": "http /health"}
+    both = through(scenario, {"liveness": rules, "readiness": rules}, one_path, "d.yaml").kubelet  # type: ignore[arg-type]
+    assert both.liveness_lane == both.readiness_lane == asks_http.kubelet.liveness_lane
+    assert both.liveness_restarts == 1

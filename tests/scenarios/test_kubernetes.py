@@ -1,0 +1,198 @@
+"""Probe settings come out of a manifest as the kubelet would read them, or with the line of what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from scenarios import kubernetes
+from scenarios.errors import CouldNotRun, Malformed, UnknownName
+from scenarios.report.model import KubeletRules
+from scenarios.target import GrpcProbe, HttpProbe, Target
+from scenarios.target.model import Ready, Start
+
+DEPLOYMENT = """\
+apiVersion: v1
+kind: Service
+metadata: {name: engine}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: engine
+spec:
+  template:
+    spec:
+      containers:
+        - name: server
+          image: example/engine
+          ports:
+            - {name: http, containerPort: 9091}
+          livenessProbe:
+            httpGet: {path: /health, port: http}
+            periodSeconds: 5
+            failureThreshold: 2
+          readinessProbe:
+            httpGet:
+              path: ready
+              port: 9091
+            timeoutSeconds: 3
+"""
+
+
+def manifest(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "deployment.yaml"
+    path.write_text(dedent(text), encoding="utf-8")
+    return path
+
+
+def target(*probes: HttpProbe | GrpcProbe) -> Target:
+    return Target(Start("mine", ("server",), Ready(url="http://127.0.0.1:1/")), probes)
+
+
+HEALTH = HttpProbe("http /health", "http://{http}/health")
+READY = HttpProbe("http /ready", "http://127.0.0.1:{port:http}/ready")
+
+
+def test_settings_are_read_and_what_is_left_out_is_kubernetes_default(tmp_path: Path) -> None:
+    container = kubernetes.read(manifest(tmp_path, DEPLOYMENT))
+
+    assert container.full_name == "deployment/engine/server"
+    assert container.probes["liveness"].rules == KubeletRules(timeout_s=1, period_s=5, failure_threshold=2)
+    assert container.probes["readiness"].rules == KubeletRules(timeout_s=3, period_s=10, failure_threshold=3)
+
+
+def test_a_named_port_is_the_number_that_the_container_gives_it(tmp_path: Path) -> None:
+    probe = kubernetes.read(manifest(tmp_path, DEPLOYMENT)).probes["liveness"]
+
+    assert (probe.port, probe.path, probe.line) == ("9091", "/health", 18)
+
+
+def test_the_targets_probe_that_asks_the_same_is_found_by_its_path(tmp_path: Path) -> None:
+    container = kubernetes.read(manifest(tmp_path, DEPLOYMENT))
+
+    found = kubernetes.kubelet(container, target(READY, HEALTH))
+
+    assert found.probes == {"liveness": "http /health", "readiness": "http /ready"}
+    assert found.rules["liveness"].period_s == 5
+    assert found.notes == ()
+
+
+def test_a_manifest_that_asks_what_the_target_does_not_probe_is_refused(tmp_path: Path) -> None:
+    container = kubernetes.read(manifest(tmp_path, DEPLOYMENT))
+
+    with pytest.raises(CouldNotRun, match=r"deployment\.yaml:22: readinessProbe asks GET /ready.* add one"):
+        kubernetes.kubelet(container, target(HEALTH))
+
+
+def test_a_grpc_probe_is_matched_by_its_service(tmp_path: Path) -> None:
+    text = """\
+    kind: Pod
+    metadata: {name: p}
+    spec:
+      containers:
+        - name: c
+          livenessProbe: {grpc: {port: 50055, service: liveness}}
+    """
+    container = kubernetes.read(manifest(tmp_path, text))
+    found = kubernetes.kubelet(
+        container, target(GrpcProbe("any", "{grpc}"), GrpcProbe("alive", "{grpc}", service="liveness"))
+    )
+
+    assert found.probes == {"liveness": "alive"}
+    assert found.notes == ("pod/p/c has no readinessProbe: a kubelet would never take it out of rotation",)
+
+
+def test_a_probe_that_runs_a_command_is_noted_and_not_replayed(tmp_path: Path) -> None:
+    text = """\
+    kind: Pod
+    metadata: {name: p}
+    spec:
+      containers:
+        - name: c
+          livenessProbe: {exec: {command: [cat, /tmp/alive]}}
+          readinessProbe: {httpGet: {path: /health, port: 80}}
+    """
+    found = kubernetes.kubelet(kubernetes.read(manifest(tmp_path, text)), target(HEALTH))
+
+    assert found.probes == {"readiness": "http /health"}
+    assert "deployment.yaml:6: livenessProbe runs a command" in found.notes[0]
+
+
+def test_a_custom_resource_is_read_like_any_other(tmp_path: Path) -> None:
+    text = """\
+    kind: InferenceService
+    metadata: {name: llm}
+    spec:
+      predictor:
+        workers:
+          - pod:
+              containers:
+                - name: c
+                  livenessProbe: {httpGet: {path: /health, port: 80}}
+    """
+    assert kubernetes.read(manifest(tmp_path, text)).full_name == "inferenceservice/llm/c"
+
+
+TWO = """\
+kind: List
+items:
+  - kind: Pod
+    metadata: {name: a}
+    spec: {containers: [{name: c, livenessProbe: {httpGet: {path: /a, port: 1}}}]}
+  - kind: Pod
+    metadata: {name: b}
+    spec: {containers: [{name: c, livenessProbe: {httpGet: {path: /b, port: 1}}}]}
+"""
+
+
+def test_of_several_containers_one_must_be_named(tmp_path: Path) -> None:
+    path = manifest(tmp_path, TWO)
+
+    with pytest.raises(Malformed, match="say which of pod/a/c, pod/b/c"):
+        kubernetes.read(path)
+    assert kubernetes.at(f"{path}:b/c").probes["liveness"].path == "/b"
+
+
+def test_a_container_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match=r"no container named 'd'.*pod/a/c, pod/b/c"):
+        kubernetes.read(manifest(tmp_path, TWO), "d")
+
+
+@pytest.mark.parametrize(
+    ("probe", "said"),
+    [
+        ("{httpGet: {path: /, port: 1}, periodSecond: 5}", "unknown key; did you mean periodSeconds"),
+        ("{httpGet: {path: /, port: 1}, periodSeconds: 0}", "must be a whole number of at least 1"),
+        ("{httpGet: {path: /, port: 1}, periodSeconds: 5s}", "must be a whole number of at least 1"),
+        ("{httpGet: {path: /}}", "the key 'port' is missing"),
+        ("{periodSeconds: 5}", "give exactly one of httpGet, grpc, tcpSocket, exec"),
+        ("[]", "must be a table"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_line_and_key(tmp_path: Path, probe: str, said: str) -> None:
+    path = manifest(
+        tmp_path, f"kind: Pod\nspec:\n  containers:\n    - name: c\n      livenessProbe: {probe}\n"
+    )
+
+    with pytest.raises(Malformed) as caught:
+        kubernetes.read(path)
+
+    message = str(caught.value)
+    assert message.startswith(f"{path}:5: spec.containers[0].livenessProbe")
+    assert said in message
+    assert "\n" not in message
+
+
+def test_a_template_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "kind: Pod\nspec: {{ toYaml .Values.pod }}\nmetadata: {{ x }}: y\n")
+
+    with pytest.raises(Malformed, match=r"not YAML.*render it first"):
+        kubernetes.read(path)
+
+
+def test_a_manifest_without_probes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Malformed, match="no container in it has a livenessProbe"):
+        kubernetes.read(manifest(tmp_path, "kind: ConfigMap\ndata: {a: b}\n"))

@@ -1,0 +1,87 @@
+"""Which thread is stuck where: read from a real server that a real fault holds up."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from scenarios.experiment.server import Server, serving
+from scenarios.live.broken import Breaker
+from scenarios.live.calls import Calls
+from scenarios.live.processes import look, places
+from scenarios.live.stuck import Stuck, stuck
+from scenarios.target import load
+
+PY_SPY = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
+WITHIN_S = 20.0
+
+
+@pytest.fixture
+async def server(servers: Path) -> AsyncIterator[Server]:
+    async with serving(load(servers / "tiny-thread.toml")) as running:
+        yield running
+
+
+async def held_up(breaker: Breaker) -> tuple[Stuck, ...]:
+    """Look until some thread is seen to be stuck."""
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            await breaker.look()
+            if found := [thread for broken in breaker.armed() for thread in broken.stuck]:
+                return tuple(found)
+            await asyncio.sleep(0.02)
+
+
+async def test_a_stalled_call_is_stuck_below_the_line_that_called_it(server: Server) -> None:
+    breaker = Breaker(server.controller, 30.0)
+    calls = Calls(server.target.target, server.caller)
+    await breaker.arm("call.stall", "registry", {"site": "gpu"})
+    call = asyncio.create_task(calls.make("keep"))
+    (thread,) = await held_up(breaker)
+    assert thread.in_fault
+    assert "keep gpu.py:" in str(thread).partition(" ← ")[0]
+    assert breaker.armed()[0].proven
+    (tally,) = calls.tallies()
+    assert (tally.call, tally.pending, tally.answered) == ("keep", 1, 0)
+    await breaker.release_all()
+    async with asyncio.timeout(WITHIN_S):
+        await call
+    (tally,) = calls.tallies()
+    assert (tally.pending, tally.answered, tally.errors) == (0, 1, 0)
+    assert breaker.armed() == ()
+
+
+@pytest.mark.skipif(PY_SPY is None, reason="py-spy is not installed, and the agent cannot answer")
+async def test_a_held_gil_is_the_faults_own_thread_and_the_main_thread_is_shown_too(server: Server) -> None:
+    breaker = Breaker(server.controller, 30.0)
+    await breaker.arm("gil.hold", "registry", {})
+    own, main = await held_up(breaker)
+    assert str(own) == f"a thread of the fault itself in {server.launched.pid}"
+    assert "tiny.py:" in str(main)
+    await breaker.release_all()
+
+
+async def test_a_killed_process_takes_its_fault_with_it(server: Server) -> None:
+    breaker = Breaker(server.controller, 30.0)
+    await breaker.arm("process.kill", "registry", {})
+    async with asyncio.timeout(WITHIN_S):
+        while breaker.armed():
+            await breaker.look()
+            await asyncio.sleep(0.02)
+    (broken,) = breaker.over()
+    assert broken.gone
+
+
+async def test_of_names_for_the_same_processes_only_the_last_can_be_chosen(server: Server) -> None:
+    rows = await look(server)
+    assert [row.names for row in rows] == [("server", "registry")]
+    assert places(rows) == ("registry",)
+
+
+def test_text_that_is_no_stack_holds_nobody_up() -> None:
+    assert stuck(["", "no such process\n"]) == ()

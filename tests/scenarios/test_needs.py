@@ -1,0 +1,37 @@
+"""A target whose needs the machine cannot meet is skipped with a reason, and only such a one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from scenarios.target import LoadedTarget, Target
+from scenarios.target.model import Ready, Start
+from scenarios.target.needs import unmet
+
+
+def target(*needs: Literal["gpu"]) -> LoadedTarget:
+    start = Start("mine", ("server",), Ready(url="http://127.0.0.1:1/"), needs=needs)
+    return LoadedTarget(Path("mine.toml"), Target(start, ()))
+
+
+def test_a_gpu_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
+    assert unmet(target("gpu"), devices=tmp_path) == (
+        f"needs an NVIDIA GPU, and there is none here (no {tmp_path}/nvidia0)"
+    )
+
+
+def test_a_gpu_that_is_there_is_none(tmp_path: Path) -> None:
+    (tmp_path / "nvidia0").touch()
+
+    assert unmet(target("gpu"), devices=tmp_path) is None
+
+
+def test_the_drivers_control_device_alone_is_no_gpu(tmp_path: Path) -> None:
+    (tmp_path / "nvidiactl").touch()
+
+    assert unmet(target("gpu"), devices=tmp_path) is not None
+
+
+def test_a_target_without_needs_runs_anywhere(tmp_path: Path) -> None:
+    assert unmet(target(), devices=tmp_path) is None

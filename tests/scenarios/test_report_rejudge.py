@@ -1,0 +1,101 @@
+"""Judging a stored report again: the samples decide, what only the live run could know stands."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from scenarios.report.model import Report, Sample, Scenario, decode, encode
+from scenarios.report.rejudge import changes, rejudge
+from tests.scenarios.sample_reports import one_of_each, report, scenario
+
+LANE = "http /health"
+
+
+def verdict(given: Scenario) -> tuple[str, str]:
+    (again,) = rejudge(report(given)).scenarios
+    return again.verdict, again.observed
+
+
+def test_a_stored_report_is_judged_as_the_run_was() -> None:
+    stored = decode(encode(report()))
+    again = rejudge(stored)
+    assert changes(stored, again) == ()
+    assert [s.observed for s in again.scenarios] == [s.observed for s in stored.scenarios]
+    assert [s.dark_gaps for s in again.scenarios] == [s.dark_gaps for s in stored.scenarios]
+    assert [s.ratios for s in again.scenarios] == [s.ratios for s in stored.scenarios]
+
+
+def test_what_follows_from_the_samples_is_worked_out_anew() -> None:
+    honest = scenario(server="stalled")
+    stripped = replace(
+        honest,
+        dark_gaps={},
+        ratios={},
+        phases=replace(honest.phases, faulted={}),
+        kubelet=replace(honest.kubelet, liveness_restarts=99),
+    )
+    (again,) = rejudge(report(stripped)).scenarios
+    for name in ("dark_gaps", "ratios", "phases", "kubelet", "samples", "bite", "stuck", "leaks"):
+        assert getattr(again, name) == getattr(honest, name)
+
+
+def test_judging_twice_changes_nothing_more() -> None:
+    once = rejudge(report())
+    assert rejudge(once) == once
+
+
+def test_a_verdict_that_the_samples_do_not_bear_out_does_not_stand() -> None:
+    honest = scenario(server="stalled")
+    assert verdict(honest) == ("fail", "dark")
+    assert verdict(replace(honest, verdict="pass", observed="lit", dark_gaps={}, reasons=())) == (
+        "fail",
+        "dark",
+    )
+
+
+def test_another_budget_makes_another_verdict() -> None:
+    lit = scenario()
+    assert verdict(lit) == ("pass", "lit")
+    strict = {name: replace(lane, budget_s=0.0001) for name, lane in lit.lanes.items()}
+    assert verdict(replace(lit, lanes=strict))[0] != "pass"
+
+
+def test_one_late_probe_is_enough_to_be_neither_lit_nor_dark() -> None:
+    lit = scenario()
+    row = lit.samples[LANE]
+    n = next(i for i, s in enumerate(row) if s.at_s > 0.1)
+    late = Sample(row[n].at_s, row[n].sent_s, row[n].at_s + 2.1, "ok", 200)
+    assert verdict(replace(lit, samples={**lit.samples, LANE: (*row[:n], late, *row[n + 1 :])})) == (
+        "fail",
+        "unproven",
+    )
+
+
+def test_a_fault_that_did_not_bite_stays_unproven_however_lit_it_was() -> None:
+    assert verdict(scenario(bites=False)) == ("unproven", "unproven")
+
+
+def test_a_lit_verdict_whose_control_stayed_lit_is_unproven_and_fails_the_suite() -> None:
+    control = scenario("gil.hold@pegaref-inline")
+    wedge = scenario(controls=(control.name,))
+    again = rejudge(report(wedge, control))
+    assert again.scenarios[0].verdict == "unproven"
+    assert again.suite.failures
+    assert not again.suite.passed
+    dark = scenario("gil.hold@pegaref-inline", server="stalled", expected="dark")
+    twin = rejudge(report(wedge, dark))
+    assert twin.scenarios[0].verdict == "pass"
+    assert twin.suite.passed
+
+
+def test_a_changed_verdict_is_named_with_its_reasons() -> None:
+    stored = report(replace(one_of_each()[4], verdict="pass", reasons=()))
+    (change,) = changes(stored, rejudge(stored))
+    assert (change.was, change.now) == ("pass", "fail")
+    assert any("expected lit, observed dark" in reason for reason in change.why)
+
+
+def test_a_report_without_guards_has_nothing_to_be_judged_on_and_stays_as_it_is() -> None:
+    bare = replace(scenario(), guards=(), samples={})
+    assert verdict(bare) == ("pass", "lit")
+    assert not rejudge(Report()).suite.passed

@@ -1,0 +1,107 @@
+"""Target files: what ships loads, and what is wrong is said before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scenarios import target as targets
+from scenarios.errors import Malformed, UnknownName
+
+GOOD = """
+[target]
+name = "t"
+command = ["{python}", "-m", "t", "{port:http}"]
+
+[target.ready]
+line = 'at (?P<http>\\S+)'
+
+[[probe]]
+kind = "http"
+name = "http /health"
+url = "http://{http}/health"
+
+[[client]]
+name = "owner"
+command = ["{python}", "-c", "share"]
+
+[[call]]
+name = "make"
+kind = "http"
+url = "http://{http}/make?key={n}&by={owner.key}"
+undo = "drop"
+
+[[call]]
+name = "drop"
+kind = "http"
+url = "http://{http}/drop?key={n}"
+needs = "make"
+
+[sites]
+gpu = "a.b:c.d"
+
+[processes]
+registry = { imports = "a.b" }
+"""
+
+
+def load(tmp_path: Path, text: str) -> targets.LoadedTarget:
+    path = tmp_path / "t.toml"
+    path.write_text(text)
+    return targets.load(path)
+
+
+def test_a_good_target_loads(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD).target.call[1].needs == "make"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ('url = "http://{http}/health"', 'url = "http://{htp}/health"', 9, "did you mean http?"),
+        ('undo = "drop"', 'undo = "dorp"', 22, "did you mean drop?"),
+        ('needs = "make"', 'needs = "drop"', 28, "ends up needing itself"),
+        ('name = "drop"', 'name = "make"', 25, "a second call"),
+        ("line = 'at (?P<http>\\S+)'", "line = 'at (?P<http>'", 7, "not a regular expression"),
+        ('kind = "http"\nname = "http /h', 'kind = "htp"\nname = "http /h', 10, "unknown kind 'htp'"),
+        ('gpu = "a.b:c.d"', 'gpu = "a.b.c"', 31, "not module:qualname"),
+        ('{ imports = "a.b" }', "{ }", 34, "selects nothing"),
+        ('{ imports = "a.b" }', '{ parent = "main" }', 34, "no process is named 'main'"),
+        ("[sites]", "[leaks]\nthreads = 2\n[sites]", 30, "without saying why"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_with_its_line(
+    tmp_path: Path, old: str, new: str, line: int, words: str
+) -> None:
+    assert old in GOOD
+    with pytest.raises(Malformed) as raised:
+        load(tmp_path, GOOD.replace(old, new))
+    assert words in str(raised.value)
+    assert raised.value.line == line
+
+
+def test_a_target_that_watches_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Malformed, match="none is watched"):
+        load(tmp_path, GOOD.replace('name = "http /health"', 'name = "http /health"\nwatched = false'))
+
+
+@pytest.mark.parametrize("name", targets.shipped())
+def test_every_shipped_target_loads_under_its_own_name(name: str) -> None:
+    assert targets.load(targets.find(name)).name == name
+
+
+def test_the_placements_of_pegaref_differ_in_name_summary_and_placement_only() -> None:
+    def text(placement: str) -> str:
+        lines = targets.find(f"pegaref-{placement}").read_text().splitlines()
+        kept = [line for line in lines if not line.startswith(("summary =", "# How `wedge` knows"))]
+        return (
+            "\n".join(kept).replace(f'"pegaref-{placement}"', "NAME").replace(f'"{placement}"', "PLACEMENT")
+        )
+
+    assert len({text(placement) for placement in ("inline", "pool", "thread", "process")}) == 1
+
+
+def test_an_unknown_target_is_refused_with_the_nearest_names() -> None:
+    with pytest.raises(UnknownName, match="did you mean pegaref-process"):
+        targets.find("pegaref-proces")

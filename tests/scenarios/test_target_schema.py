@@ -1,0 +1,98 @@
+"""The schema that editors use says what the loader says."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from scenarios.target.manual import page
+from scenarios.target.model import Target
+from scenarios.target.reference import words
+from scenarios.target.schema import encoded, schema
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGETS = sorted(
+    path
+    for folder in ("docs/examples", "scenarios/targets", "tests/scenarios/servers")
+    for path in (ROOT / folder).rglob("*.toml")
+    if "suite" not in path.name and "[target]" in path.read_text(encoding="utf-8")
+)
+MINIMAL = """
+[target]
+name = "mine"
+command = ["server"]
+ready = { url = "http://127.0.0.1:1/" }
+
+[[probe]]
+kind = "http"
+name = "health"
+url = "http://127.0.0.1:1/"
+"""
+
+
+def errors(text: str) -> list[str]:
+    validator = jsonschema.Draft202012Validator(schema())
+    return [error.message for error in validator.iter_errors(tomllib.loads(text))]
+
+
+def test_the_committed_schema_is_current() -> None:
+    committed = (ROOT / "docs" / "target.schema.json").read_bytes()
+
+    assert committed == encoded(), "write it anew: wedge target schema > docs/target.schema.json"
+
+
+def test_the_schema_is_itself_a_valid_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
+def test_every_key_is_explained() -> None:
+    definitions: dict[str, Any] = msgspec.json.schema(Target)["$defs"]
+    missing = [
+        f"{struct}.{key}"
+        for struct, value in definitions.items()
+        for key in value["properties"]
+        if not words(struct, key)
+    ]
+
+    assert missing == [], "say in scenarios/target/reference.py what they are"
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=lambda path: path.stem)
+def test_every_target_file_of_the_project_satisfies_the_schema(path: Path) -> None:
+    assert errors(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_minimal_file_satisfies_it() -> None:
+    assert errors(MINIMAL) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (MINIMAL.replace('name = "mine"', 'nmae = "mine"'), "'nmae' was unexpected"),
+        (MINIMAL.replace('command = ["server"]', 'command = "server"'), "is not of type 'array'"),
+        (MINIMAL.partition("[[probe]]")[0], "'probe' is a required property"),
+        (MINIMAL + '[leaks]\nthreads = "many"\n', "is not of type 'integer'"),
+    ],
+)
+def test_what_the_loader_refuses_the_schema_refuses_too(wrong: str, said: str) -> None:
+    assert any(said in message for message in errors(wrong))
+
+
+def test_the_reference_page_is_current() -> None:
+    committed = (ROOT / "docs" / "target-file.md").read_text(encoding="utf-8")
+
+    assert committed == page(), "write it anew: python -m scenarios.target.manual > docs/target-file.md"
+
+
+def test_the_reference_page_has_every_key() -> None:
+    shown = page()
+
+    for struct in schema()["$defs"].values():
+        for key in struct["properties"]:
+            assert f"| `{key}` |" in shown
