@@ -1,0 +1,136 @@
+"""Handle → actor → reply beside a bare socketpair ping-pong from the same event loop; and whole registers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from multiprocessing.shared_memory import SharedMemory as SharedBlock
+
+import uvloop
+
+from benchmarks.figures import Latencies, Section
+from pegaref.messages import ContextKey, Layer, RegisterLayers
+from pegaref.placement import open_placement
+from pegaref.registry.handle import RegistryHandle
+from pegaref.wrapper import SharedMemory, encode_wrapper
+
+ECHO = (
+    "import socket, sys\ns = socket.socket(fileno=int(sys.argv[1]))\nwhile d := s.recv(65536): s.sendall(d)"
+)
+KEY = ContextKey("bench", 0, 0, 0, 0)
+DEADLINE_S = 30.0
+LAYERS = 80
+BATCH = 100
+
+Turn = Callable[[], Awaitable[object]]
+
+
+@contextlib.contextmanager
+def _ping_pong() -> Iterator[Turn]:
+    """One message of 40 bytes to a process that sends it back, read by the event loop."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-S", "-c", ECHO, str(theirs.fileno())]
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process, ours:
+        theirs.close()
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[None]
+
+        def read() -> None:
+            ours.recv(65536)
+            answered.set_result(None)
+
+        async def turn() -> None:
+            nonlocal answered
+            answered = loop.create_future()
+            ours.send(b"x" * 40)
+            await answered
+
+        loop.add_reader(ours.fileno(), read)
+        try:
+            yield turn
+        finally:
+            loop.remove_reader(ours.fileno())
+            process.kill()
+
+
+@contextlib.asynccontextmanager
+async def _handle(placement_name: str):  # type: ignore[no-untyped-def]  # AsyncIterator[RegistryHandle]
+    placement = open_placement(placement_name)
+    handle = RegistryHandle([0], placement)
+    await handle.start()
+    try:
+        await handle.clear(deadline_s=DEADLINE_S)  # answered once torch is loaded
+        yield handle
+    finally:
+        await handle.close(grace_s=2.0)
+        placement.close()
+
+
+async def _alternate(turns: dict[str, Turn], rounds: int) -> dict[str, Latencies]:
+    samples: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(rounds + 1):
+        for name, turn in turns.items():
+            for _ in range(BATCH):
+                begun = time.perf_counter()
+                await turn()
+                if number:  # the first round warms up
+                    samples[name].append(time.perf_counter() - begun)
+    return {name: Latencies(tuple(taken)) for name, taken in samples.items()}
+
+
+async def _registers_per_s(handle: RegistryHandle, wrapper: bytes, rounds: int) -> float:
+    """Register and unregister of 80 layers, one after the other, as pairs a second."""
+    layers = tuple(Layer(f"layer.{n}", wrapper, 1, 4096, 0, 1) for n in range(LAYERS))
+    begun = time.perf_counter()
+    for _ in range(rounds):
+        await handle.register(RegisterLayers(KEY, layers), deadline_s=DEADLINE_S)
+        await handle.drop_instance("bench", generation=None, deadline_s=DEADLINE_S)
+    return rounds / (time.perf_counter() - begun)
+
+
+async def _measure(rounds: int) -> Section:
+    section = Section(
+        "The actor",
+        "`clear` of an empty registry through the handle, from a uvloop event loop; the floor is a "
+        "socketpair ping-pong of 40 bytes with an echoing process, from the same loop, in turns.",
+    )
+    block = SharedBlock(create=True, size=4096)
+    wrapper = encode_wrapper(SharedMemory(block.name, 4096, "uint8", (4096,)))
+    try:
+        with _ping_pong() as floor:
+            async with _handle("process") as process, _handle("thread") as thread:
+                taken = await _alternate(
+                    {
+                        "floor: ping-pong": floor,
+                        "process placement": lambda: process.clear(deadline_s=DEADLINE_S),
+                        "thread placement": lambda: thread.clear(deadline_s=DEADLINE_S),
+                    },
+                    rounds,
+                )
+                rates = {
+                    name: await _registers_per_s(handle, wrapper, rounds * 5)
+                    for name, handle in (("process", process), ("thread", thread))
+                }
+    finally:
+        block.close()
+        block.unlink()
+    for name, latencies in taken.items():
+        section.add(f"{name}, p50", latencies.p50_ms * 1e3, "µs", note=f"p99 {latencies.p99_ms * 1e3:.3g} µs")
+    own = taken["process placement"].p50_ms
+    section.add("process / ping-pong", own / taken["floor: ping-pong"].p50_ms, "×", limit=2.0)
+    section.add("process / thread", own / taken["thread placement"].p50_ms, "×", limit=1.0)
+    for name, rate in rates.items():
+        section.add(f"register + unregister of {LAYERS} layers, {name}", rate, "pairs/s")
+    return section
+
+
+def run(*, rounds: int) -> Section:
+    """Take the figures on uvloop, as the server runs."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_measure(rounds))
