@@ -16,22 +16,16 @@ from rich.console import Console
 
 from faults import FaultsError
 from faults.cli import group as fault_commands
-from scenarios import kubernetes
 from scenarios import suite as suites
 from scenarios.errors import CouldNotRun, ScenariosError
-from scenarios.experiment.run import Plan, default_jobs
-from scenarios.experiment.run import run as run_plan
-from scenarios.judge import kubelet
 from scenarios.live.cli import shell_command, watch_command
+from scenarios.planning import deployed, plan_for, replayed, suite_for
+from scenarios.repeating import repeated
 from scenarios.report import html, junit, markdown
 from scenarios.report.cli import compare, report
 from scenarios.report.model import Report, encode
 from scenarios.suite import Scenario
-from scenarios.target import find as find_target
-from scenarios.target import load as load_target
 from scenarios.target.cli import target as target_commands
-from scenarios.target.needs import unmet
-from scenarios.terminal.live import progress
 from scenarios.terminal.table import show
 
 PASSED, FAILED, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
@@ -85,6 +79,14 @@ def _selection(command: F) -> F:
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of the probes' times and of random triggers."
 )
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 1000),
+    default=1,
+    metavar="N",
+    help="Run it N times, each with the next seed, and count the verdicts that flipped. "
+    "The reports are those of the first run that did not pass, or else of the last.",
+)
 def run_command(
     names: tuple[str, ...],
     suite: str | None,
@@ -96,13 +98,14 @@ def run_command(
     k8s: str | None,
     jobs: int | None,
     seed: int,
+    repeat: int,
 ) -> None:
     """Run scenarios (all of the suite by default) and judge them.
 
     Exits 0 when every verdict is pass, 1 when one is not, 2 when something could not run at all.
     """
     plan = plan_for(names, suite, target, jobs, seed)
-    deployed = _deployed(k8s, plan)
+    probed_by = deployed(k8s, plan)
     outputs: tuple[tuple[Path | None, Callable[[Report], str]], ...] = (
         (json_file, lambda found: encode(found).decode()),
         (junit_file, junit.render),
@@ -112,9 +115,8 @@ def run_command(
     wanted = [(path, render) for path, render in outputs if path is not None]
     _check_writable(path for path, _ in wanted)
     to_stdout = any(str(path) == "-" for path, _ in wanted)
-    with progress(_console(stderr=True), len(plan.scenarios)) as told:
-        found, troubles = asyncio.run(_until_signalled(run_plan(plan, told)))
-    found = _replayed(found, deployed, k8s)
+    found, troubles = asyncio.run(_until_signalled(repeated(plan, repeat, _console(stderr=True))))
+    found = replayed(found, probed_by, k8s)
     show(found, _console(stderr=to_stdout))
     for path, render in wanted:
         if str(path) == "-":
@@ -140,67 +142,9 @@ def list_command(names: tuple[str, ...], suite: str | None, target: str | None, 
         click.echo(f"{scenario.name:{width}}  {scenario.expected:4}  {scenario.row.summary}".rstrip())
 
 
-def plan_for(
-    names: tuple[str, ...], suite: str | None, target: str | None, jobs: int | None, seed: int
-) -> Plan:
-    """What a command line asks for. Raises `CouldNotRun`, also when this machine can run none of it."""
-    options: list[str] = []
-    for option, value in (("--suite", suite), ("--target", target)):
-        options += [option, value] if value is not None else []
-    path = suite_for(suite, target)
-    loaded, scenarios = suites.load(path, target)
-    selected = suites.select(scenarios, names)
-    if not selected:
-        raise CouldNotRun(
-            f"no row of suite {loaded.suite.name} fits the target: the sites and processes that the rows "
-            f"name are not in its file (`wedge target check {target}` says which to add)"
-        )
-    missing = {scenario.name: reason for scenario in selected if (reason := unmet(scenario.target))}
-    if selected and len(missing) == len(selected):
-        raise CouldNotRun(f"nothing of this can run here: {'; '.join(dict.fromkeys(missing.values()))}")
-    return Plan(
-        scenarios=tuple(scenario for scenario in selected if scenario.name not in missing),
-        skipped=tuple(f"{name}: {reason}" for name, reason in missing.items()),
-        seed=seed,
-        jobs=jobs or default_jobs(),
-        suite_name=loaded.suite.name,
-        suite_file=path,
-        options=tuple(options),
-    )
-
-
-def suite_for(suite: str | None, target: str | None) -> Path:
-    """The suite's file. Without a suite, a target that the default suite knows is run through that, any other
-    through the suite for any server. Raises `CouldNotRun`."""
-    if suite is None and target is not None:
-        known = load_target(find_target(target)).name in suites.targets(suites.find(suites.DEFAULT))
-        suite = suites.DEFAULT if known else suites.ANY
-    return suites.find(suite or suites.DEFAULT)
-
-
 def exit_code(found: Report, troubles: tuple[str, ...]) -> int:
     """0 when every verdict is pass, 1 when one is not, 2 when something could not run at all."""
     return COULD_NOT_RUN if troubles else PASSED if found.suite.passed else FAILED
-
-
-def _deployed(k8s: str | None, plan: Plan) -> dict[str, kubernetes.Kubelet]:
-    """How each target of the plan is probed by the manifest. Raises `CouldNotRun`."""
-    if k8s is None:
-        return {}
-    container = kubernetes.at(k8s)
-    found = {s.target.name: kubernetes.kubelet(container, s.target.target) for s in plan.scenarios}
-    for note in dict.fromkeys(note for probed in found.values() for note in probed.notes):
-        click.echo(f"wedge: {note}", err=True)
-    return found
-
-
-def _replayed(found: Report, deployed: dict[str, kubernetes.Kubelet], k8s: str | None) -> Report:
-    if k8s is None:
-        return found
-    scenarios = tuple(
-        kubelet.through(s, deployed[s.target].rules, deployed[s.target].probes, k8s) for s in found.scenarios
-    )
-    return msgspec.structs.replace(found, scenarios=scenarios)
 
 
 def _check_writable(paths: Iterable[Path]) -> None:

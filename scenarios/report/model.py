@@ -13,6 +13,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from scenarios.report.stability import Stability
+
 SCHEMA: Final = "wedge-report/1"
 
 Observed = Literal["lit", "dark", "unproven"]
@@ -283,6 +285,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     host: Host = Host()
     started_at: str = ""
     version: str = ""
+    stability: Stability | None = None
 
 
 def encode(report: Report) -> bytes:

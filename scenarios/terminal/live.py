@@ -21,16 +21,18 @@ _REFRESH_HZ = 8
 
 
 class _Lines:
-    """One line a verdict."""
+    """One line a verdict, or only those that are not `pass`."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, brief: bool) -> None:
+        self._console, self._brief = console, brief
 
     def phase(self, scenario: str, phase: str) -> None:
         """Too much for a log."""
 
     def finished(self, scenario: Scenario) -> None:
         """Print its line."""
+        if self._brief and scenario.verdict == "pass":
+            return
         self._console.print(line(scenario), soft_wrap=True, highlight=False)
 
 
@@ -70,10 +72,13 @@ class _Board:
 
 
 @contextmanager
-def progress(console: Console, total: int) -> Iterator[Progress]:
-    """Shows a run of `total` scenarios while the context lasts; the board is wiped at its end."""
+def progress(console: Console, total: int, *, brief: bool = False) -> Iterator[Progress]:
+    """Shows a run of `total` scenarios while the context lasts; the board is wiped at its end.
+
+    Where there is no terminal, `brief` leaves out what passed.
+    """
     if not console.is_terminal:
-        yield _Lines(console)
+        yield _Lines(console, brief)
         return
     board = _Board(total)
     with Live(board, console=console, refresh_per_second=_REFRESH_HZ, transient=True):

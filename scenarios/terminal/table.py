@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scenarios.report.model import Latency, Report, Scenario
+from scenarios.report.stability import in_words
 
 COLOURS = {"pass": "green", "fail": "bold red", "unproven": "bold yellow", "lit": "green", "dark": "red"}
 _SLOWEST_SHOWN = 3
@@ -123,4 +124,9 @@ def _bottom_line(report: Report) -> str:
             f"[yellow]controls not in this run, so nothing vouches for the wedge:[/] {escape(missing)}"
         )
     words += [f"[dim]skipped {escape(skipped)}[/dim]" for skipped in report.suite.not_run]
+    if report.stability is not None:
+        words.append(f"[bold]{in_words(report.stability)}[/]")
+        for name, flips in report.stability.flips.items():
+            failing = report.stability.failing.get(name, 0)
+            words.append(f"[bold red]not steady:[/] {escape(name)}: {flips} flips, {failing} not pass")
     return "\n".join(words)
