@@ -48,7 +48,8 @@ def test_a_flip_is_a_verdict_that_differs_from_the_run_before(
 
 
 def test_the_words_say_how_much_was_run_how_long_and_under_which_load() -> None:
-    found = stability([turn(report, load) for report, load in zip(runs("pass", "fail"), (3.14, 9.8))])
+    loads = zip(runs("pass", "fail"), (3.14, 9.8), strict=True)
+    found = stability([turn(report, load) for report, load in loads])
     assert in_words(found) == (
         "2 runs × 1 scenarios, 2 verdicts: 1 flips, 1 not pass · 50 to 51 s a run · load 3.1 to 9.8"
     )
