@@ -6,12 +6,13 @@ keeps the path as a value, and only leaves are converted by msgspec.
 
 from __future__ import annotations
 
+import copy
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -26,29 +27,51 @@ _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
 _STRINGS = re.compile(r'"(?:\\.|[^"\\])*"|' + r"'[^']*'")
 
 
+class Place(NamedTuple):
+    """Where a key stands: in which file, at which line, and what it is called there. `line` is None when no
+    table around it has one either."""
+
+    path: Path
+    line: int | None
+    key: Key
+
+
 class Document:
     """One TOML file: its path, its raw value, and where each key stands."""
 
     def __init__(self, path: Path, text: str) -> None:
         """Raises `Malformed` when the text is not TOML."""
         self.path = path
-        self._lines = _lines(text)
+        self._places = {key: Place(path, line, key) for key, line in _lines(text).items()}
         try:
             self.raw: dict[str, Any] = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise Malformed(path, None, "", f"not TOML: {error}") from error
 
-    def line(self, key: Key) -> int | None:
-        """The line of `key`, or of the nearest table around it."""
-        while key:
-            if key in self._lines:
-                return self._lines[key]
-            key = key[:-1]
-        return None
+    @property
+    def places(self) -> Mapping[Key, Place]:
+        """Where each key stands that has a line of its own."""
+        return self._places
+
+    def changed(self, raw: dict[str, Any], places: Mapping[Key, Place]) -> Document:
+        """Another value under the same path, whose keys stand at these places: of this file, or of others."""
+        made = copy.copy(self)
+        made.raw, made._places = raw, dict(places)
+        return made
+
+    def place(self, key: Key) -> Place:
+        """Where `key` stands, or the nearest table around it."""
+        around = key
+        while around:
+            if found := self._places.get(around):
+                return Place(found.path, found.line, (*found.key, *key[len(around) :]))
+            around = around[:-1]
+        return Place(self.path, None, key)
 
     def malformed(self, key: Key, problem: str) -> Malformed:
         """The error for a problem at `key`, for checks that go beyond shape."""
-        return Malformed(self.path, self.line(key), spell(key), problem)
+        place = self.place(key)
+        return Malformed(place.path, place.line, spell(place.key), problem)
 
     def convert(self, type_: type[T]) -> T:
         """The whole document as a struct. Raises `Malformed`."""
@@ -57,7 +80,7 @@ class Document:
     def _struct(self, value: Any, type_: type[T], at: Key) -> T:
         if not isinstance(value, Mapping):
             raise self.malformed(at, f"must be a table, not {_kind(value)}")
-        hints = get_type_hints(type_)
+        hints = get_type_hints(type_, include_extras=True)
         fields = {f.encode_name: f for f in msgspec.structs.fields(type_)}
         tag = type_.__struct_config__.tag_field
         known = [*fields, tag] if tag else list(fields)

@@ -155,7 +155,7 @@ async def serving(target: LoadedTarget) -> AsyncIterator[Server]:
         stack.push_async_callback(server.stop)
         server.names.update(placeholders)
         await server.ready()
-        for client in target.target.client:
+        for client in (c for c in target.target.client if c.when == "server"):
             told = await stack.enter_async_context(client_process(controller, target, client, server.names))
             server.names.update(told)
         stack.push_async_callback(server.stop)  # before its clients: what they share is still mapped there

@@ -1,6 +1,7 @@
 """Target files: how a server is started, watched, made to work, and broken."""
 
-from scenarios.target.load import LoadedTarget, find, load, shipped
+from scenarios.target.layers import shipped
+from scenarios.target.load import LoadedTarget, find, load
 from scenarios.target.model import Call, Client, GrpcCall, GrpcProbe, HttpCall, HttpProbe, Probe, Target
 
 __all__ = [

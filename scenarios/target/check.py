@@ -54,7 +54,7 @@ async def check(loaded: LoadedTarget, say: Say) -> Checked:
         processes, selected = await _processes(server)
         async with _Sites(server, processes) as sites:
             say("making every call once")
-            calls = [await _call(server, call, sites) for call in loaded.target.call]
+            calls = [await _call(server, call, sites) for call in loaded.target.call if call.check]
             tried = sites.tried()
         torch = await _have_imported(server.controller, "torch")
         stopping_s = time.monotonic()

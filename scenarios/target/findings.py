@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from scenarios.document import read
 from scenarios.report.model import Lane, Outcome
 from scenarios.suite import ANY, Suite, find
-from scenarios.target.load import LoadedTarget, shipped
+from scenarios.target.layers import layered, shipped
+from scenarios.target.load import LoadedTarget
 
 _SLOW_SHARE = 0.5
 _LONG_CALL_S = 2.0
@@ -92,20 +93,21 @@ class Checked:
 
 
 def _problems(checked: Checked) -> Iterator[str]:
-    document = read(checked.target.path)
+    document = layered(checked.target.path)
 
     def at(*key: str | int) -> str:
-        line = document.line(key)
-        return f"{checked.target.path.name}:{line}" if line else checked.target.path.name
+        place = document.place(key)
+        return f"{place.path.name}:{place.line}" if place.line else place.path.name
 
     endpoints = [probe.name for probe in checked.target.target.probe]
     for probe in checked.probes:
         if not probe.good:
             place = at("probe", endpoints.index(probe.lane.endpoint))
             yield f"{place}: probe {probe.name!r} had no good answer: {probe.says or probe.outcome}"
-    for i, call in enumerate(checked.calls):
+    calls = [call.name for call in checked.target.target.call]
+    for call in checked.calls:
         if call.error is not None:
-            yield f"{at('call', i)}: call {call.name!r} failed: {call.error}"
+            yield f"{at('call', calls.index(call.name))}: call {call.name!r} failed: {call.error}"
     if not any(seen.agent for seen in checked.processes):
         yield (
             f"{at('target', 'command')}: no process has an agent, so only process.* faults can be armed: the "

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from scenarios.document import Document, Key, read
+from scenarios.document import Document, Key
 from scenarios.errors import UnknownName, did_you_mean, nearest
+from scenarios.target.layers import layered, shipped
 from scenarios.target.model import Call, GrpcCall, GrpcProbe, Target
 from scenarios.target.placeholders import used
 
-SHIPPED = Path(__file__).resolve().parent.parent / "targets"
 _ALWAYS = ("python", "here")
+_CALL_TEXTS = ("url", "address", "headers", "json", "body", "message")
 _METHOD = re.compile(r"/?[\w.]+/\w+")
 
 
@@ -27,11 +28,6 @@ class LoadedTarget(NamedTuple):
     def name(self) -> str:
         """The target's name."""
         return self.target.name
-
-
-def shipped() -> dict[str, Path]:
-    """The target files that come with the harness, by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
 
 
 def find(name: str, *, beside: Path | None = None) -> Path:
@@ -49,8 +45,8 @@ def find(name: str, *, beside: Path | None = None) -> Path:
 
 
 def load(path: Path) -> LoadedTarget:
-    """Load and check a target file. Raises `Malformed`."""
-    document = read(path)
+    """Load and check a target file, laid over its base if it has one. Raises `Malformed`."""
+    document = layered(path)
     target = document.convert(Target)
     _check(document, target, path.parent)
     return LoadedTarget(path, target)
@@ -140,31 +136,52 @@ def _check_processes(document: Document, target: Target) -> None:
 
 
 def _check_placeholders(document: Document, target: Target, groups: tuple[str, ...]) -> None:
-    clients = {client.name for client in target.client}
-    start = target.target
-    _known(document, ("target", "command"), [start.command, start.env, start.cwd], {*_ALWAYS})
+    owners = [client.name for client in target.client if client.when == "server"]
     after_start = {*_ALWAYS, *groups}
-    _known(document, ("target", "ready", "url"), [start.ready.url], after_start)
+
+    def check(key: Key, names: set[str], clients: Iterable[str] = ()) -> None:
+        _known(document, key, _at(document.raw, key), names, clients)
+
+    for field in ("command", "env", "cwd"):
+        check(("target", field), {*_ALWAYS})
+    check(("target", "ready", "url"), after_start)
     for i, client in enumerate(target.client):
-        _known(document, ("client", i, "command"), [client.command, client.env], after_start)
-    for i, probe in enumerate(target.probe):
-        address = probe.address if isinstance(probe, GrpcProbe) else probe.url
-        _known(document, ("probe", i), [address], after_start)
-    for i, call in enumerate(target.call):
-        texts = (
-            [call.address, call.message]
-            if isinstance(call, GrpcCall)
-            else [call.url, call.headers, call.json, call.body]
-        )
-        _known(document, ("call", i), texts, {*after_start, "n"}, clients)
+        extra = set() if client.when == "server" else {"n"}
+        there = owners[: owners.index(client.name)] if client.when == "server" else owners
+        for field in ("command", "env"):
+            check(("client", i, field), after_start | extra, there)
+    for i, _ in enumerate(target.probe):
+        for field in ("url", "address"):
+            check(("probe", i, field), after_start)
+    for i, _ in enumerate(target.call):
+        for field in _CALL_TEXTS:
+            check(("call", i, field), {*after_start, "n"}, owners)
 
 
-def _known(
-    document: Document, key: Key, texts: list[object], names: set[str], clients: Iterable[str] = ()
-) -> None:
-    for name in used(texts):
-        owner = name.partition(".")[0]
-        if name in names or name.startswith("port:") or ("." in name and owner in clients):
-            continue
-        hint = did_you_mean(nearest(name, names)) or f"; there are {', '.join(sorted(names))}"
-        raise document.malformed(key, f"unknown placeholder {{{name}}}{hint}")
+def _at(raw: Any, key: Key) -> Any:
+    """The value at `key`, None where there is none."""
+    for part in key:
+        if isinstance(part, str):
+            raw = raw.get(part)
+        elif raw is not None:
+            raw = raw[part]
+        if raw is None:
+            return None
+    return raw
+
+
+def _known(document: Document, key: Key, value: Any, names: set[str], clients: Iterable[str]) -> None:
+    """Every placeholder in the value is one of these names, a port, or a key of one of these clients."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _known(document, (*key, name), inner, names, clients)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            _known(document, (*key, i), inner, names, clients)
+    else:
+        for name in used(value):
+            owner = name.partition(".")[0]
+            if name in names or name.startswith("port:") or ("." in name and owner in clients):
+                continue
+            hint = did_you_mean(nearest(name, names)) or f"; there are {', '.join(sorted(names))}"
+            raise document.malformed(key, f"unknown placeholder {{{name}}}{hint}")

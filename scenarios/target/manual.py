@@ -13,7 +13,7 @@ import msgspec
 
 from scenarios.target.model import Target
 from scenarios.target.reference import words
-from scenarios.target.schema import schema
+from scenarios.target.schema import structs
 
 _HEADER = """\
 # The target file
@@ -35,6 +35,25 @@ Text may hold placeholders, filled in when it is used:
 | `{{` and `}}` | plain braces | everywhere |
 
 Paths are relative to the target file. Seconds may have a fraction.
+
+## Variants: `base`
+
+A server in another configuration is a file of a few lines, laid over the first:
+
+```toml
+base = "wedge.toml"
+
+[target]
+name = "mine-with-4-workers"
+args = ["--workers", "4"]
+```
+
+`base` is the path of a target file, or the name of one that comes with `wedge`. Values replace those of the
+base; tables (`[target.env]`, `[sites]`, a call's `message`) merge key by key; a `[[probe]]`, `[[call]]` or
+`[[client]]` changes the base's of the same `name`, or is added (one of another `kind` takes its place).
+`args` go behind the base's command. A base in another folder keeps its own `{here}`, `cwd`, `proto` and
+requirement files, and a base may have a base. Only `name` must be given anew. What is wrong is told with
+the file and the line that say it.
 """
 
 _SECTIONS = {
@@ -55,7 +74,7 @@ _PLAIN = {"string": "text", "integer": "whole number", "number": "number", "bool
 
 def page() -> str:
     """The page, as it is written to a file."""
-    definitions = schema()["$defs"]
+    definitions = structs()
     defaults = _defaults()
     parts = [_HEADER, "## The tables\n", *_tables(), ""]
     for struct, title in _SECTIONS.items():
@@ -69,6 +88,9 @@ def _tables() -> Iterator[str]:
     yield "|---|---|"
     for field in msgspec.structs.fields(Target):
         name = field.encode_name
+        if name == "base":
+            yield f"| `base` | {words('Target', name)} |"
+            continue
         header = f"[[{name}]]" if name in ("probe", "call", "client") else f"[{name}]"
         yield f"| `{header}` | {words('Target', name)} |"
 

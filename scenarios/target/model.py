@@ -24,7 +24,8 @@ class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to start the server. `stop_within_s`: SIGTERM first, SIGKILL after this.
+    """How to start the server. `stop_within_s`: SIGTERM first, SIGKILL after this. `args` are behind the
+    command of a loaded target already.
 
     `requires`: packages for an environment of the target's own, whose python `{python}` then is; with
     `surroundings` it also sees the packages of the one that runs `wedge`. `needs`: what the machine must
@@ -34,6 +35,7 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     command: tuple[str, ...]
     ready: Ready
+    args: tuple[str, ...] = ()
     summary: str = ""
     env: dict[str, str] = {}
     cwd: str = "."
@@ -94,6 +96,7 @@ class HttpCall(msgspec.Struct, frozen=True, tag="http", tag_field="kind", forbid
     deadline_s: float = 30.0
     needs: str | None = None
     undo: str | None = None
+    check: bool = True
 
 
 class GrpcCall(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind", forbid_unknown_fields=True):
@@ -109,13 +112,16 @@ class GrpcCall(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind", forbid
     deadline_s: float = 30.0
     needs: str | None = None
     undo: str | None = None
+    check: bool = True
 
 
 class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A process beside the server. Prints one JSON line when ready, lives until its stdin closes."""
+    """A process beside the server. Prints one JSON line when ready, lives until its stdin closes. Started
+    with the server, or only by the loads of a scenario."""
 
     name: str
     command: tuple[str, ...]
+    when: Literal["server", "scenario"] = "server"
     env: dict[str, str] = {}
     ready_within_s: float = 15.0
 
@@ -147,8 +153,9 @@ Call = HttpCall | GrpcCall
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole target file. `expect`: what this server does under a suite's rows, where it is known to differ
-    from what the suite expects of a server that nothing is known about (`"gil.hold" = "dark"`)."""
+    """A whole target file, laid over its `base` if it has one. `expect`: what this server does under a
+    suite's rows, where it is known to differ from what the suite expects of a server that nothing is known
+    about (`"gil.hold" = "dark"`)."""
 
     target: Start
     probe: tuple[Probe, ...]
@@ -158,6 +165,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     processes: dict[str, ProcessSelector] = {}
     leaks: Leaks = Leaks()
     expect: dict[str, Literal["lit", "dark"]] = {}
+    base: str | None = None
 
     @property
     def name(self) -> str:

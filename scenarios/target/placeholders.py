@@ -34,6 +34,22 @@ def fill(value: Any, names: Mapping[str, str]) -> Any:
     return value
 
 
+def fixed(value: Any, name: str, text: str) -> Any:
+    """`value` with one placeholder replaced by plain text; all others stay to be filled."""
+    if isinstance(value, str):
+        return _FIELD.sub(lambda found: escaped(text) if found[1] == name else found[0], value)
+    if isinstance(value, Mapping):
+        return {key: fixed(inner, name, text) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [fixed(inner, name, text) for inner in value]
+    return value
+
+
+def escaped(text: str) -> str:
+    """Plain text, spelled so that filling it in gives it back."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
 def used(value: Any) -> Iterator[str]:
     """The names of all placeholders in `value`, in order, with repeats."""
     if isinstance(value, str):

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenarios.document import read
 from scenarios.errors import Malformed
+from scenarios.target.layers import layered
 from scenarios.target.load import LoadedTarget
 
 _FORMAT = 1
@@ -96,7 +96,7 @@ def _contents(
 
 
 def _malformed(loaded: LoadedTarget, problem: str) -> Malformed:
-    return read(loaded.path).malformed(("target", "requires"), problem)
+    return layered(loaded.path).malformed(("target", "requires"), problem)
 
 
 def package_folders() -> list[Path]:

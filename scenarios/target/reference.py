@@ -18,10 +18,12 @@ _CALLING: Mapping[str, str] = {
     "deadline_s": "Seconds after which the call is given up.",
     "needs": "The call that must have succeeded before, with the same {n}.",
     "undo": "The call that takes this one back, with the same {n}.",
+    "check": "Whether `wedge target check` makes this call; false for one that harms the server.",
 }
 
 KEYS: Mapping[str, Mapping[str, str]] = {
     "Target": {
+        "base": "The target file that this one is laid over: a path, or the name of a shipped target.",
         "target": "How to start the server.",
         "probe": "The endpoints that are watched, from outside, while a fault bites.",
         "call": "The requests that make the server work, to pile up under a fault.",
@@ -36,6 +38,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "summary": "One line about this server.",
         "command": "The program and its arguments. {python}, {here} and {port:NAME} are filled in.",
         "ready": "When the server counts as started.",
+        "args": "More arguments, behind the command; above all behind that of a `base`.",
         "env": "Environment variables, over those that wedge itself runs with.",
         "cwd": "The working directory, relative to this file.",
         "ready_within_s": "Seconds it may take to get ready.",
@@ -94,6 +97,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "Client": {
         "name": "Keys of the line it prints become {NAME.KEY}.",
         "command": "The program and its arguments.",
+        "when": 'Started with the server, or ("scenario") only by a suite that loads the server with it.',
         "env": "Environment variables, over those that wedge itself runs with.",
         "ready_within_s": "Seconds until it must have printed its line.",
     },

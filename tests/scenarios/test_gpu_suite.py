@@ -30,7 +30,7 @@ def test_a_gpu_target_is_its_twin_but_for_the_memory_that_is_shared(placement: s
         needs=twin.target.needs,
         ready_within_s=twin.target.ready_within_s,
     )
-    assert msgspec.structs.replace(gpu, target=start, client=twin.client) == twin
+    assert msgspec.structs.replace(gpu, target=start, client=twin.client, base=twin.base) == twin
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="what is said where there is no GPU")

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from scenarios.errors import TargetFailed
-from scenarios.target import load
+from scenarios.target import find, load
 from scenarios.target.check import check
 from scenarios.target.cli import target as command
 from scenarios.target.findings import Checked
@@ -80,6 +80,34 @@ async def test_a_site_that_no_call_reaches_is_told(server: Path) -> None:
 
     assert found.problems == ()
     assert found.advice == ("no call reaches site 'gpu': a fault in it would never bite",)
+
+
+async def test_a_call_that_is_not_to_be_tried_is_left_alone(server: Path) -> None:
+    change(server, ("[sites]", "check = false\n\n[sites]"), ('method = "GET"', 'method = "DELETE"'))
+
+    found = await checked(server)
+
+    assert (found.problems, found.calls) == ((), ())
+
+
+async def test_a_client_of_scenarios_is_not_started_with_the_server(server: Path) -> None:
+    absent = '[[client]]\nname = "later"\nwhen = "{}"\ncommand = ["no-such-program"]\n\n[sites]'
+    change(server, ("[sites]", absent.format("scenario")))
+    assert (await checked(server)).problems == ()
+
+    change(server, ('"scenario"', '"server"'))
+    with pytest.raises(TargetFailed, match="client later"):
+        await checked(server)
+
+
+@pytest.mark.torch
+async def test_with_two_devices_each_actor_s_process_has_a_name_of_its_own() -> None:
+    found = await check(load(find("pegaref-alert")), lambda line: None)
+
+    assert found.problems == ()
+    assert {len(pids) for pids in found.selected.values()} == {1}
+    assert found.selected["registry"] == found.selected["registry-0"] != found.selected["registry-1"]
+    assert "register-on-1" in {call.name for call in found.calls}
 
 
 async def test_a_site_whose_module_nobody_has_imported_is_told_apart(server: Path) -> None:
@@ -195,7 +223,11 @@ def test_the_command_speaks_json(server: Path) -> None:
     ("old", "new", "said"),
     [
         ('name = "shared-pool"', 'nmae = "shared-pool"', "4: target.nmae: unknown key; did you mean name?"),
-        ('{port:http}/health"\nexpect', '{prot}/health"\nexpect', "9: probe[0]: unknown placeholder {prot}"),
+        (
+            '{port:http}/health"\nexpect',
+            '{prot}/health"\nexpect',
+            "12: probe[0].url: unknown placeholder {prot}",
+        ),
         ('role = "liveness"', 'role = "live"', "14: probe[0].role: Invalid enum value 'live'"),
         ('gpu = "app:score"', 'gpu = "app.score"', "23: sites.gpu: 'app.score' is not module:qualname"),
         ("[sites]", 'requires = ["./mine"]\n[sites]', "22: call[0].requires: unknown key"),
