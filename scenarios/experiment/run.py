@@ -16,6 +16,7 @@ from pathlib import Path
 from scenarios.experiment.lane import Lane
 from scenarios.experiment.progress import Progress
 from scenarios.judge.controls import with_controls
+from scenarios.judge.pool import pool
 from scenarios.report.model import Host, Report
 from scenarios.report.model import Scenario as Record
 from scenarios.report.model import Suite as SuiteRecord
@@ -72,6 +73,7 @@ async def run(plan: Plan, progress: Progress) -> tuple[Report, tuple[str, ...]]:
         seed=plan.seed,
         duration_s=round(time.monotonic() - began_s, 3),
         scenarios=judged,
+        pooled=pool(judged),
         suite=SuiteRecord(
             name=plan.suite_name,
             file=str(plan.suite_file),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 
+from scenarios.judge.histogram import Histogram, rank
 from scenarios.report.model import Latency, Ratio, Sample
 
 
@@ -33,6 +33,9 @@ def summary(
 ) -> Latency:
     """Counts, percentiles of the good answers and the longest gap of a lane's probes in `[from_s, to_s]`.
 
+    A latency runs from the probe's intended start: the schedule is open-loop, so what fell due during a stall
+    has its whole wait, and coordinated omission has nothing to hide.
+
     An answer that came after `answered_by_s` (by default `to_s`) belongs to a later phase: here its probe was
     sent and not answered. Probes that were cut are not counted, since nobody waited for their answer.
     """
@@ -47,8 +50,11 @@ def summary(
         sent=len(inside),
         ok=len(good),
         p50_ms=_ms(percentile(good, 0.50)),
+        p90_ms=_ms(percentile(good, 0.90)),
         p99_ms=_ms(percentile(good, 0.99)),
+        p999_ms=_ms(percentile(good, 0.999)),
         max_ms=_ms(good[-1] if good else None),
+        hdr=Histogram.of(good).encode(),
         longest_gap_ms=round(1e3 * max((b - a for a, b in gaps(samples, from_s, to_s)), default=0.0), 3),
     )
 
@@ -68,8 +74,7 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
     """The smallest value that at least `share` of the values do not exceed (nearest rank); None for none."""
     if not ordered:
         return None
-    rank = math.ceil(len(ordered) * share - 1e-9)  # 0.99 * 100 is not quite 99 in floating point
-    return ordered[max(0, rank - 1)]
+    return ordered[rank(len(ordered), share) - 1]
 
 
 def ratio(baseline: Latency, faulted: Latency) -> Ratio:

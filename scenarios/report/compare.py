@@ -7,20 +7,21 @@ regression, and neither is a difference that the noise threshold or the floor ex
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 import msgspec
 
+from scenarios.judge.pool import pool, pooled
 from scenarios.report import glance, numbers
-from scenarios.report.model import Observed, Report, Scenario, Verdict
+from scenarios.report.model import Distribution, Observed, Report, Scenario, Verdict
 
 SCHEMA: Final = "wedge-compare/1"
 NOISE: Final = 2.0
 FLOOR_MS: Final = 5.0
 
-Percentile = Literal["p50", "p99"]
-MIN_ANSWERS: Final[dict[Percentile, int]] = {"p50": 8, "p99": 100}
+Percentile = Literal["p50", "p99", "p999"]
+MIN_ANSWERS: Final[dict[Percentile, int]] = {"p50": 8, "p99": 100, "p999": 1_000}
 """With fewer answers on either side the number is no percentile but a single probe's luck."""
 
 
@@ -41,12 +42,11 @@ class VerdictChange(msgspec.Struct, frozen=True, kw_only=True):
     reproduce: str = ""
 
 
-class LatencyChange(msgspec.Struct, frozen=True, kw_only=True):
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
     """A lane whose faulted over baseline ratio moved by more than `noise`. `factor` is the new ratio over the
     old one: above 1 it became slower under the fault. `old_ms` and `new_ms` are the faulted latencies.
     """
 
-    name: str
     lane: str
     percentile: Percentile
     kind: Literal["slower", "faster"]
@@ -55,6 +55,18 @@ class LatencyChange(msgspec.Struct, frozen=True, kw_only=True):
     new_ratio: float
     old_ms: float
     new_ms: float
+
+
+class LatencyChange(Moved, frozen=True, kw_only=True):
+    """In one scenario, by its `name`."""
+
+    name: str
+
+
+class PooledChange(Moved, frozen=True, kw_only=True):
+    """In the latencies of so many `scenarios` of both runs taken together."""
+
+    scenarios: int
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +86,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     compared: int
     verdicts: tuple[VerdictChange, ...]
     latencies: tuple[LatencyChange, ...]
+    pooled: tuple[PooledChange, ...] = ()
     added: tuple[Listed, ...]
     removed: tuple[Listed, ...]
 
@@ -85,19 +98,25 @@ def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float =
     latency is more than `floor_ms` above what the old ratio would have made of the new baseline. Endpoints
     that were not lit on both sides have no latency to compare. A ratio below 1 counts as 1: no fault makes a
     server faster, so a baseline that was slower than the fault window was only noisier.
+
+    The same rule is applied to each lane's latencies in all scenarios that both runs have, taken together:
+    there are the answers that a single scenario has not, to speak of its tail. Raises `UnreadableHistogram`.
     """
     before = {s.name: s for s in old.scenarios}
     after = {s.name: s for s in new.scenarios}
     both = [(before[name], s) for name, s in after.items() if name in before]
     verdicts = tuple(change for a, b in both if (change := _verdict(a, b)) is not None)
     latencies = tuple(change for a, b in both for change in _latencies(a, b, noise, floor_ms))
+    together = tuple(_together(both, noise, floor_ms))
+    slower = any(c.kind == "slower" for c in (*latencies, *together))
     return Comparison(
-        regressed=any(c.kind == "regressed" for c in verdicts) or any(c.kind == "slower" for c in latencies),
+        regressed=slower or any(c.kind == "regressed" for c in verdicts),
         noise=noise,
         floor_ms=floor_ms,
         compared=len(both),
         verdicts=tuple(sorted(verdicts, key=lambda c: c.kind != "regressed")),
         latencies=tuple(sorted(latencies, key=lambda c: (c.kind == "faster", -c.factor))),
+        pooled=tuple(sorted(together, key=lambda c: (c.kind == "faster", -c.factor))),
         added=tuple(Listed(name=n, verdict=s.verdict) for n, s in after.items() if n not in before),
         removed=tuple(Listed(name=n, verdict=s.verdict) for n, s in before.items() if n not in after),
     )
@@ -129,50 +148,71 @@ def _verdict(old: Scenario, new: Scenario) -> VerdictChange | None:
 
 
 def _latencies(old: Scenario, new: Scenario, noise: float, floor_ms: float) -> Iterable[LatencyChange]:
+    then, now = old.phases, new.phases
     for lane in glance.watched(new):
-        if glance.lane_state(old, lane) == glance.lane_state(new, lane) == "lit":
-            for percentile in MIN_ANSWERS:
-                then, now = _pair(old, lane, percentile), _pair(new, lane, percentile)
-                if then is not None and now is not None:
-                    yield from _moved(new.name, lane, percentile, then, now, noise, floor_ms)
+        lit = glance.lane_state(old, lane) == glance.lane_state(new, lane) == "lit"
+        if lit and lane in then.baseline and lane in now.baseline:
+            moved = _moved(
+                lane,
+                (then.baseline[lane], then.faulted[lane]),
+                (now.baseline[lane], now.faulted[lane]),
+                noise,
+                floor_ms,
+            )
+            yield from (LatencyChange(name=new.name, **msgspec.structs.asdict(change)) for change in moved)
 
 
-def _pair(scenario: Scenario, lane: str, percentile: Percentile) -> tuple[float, float] | None:
+def _together(
+    both: Sequence[tuple[Scenario, Scenario]], noise: float, floor_ms: float
+) -> Iterable[PooledChange]:
+    """Over the scenarios that belong in the pool of either run, so that like is held against like."""
+    pairs = [(a, b) for a, b in both if pooled(a) and pooled(b)]
+    before, after = pool(a for a, _ in pairs), pool(b for _, b in pairs)
+    for lane, now in after.items():
+        if (then := before.get(lane)) is not None and then.scenarios == now.scenarios:
+            moved = _moved(lane, (then.baseline, then.faulted), (now.baseline, now.faulted), noise, floor_ms)
+            yield from (
+                PooledChange(scenarios=now.scenarios, **msgspec.structs.asdict(change)) for change in moved
+            )
+
+
+def _pair(phases: tuple[Distribution, Distribution], percentile: Percentile) -> tuple[float, float] | None:
     """Baseline and faulted latency in ms, where enough probes were answered to speak of a percentile."""
-    baseline, faulted = scenario.phases.baseline.get(lane), scenario.phases.faulted.get(lane)
-    if baseline is None or faulted is None or min(baseline.ok, faulted.ok) < MIN_ANSWERS[percentile]:
+    if min(phase.ok for phase in phases) < MIN_ANSWERS[percentile]:
         return None
-    below, above = (baseline.p50_ms, faulted.p50_ms)
-    if percentile == "p99":
-        below, above = (baseline.p99_ms, faulted.p99_ms)
+    below, above = (
+        {"p50": phase.p50_ms, "p99": phase.p99_ms, "p999": phase.p999_ms}[percentile] for phase in phases
+    )
     return (below, above) if below and above is not None else None
 
 
 def _moved(
-    name: str,
     lane: str,
-    percentile: Percentile,
-    then: tuple[float, float],
-    now: tuple[float, float],
+    then: tuple[Distribution, Distribution],
+    now: tuple[Distribution, Distribution],
     noise: float,
     floor_ms: float,
-) -> Iterable[LatencyChange]:
-    (old_base_ms, old_ms), (new_base_ms, new_ms) = then, now
-    old_ratio, new_ratio = max(1.0, old_ms / old_base_ms), max(1.0, new_ms / new_base_ms)
-    slower = new_ratio > noise * old_ratio and new_ms - old_ratio * new_base_ms > floor_ms
-    faster = old_ratio > noise * new_ratio and old_ms - new_ratio * old_base_ms > floor_ms
-    if slower or faster:
-        yield LatencyChange(
-            name=name,
-            lane=lane,
-            percentile=percentile,
-            kind="slower" if slower else "faster",
-            factor=round(new_ratio / old_ratio, 3),
-            old_ratio=round(old_ratio, 3),
-            new_ratio=round(new_ratio, 3),
-            old_ms=old_ms,
-            new_ms=new_ms,
-        )
+) -> Iterable[Moved]:
+    """Baseline and fault window, then and now."""
+    for percentile in MIN_ANSWERS:
+        before, after = _pair(then, percentile), _pair(now, percentile)
+        if before is None or after is None:
+            continue
+        (old_base_ms, old_ms), (new_base_ms, new_ms) = before, after
+        old_ratio, new_ratio = max(1.0, old_ms / old_base_ms), max(1.0, new_ms / new_base_ms)
+        slower = new_ratio > noise * old_ratio and new_ms - old_ratio * new_base_ms > floor_ms
+        faster = old_ratio > noise * new_ratio and old_ms - new_ratio * old_base_ms > floor_ms
+        if slower or faster:
+            yield Moved(
+                lane=lane,
+                percentile=percentile,
+                kind="slower" if slower else "faster",
+                factor=round(new_ratio / old_ratio, 3),
+                old_ratio=round(old_ratio, 3),
+                new_ratio=round(new_ratio, 3),
+                old_ms=old_ms,
+                new_ms=new_ms,
+            )
 
 
 def encode(comparison: Comparison) -> bytes:
@@ -187,19 +227,24 @@ def lines(found: Comparison) -> Iterable[str]:
         yield from (f"           {reason}" for reason in change.reasons)
         if change.kind == "regressed" and change.reproduce:
             yield f"           {change.reproduce}"
-    for moved in found.latencies:
-        yield (
-            f"{moved.kind:9}  {moved.name}: {moved.lane} {moved.percentile} under the fault was "
-            f"{numbers.ratio(moved.old_ratio)} its baseline, is {numbers.ratio(moved.new_ratio)} "
-            f"({numbers.milliseconds(moved.old_ms)} then, {numbers.milliseconds(moved.new_ms)} now)"
-        )
+    yield from (_slowness(moved.name, moved) for moved in found.latencies)
+    for together in found.pooled:
+        yield _slowness(f"all {numbers.count(together.scenarios, 'scenario')} together", together)
     yield from (f"new        {listed.name}: {listed.verdict}" for listed in found.added)
     yield from (f"removed    {listed.name}: was {listed.verdict}" for listed in found.removed)
-    lost = sum(c.kind == "regressed" for c in found.verdicts) + sum(
-        c.kind == "slower" for c in found.latencies
-    )
+    lost = sum(c.kind == "regressed" for c in found.verdicts)
+    lost += sum(c.kind == "slower" for c in (*found.latencies, *found.pooled))
     verdict = numbers.count(lost, "regression") if lost else "no regression"
     yield f"{verdict} in {numbers.count(found.compared, 'scenario')} that both runs have"
+
+
+def _slowness(where: str, moved: Moved) -> str:
+    percentile = "p99.9" if moved.percentile == "p999" else moved.percentile
+    return (
+        f"{moved.kind:9}  {where}: {moved.lane} {percentile} under the fault was "
+        f"{numbers.ratio(moved.old_ratio)} its baseline, is {numbers.ratio(moved.new_ratio)} "
+        f"({numbers.milliseconds(moved.old_ms)} then, {numbers.milliseconds(moved.new_ms)} now)"
+    )
 
 
 def _moves(change: VerdictChange) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from scenarios.errors import CouldNotRun
-from scenarios.report.model import SCHEMA, Report, decode
+from scenarios.judge.histogram import Histogram, UnreadableHistogram
+from scenarios.report.model import SCHEMA, Distribution, Report, decode
 
 
 class UnreadableReport(CouldNotRun):
@@ -39,6 +41,26 @@ def load(path: Path) -> Report:
     if schema != SCHEMA:
         raise UnreadableReport(path, f"has schema {schema!r}; this version of wedge reads {SCHEMA!r}")
     try:
-        return decode(data)
+        report = decode(data)
     except msgspec.ValidationError as error:
         raise UnreadableReport(path, f"does not follow {SCHEMA}: {error}") from error
+    for where, distribution in _distributions(report):
+        try:
+            Histogram.decode(distribution.hdr)
+        except UnreadableHistogram as error:
+            raise UnreadableReport(
+                path, f"{where}: `hdr` is not a histogram of this schema: {error}"
+            ) from error
+    return report
+
+
+def _distributions(report: Report) -> Iterable[tuple[str, Distribution]]:
+    """Everything in it that has a histogram, and where it stands."""
+    for lane, pooled in report.pooled.items():
+        yield f"pooled, {lane}", pooled.baseline
+        yield f"pooled, {lane}", pooled.faulted
+    for scenario in report.scenarios:
+        for phase in ("baseline", "faulted", "recovered"):
+            for lane, latency in getattr(scenario.phases, phase).items():
+                if latency.hdr:
+                    yield f"{scenario.name}, {phase}, {lane}", latency

@@ -13,75 +13,20 @@ from typing import Final, Literal
 
 import msgspec
 
+from scenarios.report.figures import Distribution as Distribution
+from scenarios.report.figures import Lane as Lane
+from scenarios.report.figures import Latency as Latency
+from scenarios.report.figures import Outcome as Outcome
+from scenarios.report.figures import Phases as Phases
+from scenarios.report.figures import Pooled as Pooled
+from scenarios.report.figures import Ratio as Ratio
+from scenarios.report.figures import Sample as Sample
 from scenarios.report.stability import Stability
 
 SCHEMA: Final = "wedge-report/1"
 
 Observed = Literal["lit", "dark", "unproven"]
 Verdict = Literal["pass", "fail", "unproven"]
-Outcome = Literal["ok", "wrong", "timeout", "refused", "reset", "error", "cut"]
-"""What became of one probe: `ok` the expected answer; `wrong` another answer (its status is in the sample);
-`timeout` none before the prober gave up; `refused`/`reset`/`error` the connection failed; `cut` the watch
-ended before the answer could be due, so it speaks neither for nor against the endpoint."""
-
-
-class Sample(msgspec.Struct, frozen=True, array_like=True):
-    """One probe, written as `[at_s, sent_s, ended_s, outcome, status]`.
-
-    `at_s` is when the schedule meant it to start. Latency is always `ended_s - at_s`, never
-    `ended_s - sent_s`: what a probe waited for its turn is part of what a user would have waited.
-    `status` is the HTTP status or the gRPC serving status, 0 where there was none.
-    """
-
-    at_s: float
-    sent_s: float | None
-    ended_s: float | None
-    outcome: Outcome
-    status: int = 0
-
-    @property
-    def latency_s(self) -> float | None:
-        """Seconds from the intended start to the end; None for a probe that never ended."""
-        return None if self.ended_s is None else self.ended_s - self.at_s
-
-
-class Lane(msgspec.Struct, frozen=True, kw_only=True):
-    """What one row of samples is: an endpoint over one kind of connection. Lanes may share an `endpoint`."""
-
-    endpoint: str
-    kind: Literal["http", "grpc", "tcp"]
-    connection: Literal["fresh", "kept"]
-    address: str
-    budget_s: float
-    period_s: float
-    watched: bool = True
-    role: Literal["liveness", "readiness"] | None = None
-
-
-class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """One lane in one phase. `longest_gap_ms`: the longest stretch of the phase without a good answer."""
-
-    sent: int
-    ok: int
-    p50_ms: float | None
-    p99_ms: float | None
-    max_ms: float | None
-    longest_gap_ms: float
-
-
-class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """Faulted over baseline latency; None where either side has no answers."""
-
-    p50: float | None
-    p99: float | None
-
-
-class Phases(msgspec.Struct, frozen=True, kw_only=True):
-    """Latency by lane name. A lane's name is its endpoint, with ` (kept-alive)` for kept connections."""
-
-    baseline: dict[str, Latency] = {}
-    faulted: dict[str, Latency] = {}
-    recovered: dict[str, Latency] = {}
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +46,36 @@ class Bite(msgspec.Struct, frozen=True, kw_only=True):
     held_s: float | None = None
     state: str = ""
     times_s: dict[str, float] = {}
+
+
+class Broken(msgspec.Struct, frozen=True, kw_only=True):
+    """A further fault that bit at the same time, and the proof of it."""
+
+    fault: Fault
+    bite: Bite
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint had to say in the window (`eventually`, `always`) or `after` the release: asked so
+    often, and so often it did. `first_met_s` is when it first did, and `last` what it said last."""
+
+    probe: str
+    status: int | str
+    body: str | None = None
+    when: Literal["eventually", "always", "after"] = "eventually"
+    asked: int = 0
+    met: int = 0
+    first_met_s: float | None = None
+    last: str = ""
+
+
+class Stopped(msgspec.Struct, frozen=True, kw_only=True):
+    """How the server ended when it was asked to under the fault: its exit code (None: not in time), the
+    seconds until it and every process of it had ended, and how many had not."""
+
+    code: int | None
+    took_s: float
+    left: int = 0
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,6 +222,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     ratios: dict[str, Ratio] = {}
     prober: Prober = Prober()
     stacks: tuple[Stack, ...] = ()
+    also: tuple[Broken, ...] = ()
+    beside: tuple[Call, ...] = ()
+    said: tuple[Said, ...] = ()
+    stopped: Stopped | None = None
     target_log: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
     phase_durations_s: dict[str, float] = {}
@@ -275,12 +254,13 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole run."""
+    """The whole run. `pooled`: by lane, the latencies of its scenarios taken together."""
 
     schema: Literal["wedge-report/1"] = SCHEMA
     seed: int = 0
     duration_s: float = 0.0
     scenarios: tuple[Scenario, ...] = ()
+    pooled: dict[str, Pooled] = {}
     suite: Suite = Suite()
     host: Host = Host()
     started_at: str = ""

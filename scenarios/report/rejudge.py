@@ -15,6 +15,7 @@ from scenarios.judge import kubelet
 from scenarios.judge.controls import GUARD, with_controls
 from scenarios.judge.latency import faulted, ratio
 from scenarios.judge.observe import observe
+from scenarios.judge.pool import pool
 from scenarios.judge.verdict import EXPECTATION, judged, proof
 from scenarios.report.model import Report, Scenario
 
@@ -42,7 +43,7 @@ def rejudge(report: Report) -> Report:
         failures=failures,
         missing_controls=missing,
     )
-    return replace(report, scenarios=verdicts, suite=suite)
+    return replace(report, scenarios=verdicts, pooled=pool(verdicts), suite=suite)
 
 
 def changes(before: Report, after: Report) -> tuple[Change, ...]:

@@ -16,6 +16,7 @@ import msgspec
 
 from scenarios.judge import kubelet, latency
 from scenarios.judge.observe import observe
+from scenarios.judge.pool import pool
 from scenarios.judge.verdict import claim, judged, proof
 from scenarios.report.model import (
     Bite,
@@ -249,6 +250,7 @@ def report(*scenarios: Scenario, **more: object) -> Report:
         seed=0,
         duration_s=31.4,
         scenarios=chosen,
+        pooled=pool(chosen),
         suite=Suite(
             name="default", file="default.toml", jobs=2, passed=all(s.verdict == "pass" for s in chosen)
         ),

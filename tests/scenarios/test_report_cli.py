@@ -125,6 +125,16 @@ def test_what_is_no_report_is_one_clear_line_and_exit_2(
         assert err.count("\n") == 1
 
 
+def test_a_histogram_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None:
+    given = samples.scenario()
+    lane = {"http /health": replace(given.phases.baseline["http /health"], hdr="nonsense")}
+    broken = replace(given, phases=replace(given.phases, baseline=given.phases.baseline | lane))
+    file = stored(tmp_path, replace(samples.report(given), scenarios=(broken,)))
+    code, out, err = run("report", file)
+    assert (code, out) == (2, "")
+    assert "gil.hold@pegaref-process, baseline, http /health: `hdr` is not a histogram of this schema" in err
+
+
 def test_an_output_that_cannot_be_written_is_one_clear_line_and_exit_2(run: Run, tmp_path: Path) -> None:
     nowhere = tmp_path / "none" / "r.html"
     code, _, err = run("report", stored(tmp_path, samples.report()), "--html", nowhere)

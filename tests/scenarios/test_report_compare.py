@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
+from scenarios.judge.latency import summary
 from scenarios.report.compare import Comparison, compare, encode, lines
-from scenarios.report.model import Latency, Phases, Scenario
+from scenarios.report.model import Latency, Phases, Report, Sample, Scenario
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
 LANE = "http /health"
@@ -131,3 +132,56 @@ def test_the_json_is_the_whole_comparison() -> None:
     found = against(scenario(), scenario(server="stalled"))
     assert msgspec.json.decode(encode(found), type=Comparison) == found
     assert msgspec.json.decode(encode(found))["schema"] == "wedge-compare/1"
+
+
+def pooled(baseline_ms: float, faulted_ms: float, *, slow_ms: float | None = None) -> Report:
+    """60 scenarios of 20 answers a phase, of which one in the fault window may be slow."""
+
+    def phase(ms: float, last_ms: float) -> dict[str, Latency]:
+        took = [*[ms] * 19, last_ms]
+        return {
+            LANE: summary([Sample(n, n, n + each / 1e3, "ok", 200) for n, each in enumerate(took)], 0, 99)
+        }
+
+    given = scenario()
+    return report(
+        *(
+            replace(
+                given,
+                name=f"{n}@pegaref-process",
+                lanes={LANE: given.lanes[LANE]},
+                samples={},
+                phases=Phases(
+                    baseline=phase(baseline_ms, baseline_ms),
+                    faulted=phase(faulted_ms, faulted_ms if slow_ms is None or n % 2 else slow_ms),
+                ),
+            )
+            for n in range(60)
+        )
+    )
+
+
+def test_a_tail_that_no_scenario_has_answers_enough_for_shows_in_all_together() -> None:
+    found = compare(pooled(1.0, 1.0), pooled(1.0, 1.0, slow_ms=200.0))
+    assert found.latencies == ()
+    assert found.regressed
+    assert [(c.percentile, c.kind, c.lane, c.scenarios) for c in found.pooled] == [
+        ("p99", "slower", LANE, 60),
+        ("p999", "slower", LANE, 60),
+    ]
+    assert "slower     all 60 scenarios together: http /health p99.9 under the fault was 1.00×" in "\n".join(
+        lines(found)
+    )
+
+
+def test_all_together_a_slower_machine_is_no_regression_either() -> None:
+    assert not compare(pooled(1.0, 1.0), pooled(20.0, 24.0)).regressed
+    assert not compare(pooled(1.0, 1.0, slow_ms=200.0), pooled(1.0, 1.0)).regressed
+
+
+def test_only_scenarios_that_both_runs_have_are_taken_together() -> None:
+    new = pooled(1.0, 1.0, slow_ms=200.0)
+    renamed = tuple(
+        replace(s, name=f"new-{s.name}") if n % 2 == 0 else s for n, s in enumerate(new.scenarios)
+    )
+    assert not compare(pooled(1.0, 1.0), replace(new, scenarios=renamed)).regressed
