@@ -172,11 +172,22 @@ class Fault:
         return errors.ArmFailed(self.name, pid, message)
 
     async def _go(self, place: Place) -> None:
-        """Return once the fault acts there: the agent says so, or it has acted and the agent cannot."""
-        asking = asyncio.create_task(place.link.ask({"do": "go", "fault": self.id}, within_s=_ARM_WITHIN_S))
+        """Return once the fault acts there: whoever does it says so, or it has acted and its agent cannot.
+
+        The keeper can always answer, and answers when all is done: a relay that has changed, processes that
+        are stopped.
+        """
+        outside = self._definition.info.runs == "outside"
+        order = {"do": "go", "fault": self.id, "when_done": outside}
+        asking = asyncio.create_task(place.link.ask(order, within_s=_ARM_WITHIN_S))
         asking.add_done_callback(
             lambda asked: asked.cancelled() or asked.exception()
         )  # seen, if it comes late
+        if outside:
+            answer = await asking
+            if "refused" in answer:
+                raise self._refusal(place.link.info.pid, answer["refused"], answer["message"], answer["near"])
+            return
         while not asking.done() and self._over is None and not place.page.read()["hits"]:
             await asyncio.wait([asking], timeout=_LOOK_EVERY_S)
         if asking.done() and isinstance(asking.exception(), errors.NotAnswered):
@@ -376,9 +387,10 @@ class Fault:
 
     async def _release_in(self, place: Place) -> None:
         try:
-            within_s = (
-                _SILENT_WITHIN_S if self._controller.silenced(place.link, but=self) else _RELEASE_WITHIN_S
-            )
+            silent = self._controller.silenced(place.link, but=self)
+            within_s = _SILENT_WITHIN_S if silent else _RELEASE_WITHIN_S
+            if self._definition.info.runs == "outside":
+                within_s = _ARM_WITHIN_S
             answer = await place.link.ask({"do": "release", "fault": self.id}, within_s=within_s)
             self._heard(answer)
         except errors.ProcessGone:

@@ -58,8 +58,10 @@ class Ports:
 
 
 @pytest.fixture
-async def ports(controller: Controller, target: LaunchedTarget) -> AsyncIterator[Ports]:
-    """An echo server in the workbench, behind a relay."""
+async def ports(
+    controller: Controller, target: LaunchedTarget, capfd: pytest.CaptureFixture[str]
+) -> AsyncIterator[Ports]:
+    """An echo server in the workbench, behind a relay that has nothing to complain of."""
     await target.do(ECHO)
     direct = await target.ask("server.getsockname()[1]")
     async with controller.arm("net.relay", process="bench", params={"to": f"127.0.0.1:{direct}"}) as relay:
@@ -67,6 +69,26 @@ async def ports(controller: Controller, target: LaunchedTarget) -> AsyncIterator
         opened = Ports(direct, relay.status().details["port"])
         yield opened
         await opened.close()
+    assert capfd.readouterr().err == ""
+
+
+async def test_a_relay_closes_its_live_connections_without_a_word(
+    controller: Controller, ports: Ports, capfd: pytest.CaptureFixture[str]
+) -> None:
+    to = {"to": f"127.0.0.1:{ports.direct}"}
+    async with controller.arm("net.relay", process="bench", params=to) as relay:
+        port = relay.status().details["port"]
+        talking, idle = await ports.connect(port), await ports.connect(port)
+        assert await talking.echo(b"alive") == b"alive"
+        held = controller.arm("net.half_open", process="bench", params={"relay": port})
+        await held.arm()
+        talking.writer.write(b"on its way")
+        await held.biting(timeout_s=DEADLINE_S)
+    for client in (talking, idle):
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await client.reader.readexactly(len(b"on its way"))
+    await held.release()
+    assert capfd.readouterr().err == ""
 
 
 async def test_a_relay_alone_changes_nothing(ports: Ports) -> None:
@@ -106,11 +128,8 @@ async def test_a_slow_connection_is_late_by_so_much(controller: Controller, port
     async with controller.arm("net.slow", process="bench", params={"delay": 0.1}) as fault:
         began = time.monotonic()
         await client.echo(b"slowly")
-        assert 0.2 <= time.monotonic() - began < 2.0
+        assert time.monotonic() - began >= 0.2
         await fault.biting(timeout_s=5)
-    began = time.monotonic()
-    await client.echo(b"swiftly")
-    assert time.monotonic() - began < 0.2
 
 
 async def test_a_slow_connection_carries_so_many_bytes_a_second(controller: Controller, ports: Ports) -> None:
@@ -118,7 +137,7 @@ async def test_a_slow_connection_carries_so_many_bytes_a_second(controller: Cont
     async with controller.arm("net.slow", process="bench", params={"delay": 0, "rate": "10k"}):
         began, said = time.monotonic(), os.urandom(5 << 10)
         assert await client.echo(said) == said
-        assert 0.5 <= time.monotonic() - began < 3.0
+        assert time.monotonic() - began >= 0.5
 
 
 async def test_release_ends_the_waiting_of_a_slow_connection(controller: Controller, ports: Ports) -> None:
@@ -127,6 +146,33 @@ async def test_release_ends_the_waiting_of_a_slow_connection(controller: Control
         late = asyncio.ensure_future(client.echo(b"late"))
         await fault.biting(timeout_s=5)
         assert not late.done()
+    assert await late == b"late"
+    assert await client.echo(b"swiftly") == b"swiftly"
+
+
+@pytest.mark.parametrize("other", ["net.half_open", "net.slow"])
+async def test_a_fault_that_comes_and_goes_does_not_end_the_delay_of_another(
+    controller: Controller, ports: Ports, other: str
+) -> None:
+    client = await ports.connect(ports.relayed)
+    async with controller.arm("net.slow", process="bench", params={"delay": 60}) as slow:
+        late = asyncio.ensure_future(client.echo(b"late"))
+        await slow.biting(timeout_s=5)
+        async with controller.arm(other, process="bench"):
+            assert await pending(late)
+        assert await pending(late)
+    assert await late == b"late"
+
+
+async def test_what_is_late_already_is_held_too(controller: Controller, ports: Ports) -> None:
+    client = await ports.connect(ports.relayed)
+    async with controller.arm("net.slow", process="bench", params={"delay": 0.2}) as slow:
+        late = asyncio.ensure_future(client.echo(b"late"))
+        await slow.biting(timeout_s=5)
+        async with controller.arm("net.half_open", process="bench") as held:
+            await held.biting(timeout_s=5)
+            assert await pending(late)
+            assert (held.status().hits, held.status().inside) == (1, 1)
     assert await late == b"late"
 
 
@@ -151,17 +197,15 @@ async def test_two_faults_on_one_relay_are_released_in_any_order(
     controller: Controller, ports: Ports, first: str
 ) -> None:
     client = await ports.connect(ports.relayed)
-    slow = controller.arm("net.slow", process="bench", params={"delay": 0.1})
+    slow = controller.arm("net.slow", process="bench", params={"delay": 60})
     held = controller.arm("net.half_open", process="bench")
     async with slow, held:
         waiting = asyncio.ensure_future(client.echo(b"through both"))
         await held.biting(timeout_s=5)
         await (slow if first == "net.slow" else held).release()
-        assert await pending(waiting, for_s=0.1)
+        assert await pending(waiting)
     assert await waiting == b"through both"
-    began = time.monotonic()
     assert await client.echo(b"after") == b"after"
-    assert time.monotonic() - began < 0.1
 
 
 async def test_without_a_relay_a_net_fault_says_what_to_arm(

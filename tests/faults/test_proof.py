@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from faults import BrokenPlugin, Controller, NeverHit, State
+from faults import ArmFailed, BrokenPlugin, Controller, NeverHit, State
 from faults.catalogue import definitions
 from faults.evidence import PROVERS
 from tests.faults.bench import LaunchedTarget
@@ -40,6 +40,27 @@ PROOF = "hit"
 
 def arm(fault):
     return None
+'''
+SLUGGISH = '''"""Takes its time to make a file, and to remove it; cannot where there is no such directory."""
+import os, time
+NAME = "sluggish.file"
+PROOF = "hit"
+RUNS = "outside"
+PARAMETERS = {"path": {"type": "str", "required": True, "help": "the file"}}
+
+
+def arm(fault):
+    def remove():
+        time.sleep(0.3)
+        os.unlink(fault.params["path"])
+
+    def make():
+        fault.takes()
+        time.sleep(0.3)
+        open(fault.params["path"], "x").close()
+        fault.undo(remove)
+
+    return make
 '''
 SEEN_FROM_OUTSIDE = sorted(set(PROVERS) - {"answer", "hit", "inside"})
 
@@ -94,6 +115,28 @@ async def test_a_fault_that_does_nothing_at_all_is_never_hit(
         with pytest.raises(NeverHit, match="0 of 0"):
             await fault.biting(timeout_s=0.2)
     assert fault.status().state is State.NEVER_HIT
+
+
+async def test_what_is_done_from_outside_is_done_when_arm_returns_and_undone_when_release_does(
+    controller: Controller, target: LaunchedTarget, plugins: Plugins, tmp_path: Path
+) -> None:
+    plugins.install("sluggish_file", SLUGGISH)
+    made = tmp_path / "made"
+    fault = controller.arm("sluggish.file", process="bench", params={"path": str(made)})
+    await fault.arm()
+    assert made.exists()
+    await fault.release()
+    assert not made.exists()
+
+
+async def test_what_cannot_be_done_from_outside_is_refused_by_arm(
+    controller: Controller, target: LaunchedTarget, plugins: Plugins, tmp_path: Path
+) -> None:
+    plugins.install("sluggish_file", SLUGGISH)
+    fault = controller.arm("sluggish.file", process="bench", params={"path": str(tmp_path / "no" / "made")})
+    with pytest.raises(ArmFailed, match="FileNotFoundError"):
+        await fault.arm()
+    assert fault.status().state is State.FAILED
 
 
 @pytest.mark.parametrize(

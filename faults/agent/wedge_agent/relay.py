@@ -8,6 +8,7 @@ unless it was reset.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
 import threading
@@ -54,14 +55,15 @@ class Relay:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)
         self._thread.start()
-        self._ready.wait(_START_WITHIN_S)
+        if not self._ready.wait(_START_WITHIN_S):
+            raise OSError(errno.ETIMEDOUT, "its thread does not start")
 
     def adopt(self, manner: Manner) -> None:
-        """Treat all connections so from now on, besides what other faults ask for."""
+        """Treat all connections so, besides what other faults ask for; returns once that is so."""
         self._ask(self._change([*self._manners, manner]))
 
     def drop(self, manner: Manner) -> None:
-        """Treat them so no more."""
+        """Treat them so no more; returns once that is so."""
         self._ask(self._change([other for other in self._manners if other is not manner]))
 
     def _ask(self, work: Coroutine[None, None, None]) -> None:
@@ -77,11 +79,11 @@ class Relay:
         self._over, self._changed = asyncio.Event(), asyncio.Event()
         server = await asyncio.start_server(self._connected, sock=self._listener)
         self._ready.set()
-        async with server:
-            await self._over.wait()
-            for task in self._connections:
-                task.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._over.wait()
+        server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _change(self, manners: list[Manner]) -> None:
         self._manners = manners
@@ -95,12 +97,17 @@ class Relay:
         """The manner adopted last that does so."""
         return next((manner for manner in reversed(self._manners) if does(manner)), None)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: of one made from a coroutine by the server, asyncio tells when it is cancelled.
+        task = asyncio.ensure_future(self._carry(reader, writer))
         self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection to its end, or to the relay's."""
         self._writers.add(writer)
         upstream: asyncio.StreamWriter | None = None
+        pumps: list[asyncio.Task[None]] = []
         try:
             if self._that(lambda manner: manner.resets):
                 self._reset(writer)
@@ -108,13 +115,18 @@ class Relay:
             await self._let_through()
             answers, upstream = await asyncio.open_connection(*self.to)
             self._writers.add(upstream)
-            await asyncio.gather(self._pump(reader, upstream), self._pump(answers, writer))
+            both = self._pump(reader, upstream), self._pump(answers, writer)
+            pumps += [asyncio.ensure_future(pump) for pump in both]
+            await asyncio.gather(*pumps)
         except OSError:  # one side is gone, or nobody is there: the other side hears of it as a reset
             self._reset(writer)
         finally:
-            self._connections.discard(task)
+            for pump in pumps:
+                pump.cancel()
             for end in filter(None, (writer, upstream)):
                 self._writers.discard(end)
+                if self._over.is_set():  # nobody is left to send on what is still to be sent
+                    end.transport.abort()
                 end.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -126,6 +138,7 @@ class Relay:
                 return
             while received:
                 size = await self._slow_down(len(received))
+                await self._let_through()
                 writer.write(received[:size])
                 received = received[size:]
                 await writer.drain()
@@ -135,7 +148,8 @@ class Relay:
         while manner := self._that(lambda manner: manner.holds):
             inside = manner.fault.takes() and manner.fault.enter()
             try:
-                await self._changed.wait()
+                while manner in self._manners:
+                    await self._changed.wait()
             finally:
                 if inside:
                     manner.fault.leave()
@@ -148,10 +162,12 @@ class Relay:
         if manner.bytes_per_s:
             size = min(size, max(1, manner.bytes_per_s // _SLICES_PER_S))
         late_s = manner.delay_s + (size / manner.bytes_per_s if manner.bytes_per_s else 0.0)
-        try:
-            await asyncio.wait_for(self._changed.wait(), late_s)
-        except asyncio.TimeoutError:
-            return size
+        until_s = self._loop.time() + late_s
+        while manner in self._manners:  # what other faults come and go meanwhile does not make it less late
+            try:
+                await asyncio.wait_for(self._changed.wait(), until_s - self._loop.time())
+            except asyncio.TimeoutError:
+                break
         return size
 
     def _reset(self, writer: asyncio.StreamWriter) -> None:

@@ -68,15 +68,23 @@ class Service:
         self._faults[fault.id] = fault
         return {"notes": fault.notes, "details": fault.details}
 
-    def do_go(self, request: dict[str, Any], fds: list[int]) -> None:
-        """Let an armed fault act; what it does by itself begins after the answer, which it could hold up."""
-        fault = self._faults[request["fault"]]
+    def do_go(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
+        """Let an armed fault act. With `when_done` the answer, or the refusal, comes when it does; else
+        before it begins what it does by itself, which could hold up the answer.
+        """
+        fault = self._faults.get(request["fault"])
+        if fault is None:  # its lease is over already
+            return {}
         fault.live = True
+        if request["when_done"]:
+            fault.begin()
+            return {}
         self.tell({"of": request["n"]})
         try:
             fault.begin()
         except Exception as error:  # noqa: BLE001  # it is too late to refuse
             fault.fail("ArmFailed", f"{type(error).__name__}: {error}")
+        return None
 
     def do_release(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Take a fault out of this process again."""
