@@ -107,6 +107,7 @@ def share(layers: int, nbytes: int, cuda: bool) -> None:
         _CUDA,
         click.Option(["--device"], type=click.IntRange(0), default=0, show_default=True, help="Device."),
         click.Option(["--no-session"], is_flag=True, help="Register without a session."),
+        click.Option(["--ready-first"], is_flag=True, help="Print a line before the server is called, too."),
         click.Option(["--deadline"], type=click.FloatRange(0, min_open=True), default=10.0, show_default=True,
                      help="Seconds that a call may take."),
     ]
@@ -119,6 +120,7 @@ def hold(
     cuda: bool,
     device: int,
     no_session: bool,
+    ready_first: bool,
     deadline: float,
 ) -> None:
     """Share memory, open a session, register, and hold all of it.
@@ -126,12 +128,17 @@ def hold(
     Prints {"instance": I, "registered": L, "wrapper": BASE64, …}. When the server ends the session because it
     lost the memory or was restarted, opens another and registers again; when another session of the instance
     superseded it, ends. On the way out it unregisters.
+
+    With --ready-first, {"instance": I, "registering": L, …} comes before, for whoever is to end this process
+    while its session or its register hangs.
     """
     from pegaref.client.connection import Client
 
     with End() as end, _tensor(nbytes, cuda=cuda) as tensor, Client(addr, deadline_s=deadline) as client:
         names = [f"layer.{number}" for number in range(layers)]
         holder = Holder(client, instance, dict.fromkeys(names, tensor), device, with_session=not no_session)
+        if ready_first:
+            _say(instance=instance, registering=layers, device=device, name=tensor.name, pid=os.getpid())
         with holder.held():
             wrapper = base64.b64encode(tensor.wrapper).decode()
             _say(instance=instance, registered=layers, device=device, wrapper=wrapper,

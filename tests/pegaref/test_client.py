@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -176,3 +178,43 @@ def test_a_session_ends_with_its_block(server: Running, instance: str) -> None:
             assert not session.wait_ended(0.05)
         assert session.wait_ended(DEADLINE_S)
         assert session.failure is None
+
+
+@needs_torch
+def test_ready_first_says_so_before_it_registers_and_a_kill_meanwhile_leaves_nothing(
+    serve: Callable[..., Running], instance: str
+) -> None:
+    server = serve()  # with its usual patience: what it takes for wedged it refuses at once
+    arguments = ("--addr", server.grpc, "--instance", instance, "--ready-first")
+    registering = 'pegaref_commands_in_flight{device="0",operation="register"} 1.0'
+    with server.actor_stopped() as actor:
+        with client_process("hold", *arguments, stderr=subprocess.DEVNULL) as client:
+            assert (client.said["instance"], client.said["registering"]) == (instance, 1)
+            eventually(lambda: registering in server.get("/metrics").text, what="it registers")
+            client.process.kill()
+            client.process.wait(DEADLINE_S)
+        eventually(lambda: not client.memory.exists(), what="its memory is removed")
+    maps = Path(f"/proc/{actor}/maps")
+    eventually(lambda: "commands_in_flight{" not in server.get("/metrics").text, what="nothing runs any more")
+    eventually(lambda: client.memory.name not in maps.read_text(), what="the actor let go of it")
+    assert instance not in server.instances()
+
+
+@needs_torch
+def test_ready_first_says_once_more_when_it_is_registered(server: Running, instance: str) -> None:
+    with client_process("hold", "--addr", server.grpc, "--instance", instance, "--ready-first") as client:
+        assert client.process.stdout is not None
+        assert json.loads(client.process.stdout.readline())["registered"] == 1
+        assert instance in server.instances()
+
+
+@needs_torch
+def test_the_memory_of_a_client_killed_with_its_session_is_let_go_of(server: Running, instance: str) -> None:
+    maps = Path(f"/proc/{server.actor_pid()}/maps")
+    with client_process(
+        "hold", "--addr", server.grpc, "--instance", instance, stderr=subprocess.DEVNULL
+    ) as client:
+        assert client.memory.name in maps.read_text()
+        client.process.kill()
+        eventually(lambda: client.memory.name not in maps.read_text(), what="the actor let go of it")
+    eventually(lambda: instance not in server.instances(), what="its instance is gone")
