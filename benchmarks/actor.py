@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -22,6 +23,10 @@ from pegaref.wrapper import SharedMemory, encode_wrapper
 ECHO = (
     "import socket, sys\ns = socket.socket(fileno=int(sys.argv[1]))\nwhile d := s.recv(65536): s.sendall(d)"
 )
+PIPE_ECHO = (
+    "import os, sys\nr, w = int(sys.argv[1]), int(sys.argv[2])\nwhile d := os.read(r, 65536): os.write(w, d)"
+)
+MESSAGE = b"x" * 40
 KEY = ContextKey("bench", 0, 0, 0, 0)
 DEADLINE_S = 30.0
 LAYERS = 80
@@ -31,31 +36,59 @@ Turn = Callable[[], Awaitable[object]]
 
 
 @contextlib.contextmanager
-def _ping_pong() -> Iterator[Turn]:
-    """One message of 40 bytes to a process that sends it back, read by the event loop."""
+def _socket_ping_pong() -> Iterator[Turn]:
+    """One message to a process that sends it back, read by the event loop."""
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-S", "-c", ECHO, str(theirs.fileno())]
-    with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process, ours:
-        theirs.close()
+    with ours, theirs:
         ours.setblocking(False)
+        with _echoing(
+            ECHO, [theirs.fileno()], ours.fileno(), lambda: ours.send(MESSAGE), lambda: ours.recv(65536)
+        ) as turn:
+            yield turn
+
+
+@contextlib.contextmanager
+def _pipe_ping_pong() -> Iterator[Turn]:
+    """The same over two pipes, as the process placement has them."""
+    (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
+    try:
+        with _echoing(
+            PIPE_ECHO,
+            [their_in, their_out],
+            our_in,
+            lambda: os.write(our_out, MESSAGE),
+            lambda: os.read(our_in, 65536),
+        ) as turn:
+            yield turn
+    finally:
+        for fd in (their_in, our_out, our_in, their_out):
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def _echoing(
+    program: str, its_fds: list[int], our_fd: int, send: Callable[[], object], receive: Callable[[], object]
+) -> Iterator[Turn]:
+    command = [sys.executable, "-S", "-c", program, *map(str, its_fds)]
+    with subprocess.Popen(command, pass_fds=its_fds) as process:
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[None]
 
         def read() -> None:
-            ours.recv(65536)
+            receive()
             answered.set_result(None)
 
         async def turn() -> None:
             nonlocal answered
             answered = loop.create_future()
-            ours.send(b"x" * 40)
+            send()
             await answered
 
-        loop.add_reader(ours.fileno(), read)
+        loop.add_reader(our_fd, read)
         try:
             yield turn
         finally:
-            loop.remove_reader(ours.fileno())
+            loop.remove_reader(our_fd)
             process.kill()
 
 
@@ -98,16 +131,18 @@ async def _measure(rounds: int) -> Section:
     section = Section(
         "The actor",
         "`clear` of an empty registry through the handle, from a uvloop event loop; the floor is a "
-        "socketpair ping-pong of 40 bytes with an echoing process, from the same loop, in turns.",
+        "socketpair ping-pong of 40 bytes with an echoing process, from the same loop, in turns. The process "
+        "placement talks over two pipes, whose own ping-pong is beside it.",
     )
     block = SharedBlock(create=True, size=4096)
     wrapper = encode_wrapper(SharedMemory(block.name, 4096, "uint8", (4096,)))
     try:
-        with _ping_pong() as floor:
+        with _socket_ping_pong() as floor, _pipe_ping_pong() as pipes:
             async with _handle("process") as process, _handle("thread") as thread:
                 taken = await _alternate(
                     {
                         "floor: ping-pong": floor,
+                        "ping-pong over pipes": pipes,
                         "process placement": lambda: process.clear(deadline_s=DEADLINE_S),
                         "thread placement": lambda: thread.clear(deadline_s=DEADLINE_S),
                     },

@@ -1,7 +1,7 @@
 """The actor's process: `python -m pegaref.actor.child`, started by the process placement and by nobody else.
 
-It lives no longer than its parent: the kernel kills it when the parent dies, and it ends by itself when the
-socket is closed.
+It lives no longer than its parent: the kernel kills it when the parent dies, and it ends by itself when its
+pipe is closed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sys
 from typing import Final, NoReturn
 
@@ -35,7 +34,7 @@ EXIT_START_FAILED: Final = 5
 
 
 def main() -> NoReturn:
-    """Serve requests from the inherited socket until it is closed."""
+    """Serve requests from the inherited pipe until it is closed."""
     arguments = _arguments()
     logging.basicConfig(
         level=arguments.log_level,
@@ -48,20 +47,19 @@ def main() -> NoReturn:
     os.close(arguments.page_fd)
     _offer_traceback(arguments.trace_fd, page)
     _raise_descriptor_limit()
-    with socket.socket(fileno=arguments.socket_fd) as connection:
-        try:
-            _serve(connection, arguments.device, page)
-        except FrameError as error:
-            logger.error("the control process is not understood: %s", error)
-            _exit(EXIT_BAD_FRAME)
-        except ConnectionError as error:
-            logger.info("the control process has closed the socket: %s", error)
+    try:
+        _serve(arguments.requests_fd, arguments.answers_fd, arguments.device, page)
+    except FrameError as error:
+        logger.error("the control process is not understood: %s", error)
+        _exit(EXIT_BAD_FRAME)
+    except BrokenPipeError:
+        logger.info("the control process listens no more")
     _exit(0)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pegaref.actor.child")
-    for name in ("device", "epoch", "parent", "socket-fd", "page-fd", "trace-fd"):
+    for name in ("device", "epoch", "parent", "requests-fd", "answers-fd", "page-fd", "trace-fd"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--log-level", type=int, default=logging.INFO)
     return parser.parse_args()
@@ -92,7 +90,7 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _serve(connection: socket.socket, device_id: int, page: PulsePage) -> None:
+def _serve(requests_fd: int, answers_fd: int, device_id: int, page: PulsePage) -> None:
     try:
         import torch
 
@@ -105,16 +103,18 @@ def _serve(connection: socket.socket, device_id: int, page: PulsePage) -> None:
     gc.freeze()  # torch's own objects are never garbage: a collection after a release need not look at them
     writer = FrameWriter()
 
-    def post(reply: Reply) -> None:
-        connection.sendall(writer.frame(reply))
+    def post(message: Reply | Ready) -> None:
+        frame = writer.frame(message)
+        while frame:  # a signal may cut a long write short
+            frame = frame[os.write(answers_fd, frame) :]
 
     loop = ActorLoop(CudaTensorRegistry(device_id, page.step), page, post)
-    connection.sendall(writer.frame(Ready(str(torch.__version__))))
-    _answer_until_closed(connection, request_reader(), loop)
+    post(Ready(str(torch.__version__)))
+    _answer_until_closed(requests_fd, request_reader(), loop)
 
 
-def _answer_until_closed(connection: socket.socket, reader: FrameReader[Request], loop: ActorLoop) -> None:
-    while data := connection.recv(RECEIVE_BYTES):
+def _answer_until_closed(requests_fd: int, reader: FrameReader[Request], loop: ActorLoop) -> None:
+    while data := os.read(requests_fd, RECEIVE_BYTES):
         for request in reader.feed(data):
             loop.handle(request)
 

@@ -60,6 +60,11 @@ class PulsePage:
         cells = self._cells
         return Pulse(cells[_BEAT], cells[_STARTED], cells[_FINISHED], cells[_PROGRESS])
 
+    def close(self) -> None:
+        """Let go of the memory. Nothing may be read or written afterwards."""
+        self._cells.release()
+        self._map.close()
+
 
 def shared_page_fd() -> int:
     """A new zeroed page in a memfd that can be neither shrunk nor grown. The caller closes it."""

@@ -110,12 +110,14 @@ class LocalLink:
             import torch
 
             from pegaref.actor.tensors import CudaTensorRegistry
-        except ImportError as error:
-            self._tell(self._leave, f"torch cannot be loaded: {error}")
+
+            registry = CudaTensorRegistry(device_id, self._page.step)
+        except Exception as error:
+            logger.exception("device %d: the actor cannot be loaded", device_id)
+            self._tell(self._leave, f"it cannot be loaded: {error}")
             return
         gc.collect()
         gc.freeze()  # as in pegaref.actor.child
-        registry = CudaTensorRegistry(device_id, self._page.step)
         self._actor = ActorLoop(registry, self._page, self._post)
         self._tell(self._loaded, Ready(str(torch.__version__)))
 

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from pegaref.actor.frames import FrameError, FrameWriter, answer_reader
 from pegaref.actor.heartbeat import PulsePage, shared_page_fd
 from pegaref.messages import Ready, Request
 from pegaref.placement.dispatch import DirectDispatch, Dispatch
+from pegaref.placement.pipes import Pipes
 from pegaref.registry.link import ActorEvents, Link, Pulse, Vitals
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 CHILD_MODULE = "pegaref.actor.child"
 TRACEBACK_SIGNAL = signal.SIGUSR2  # as in pegaref.actor.child
 EXIT_GRACE_S = 1.0
-RECEIVE_BYTES = 64 * 1024
 TRACEBACK_MOST_BYTES = 64 * 1024
 
 
@@ -81,46 +80,40 @@ class ProcessVitals:
                 _signal(self._pidfd, TRACEBACK_SIGNAL)
         return os.pread(self._trace_fd, TRACEBACK_MOST_BYTES, 0).decode(errors="replace")
 
+    def close(self) -> None:
+        """The child has ended: let go of what was shared with it. Nothing can be read any more."""
+        self._page.close()
+        os.close(self._trace_fd)
+
 
 class ProcessLink:
-    """One child and the socket to it. What it sends is checked; a child that breaks the rules is killed."""
+    """One child and the pipes to it. What it sends is checked; a child that breaks the rules is killed."""
 
     def __init__(
         self, device_id: int, epoch: int, events: ActorEvents, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._loop = loop
         self._events = events
-        self._writer = FrameWriter()
+        self._frame = FrameWriter().frame
         self._reader = answer_reader()
-        self._unsent = bytearray()
         self._last_straw: asyncio.TimerHandle | None = None
-        self._broken = ""  # why the stream is not read any more
-        self._socket, theirs = socket.socketpair()
-        self._socket.setblocking(False)
-        opened = [theirs.fileno(), self._socket.fileno()]
-        try:
+        self._broken = ""  # why the child is not talked with any more
+        with contextlib.ExitStack() as opened:
+            self._pipes = Pipes(loop, self._on_data, self._on_broken)
+            opened.callback(self._pipes.close)
             page_fd = shared_page_fd()
-            opened.append(page_fd)
-            self._trace_fd = os.memfd_create("pegaref-traceback", os.MFD_CLOEXEC)
-            opened.append(self._trace_fd)
+            opened.callback(os.close, page_fd)
+            trace_fd = os.memfd_create("pegaref-traceback", os.MFD_CLOEXEC)
+            opened.callback(os.close, trace_fd)
             page = PulsePage(page_fd)
-            self._process = _spawn(device_id, epoch, theirs.fileno(), page_fd, self._trace_fd)
-            try:
-                self._pidfd = os.pidfd_open(self._process.pid)
-            except OSError:
-                self._process.kill()
-                self._process.wait()
-                raise
-        except OSError:
-            theirs.detach()
-            self._socket.detach()
-            for fd in opened:
-                os.close(fd)
-            raise
-        theirs.close()
+            opened.callback(page.close)
+            self._process = _spawn(device_id, epoch, self._pipes.childs_fds, page_fd, trace_fd)
+            opened.callback(_end_now, self._process)
+            self._pidfd = os.pidfd_open(self._process.pid)
+            opened.pop_all()
         os.close(page_fd)
-        self._vitals = ProcessVitals(page, self._trace_fd, self._process.pid, self._pidfd)
-        loop.add_reader(self._socket.fileno(), self._on_readable)
+        self._vitals = ProcessVitals(page, trace_fd, self._process.pid, self._pidfd)
+        self._pipes.watch()
         loop.add_reader(self._pidfd, self._on_exit)
 
     @property
@@ -134,56 +127,18 @@ class ProcessLink:
         return self._process.pid
 
     def send(self, request: Request) -> None:
-        """Write the request; what the socket does not take now waits here."""
-        if self._broken:
-            return
-        frame = self._writer.frame(request)
-        if self._unsent:
-            self._unsent += frame
-            return
-        sent = self._send(frame)
-        if sent < len(frame) and not self._broken:
-            self._unsent += memoryview(frame)[sent:]
-            self._loop.add_writer(self._socket.fileno(), self._on_writable)
+        """Write the request; what its pipe does not take now waits here."""
+        self._pipes.write(self._frame(request))
 
     def end(self, *, force: bool) -> bool:
-        """Close the stream, which a child that is well takes as its end; or kill it."""
+        """Close the pipes, which a child that is well takes as its end; or kill it."""
         if force:
-            self._break("it is being killed")
-            _signal(self._pidfd, signal.SIGKILL)
+            self._distrust("it is being killed")
         else:
             self._break("it is being closed")
-            with contextlib.suppress(OSError):  # the child closed its end first
-                self._socket.shutdown(socket.SHUT_RDWR)
         return True
 
-    def _send(self, data: bytes | bytearray) -> int:
-        try:
-            return self._socket.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            self._distrust(f"the socket does not take requests: {error.strerror}")
-            return 0
-
-    def _on_writable(self) -> None:
-        del self._unsent[: self._send(self._unsent)]
-        if not self._unsent and not self._broken:
-            self._loop.remove_writer(self._socket.fileno())
-
-    def _on_readable(self) -> None:
-        try:
-            data = self._socket.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._distrust(f"the socket broke: {error.strerror}")
-            return
-        if not data:
-            # Most often it is ending, and its exit status says why; if it is not, it is of no use any more.
-            self._break("it closed its socket")
-            self._last_straw = self._loop.call_later(EXIT_GRACE_S, _signal, self._pidfd, signal.SIGKILL)
-            return
+    def _on_data(self, data: bytes) -> None:
         try:
             messages = self._reader.feed(data)
         except FrameError as error:
@@ -197,42 +152,49 @@ class ProcessLink:
             else:
                 self._events.on_reply(message)
 
+    def _on_broken(self, why: str) -> None:
+        if why:
+            self._distrust(why)
+            return
+        # Most often it is ending, and its exit status says why; if it is not, it is of no use any more.
+        self._break("it closed its pipe")
+        self._last_straw = self._loop.call_later(EXIT_GRACE_S, _signal, self._pidfd, signal.SIGKILL)
+
     def _distrust(self, why: str) -> None:
-        """Kill a child that cannot be talked with any more; most often it is ending by itself already."""
+        """Kill a child that is not to be talked with any more; most often it is ending by itself already."""
         self._break(why)
         _signal(self._pidfd, signal.SIGKILL)
 
     def _break(self, why: str) -> None:
-        if not self._broken:
-            self._broken = why
-            self._loop.remove_reader(self._socket.fileno())
-            self._loop.remove_writer(self._socket.fileno())
+        self._broken = self._broken or why
+        self._pipes.close()
 
     def _on_exit(self) -> None:
         status = self._process.poll()
         if status is None:
             return
-        if self._last_straw is not None:
-            self._last_straw.cancel()
         self._loop.remove_reader(self._pidfd)
         if not self._broken:
-            self._on_readable()  # its last words
+            self._pipes.read()  # its last words
+        if self._last_straw is not None:
+            self._last_straw.cancel()
         why = f" ({self._broken})" if self._broken else ""
         self._break("it has ended")
-        self._socket.close()
         os.close(self._pidfd)
-        os.close(self._trace_fd)
+        self._vitals.close()
         self._events.on_gone(f"process {self._process.pid} ended with {_status(status)}{why}")
 
 
 def _spawn(
-    device_id: int, epoch: int, socket_fd: int, page_fd: int, trace_fd: int
+    device_id: int, epoch: int, pipe_fds: tuple[int, int], page_fd: int, trace_fd: int
 ) -> subprocess.Popen[bytes]:
+    requests_fd, answers_fd = pipe_fds
     options = {
         "device": device_id,
         "epoch": epoch,
         "parent": os.getpid(),
-        "socket-fd": socket_fd,
+        "requests-fd": requests_fd,
+        "answers-fd": answers_fd,
         "page-fd": page_fd,
         "trace-fd": trace_fd,
         "log-level": logging.getLogger().getEffectiveLevel(),
@@ -250,8 +212,13 @@ def _spawn(
         stdin=subprocess.DEVNULL,
         stdout=2,  # stdout is the control process's alone
         process_group=0,  # and so is a terminal's Ctrl-C
-        pass_fds=(socket_fd, page_fd, trace_fd),
+        pass_fds=(*pipe_fds, page_fd, trace_fd),
     )
+
+
+def _end_now(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 def _signal(pidfd: int, number: signal.Signals) -> None:

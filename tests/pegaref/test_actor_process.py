@@ -36,11 +36,11 @@ def stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stall]:
 async def test_a_register_maps_the_clients_memory_in_the_child_only() -> None:
     with shared_memory() as name:
         async with running() as r:
-            registered = await r.handle.register(register_shared(name, key(), layers=3), deadline_s=5)
+            registered = await r.handle.register(register_shared(name, key(), layers=3), deadline_s=60)
             assert (registered.tensors, registered.bytes) == (3, 3 * 8192)
             assert mapped(name, r.pid()) == 1
             assert mapped(name) == 0
-            dropped = await r.handle.drop_instance("a", generation=None, deadline_s=5)
+            dropped = await r.handle.drop_instance("a", generation=None, deadline_s=60)
             assert (dropped.contexts, dropped.tensors, dropped.note) == (1, 3, "")
             assert mapped(name, r.pid()) == 0
 
@@ -55,7 +55,7 @@ async def main():
     await handle.start()
     while not handle.snapshot().ready:
         await asyncio.sleep(0.01)
-    await handle.clear(deadline_s=5)
+    await handle.clear(deadline_s=60)
     await handle.close(grace_s=3)
     print("torch" in sys.modules)
 asyncio.run(main())
@@ -74,13 +74,13 @@ async def test_a_batch_with_one_bad_layer_maps_nothing() -> None:
             bad = structs.replace(register_shared("no-such-object", key()).layers[0], name="bad")
             command = structs.replace(good, layers=(*good.layers, bad))
             with pytest.raises(InvalidCommand) as refusal:
-                await r.handle.register(command, deadline_s=5)
+                await r.handle.register(command, deadline_s=60)
             assert refusal.value.field == "wrapper_bytes"
             assert mapped(name, r.pid()) == 0
             assert r.handle.contexts() == ()
-            await r.handle.register(good, deadline_s=5)
+            await r.handle.register(good, deadline_s=60)
             with pytest.raises(AlreadyExists):
-                await r.handle.register(good, deadline_s=5)
+                await r.handle.register(good, deadline_s=60)
             assert mapped(name, r.pid()) == 1
 
 
@@ -91,7 +91,7 @@ async def test_a_child_stuck_in_the_gpu_is_named_shown_and_works_on_after(
     with shared_memory() as name:
         async with running(settings=QUICK) as r:
             pid = r.pid()
-            await r.handle.register(register_shared(name, key("a")), deadline_s=5)
+            await r.handle.register(register_shared(name, key("a")), deadline_s=60)
             stall.block(mode)
             drop = asyncio.create_task(r.handle.drop_instance("a", generation=None, deadline_s=60))
             await until(lambda: stall.inside(pid))
@@ -99,12 +99,12 @@ async def test_a_child_stuck_in_the_gpu_is_named_shown_and_works_on_after(
             await until(lambda: "empty_cache" in r.device().traceback)
             assert "release_contexts" in r.device().traceback
             with pytest.raises(DeviceWedged):
-                await r.handle.register(register_shared(name, key("b")), deadline_s=5)
+                await r.handle.register(register_shared(name, key("b")), deadline_s=60)
             stall.release()
             assert (await drop).contexts == 1
             await until(lambda: r.device().ready)
             assert r.pid() == pid
-            await r.handle.register(register_shared(name, key("b")), deadline_s=5)
+            await r.handle.register(register_shared(name, key("b")), deadline_s=60)
 
 
 async def test_a_stopped_child_is_named_and_goes_on_when_continued() -> None:
@@ -123,7 +123,7 @@ async def test_a_killed_child_is_replaced_and_its_callers_are_told() -> None:
         async with running() as r:
             lost: list[frozenset[tuple[str, int]]] = []
             r.handle.on_lost = lost.append
-            await r.handle.register(register_shared(name, key("a", 3)), deadline_s=5)
+            await r.handle.register(register_shared(name, key("a", 3)), deadline_s=60)
             first = r.pid()
             os.kill(first, signal.SIGSTOP)
             stuck = asyncio.create_task(r.handle.register(register_shared(name, key("b")), deadline_s=30))
@@ -135,7 +135,7 @@ async def test_a_killed_child_is_replaced_and_its_callers_are_told() -> None:
             assert not Path(f"/proc/{first}").exists()
             await r.ready()
             assert (r.device().epoch, r.device().respawns) == (2, 1)
-            await r.handle.register(register_shared(name, key("a", 4)), deadline_s=5)
+            await r.handle.register(register_shared(name, key("a", 4)), deadline_s=60)
             assert mapped(name, r.pid()) == 1
 
 
@@ -144,7 +144,7 @@ async def test_respawn_replaces_a_child_that_holds_its_gil(stall: Stall) -> None
     with shared_memory() as name:
         async with running(settings=settings) as r:
             pid = r.pid()
-            await r.handle.register(register_shared(name, key("a")), deadline_s=5)
+            await r.handle.register(register_shared(name, key("a")), deadline_s=60)
             stall.block("held")
             drop = asyncio.create_task(r.handle.drop_instance("a", generation=None, deadline_s=60))
             assert (await drop).contexts == 1  # with the process, the tensors went
@@ -157,8 +157,8 @@ async def test_respawn_replaces_a_child_that_holds_its_gil(stall: Stall) -> None
 async def test_a_cleanup_under_a_wedge_is_an_operation_that_ends_when_the_actor_is_back(stall: Stall) -> None:
     with shared_memory() as name:
         async with running(settings=QUICK) as r:
-            await r.handle.register(register_shared(name, key("a")), deadline_s=5)
-            await r.handle.register(register_shared(name, key("b")), deadline_s=5)
+            await r.handle.register(register_shared(name, key("a")), deadline_s=60)
+            await r.handle.register(register_shared(name, key("b")), deadline_s=60)
             stall.block("released")
             with pytest.raises(CleanupPending) as first:
                 await r.handle.drop_instance("a", generation=None, deadline_s=0.5)
@@ -175,7 +175,7 @@ async def test_closing_takes_no_longer_than_its_grace_with_a_wedged_child(stall:
     with shared_memory() as name:
         async with running(settings=QUICK) as r:
             pid = r.pid()
-            await r.handle.register(register_shared(name, key("a")), deadline_s=5)
+            await r.handle.register(register_shared(name, key("a")), deadline_s=60)
             stall.block("held")
             drop = asyncio.create_task(r.handle.drop_instance("a", generation=None, deadline_s=60))
             await until(lambda: stall.inside(pid))
@@ -227,16 +227,16 @@ async def test_a_child_leaves_ctrl_c_and_sigterm_to_its_parent() -> None:
         pid = r.pid()
         os.kill(pid, signal.SIGINT)
         os.kill(pid, signal.SIGTERM)
-        await r.handle.clear(deadline_s=5)
+        await r.handle.clear(deadline_s=60)
         assert r.pid() == pid
 
 
 async def test_a_client_that_shrinks_its_memory_harms_nobody() -> None:
     with shared_memory() as name:
         async with running() as r:
-            await r.handle.register(register_shared(name, key()), deadline_s=5)
+            await r.handle.register(register_shared(name, key()), deadline_s=60)
             os.truncate(f"/dev/shm/{name}", 0)
-            assert (await r.handle.drop_instance("a", generation=None, deadline_s=5)).contexts == 1
+            assert (await r.handle.drop_instance("a", generation=None, deadline_s=60)).contexts == 1
             assert r.device().epoch == 1
 
 

@@ -35,7 +35,7 @@ class Blocker:
 
     def __call__(self) -> None:
         self.entered.set()
-        assert self._gate.wait(30)
+        assert self._gate.wait(120)
 
     def open(self) -> None:
         self._gate.set()
@@ -54,7 +54,7 @@ def blocker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocker]:
 async def stuck_drop(r: Running, name: str, instance: str) -> asyncio.Task[object]:
     """A handler that is stuck in the registry with live tensors."""
     command = register_shared(name, key(instance))
-    await r.placement.dispatch.run(lambda: r.handle.register(command, deadline_s=5))
+    await r.placement.dispatch.run(lambda: r.handle.register(command, deadline_s=60))
     drop = r.handle.drop_instance(instance, generation=None, deadline_s=60)
     return asyncio.create_task(r.placement.dispatch.run(lambda: drop))
 
@@ -75,10 +75,10 @@ async def test_every_placement_maps_and_releases(name: str) -> None:
             run = r.placement.dispatch.run
             for device in (0, 1):
                 command = register_shared(shm, key(device=device), layers=2)
-                registered = await run(lambda: r.handle.register(command, deadline_s=5))  # noqa: B023
+                registered = await run(lambda: r.handle.register(command, deadline_s=60))  # noqa: B023
                 assert registered.tensors == 2
                 assert mapped(shm, r.pid(device)) >= 1
-            dropped = await run(lambda: r.handle.drop_instance("a", generation=None, deadline_s=5))
+            dropped = await run(lambda: r.handle.drop_instance("a", generation=None, deadline_s=60))
             assert (dropped.contexts, dropped.tensors) == (2, 4)
             assert mapped(shm, r.pid(0)) == mapped(shm, r.pid(1)) == 0
 
@@ -105,7 +105,7 @@ async def test_a_stuck_call_on_its_own_thread_leaves_the_loop_alone_and_is_named
             await until(blocker.entered.is_set)
             await until(lambda: r.device().hang is Hang.STALLED)
             await until(lambda: "empty_cache" in r.device().traceback)
-            assert await asyncio.wait_for(r.placement.dispatch.run(answer), 1) == "ok"
+            assert await asyncio.wait_for(r.placement.dispatch.run(answer), 60) == "ok"
             blocker.open()
             await stuck
             await until(lambda: r.device().ready)
@@ -118,7 +118,7 @@ async def test_a_stuck_call_inline_takes_the_loop_with_it(blocker: Blocker) -> N
     while_stuck: list[bool] = []
 
     def watch() -> None:
-        assert blocker.entered.wait(30)
+        assert blocker.entered.wait(60)
         loop.call_soon_threadsafe(ran.set)
         while_stuck.append(ran.wait(0.5))
         blocker.open()
@@ -139,11 +139,11 @@ async def test_a_pool_is_dark_when_every_worker_is_stuck_and_lit_with_one_to_spa
         async with running("pool", workers=2, settings=QUICK) as r:
             for instance in ("a", "b"):
                 command = register_shared(shm, key(instance))
-                await r.placement.dispatch.run(lambda: r.handle.register(command, deadline_s=5))  # noqa: B023
+                await r.placement.dispatch.run(lambda: r.handle.register(command, deadline_s=60))  # noqa: B023
             drops = [r.handle.drop_instance(name, generation=None, deadline_s=60) for name in ("a", "b")]
             stuck = [asyncio.create_task(r.placement.dispatch.run(lambda: drops[0]))]
             await until(blocker.entered.is_set)
-            assert await asyncio.wait_for(r.placement.dispatch.run(answer), 5) == "ok"
+            assert await asyncio.wait_for(r.placement.dispatch.run(answer), 60) == "ok"
             stuck.append(asyncio.create_task(r.placement.dispatch.run(lambda: drops[1])))
             await until(lambda: r.device().cleanup_depth == 1)
             dark = asyncio.create_task(r.placement.dispatch.run(answer))
@@ -165,8 +165,8 @@ async def test_the_registry_call_of_a_pool_runs_on_the_handlers_worker(
         async with running("pool", workers=1) as r:
             for _ in range(2):
                 await (await stuck_drop(r, shm, "a"))
-            await r.handle.register(register_shared(shm, key("a")), deadline_s=5)
-            await r.handle.drop_instance("a", generation=None, deadline_s=5)
+            await r.handle.register(register_shared(shm, key("a")), deadline_s=60)
+            await r.handle.drop_instance("a", generation=None, deadline_s=60)
     assert threads == ["worker-0", "worker-0", "worker-unattended"]
 
 
@@ -177,13 +177,13 @@ async def test_work_that_no_handler_waits_for_never_waits_for_a_worker() -> None
             command = register_shared(shm, key("a"))
 
             async def handler() -> str:
-                gone = asyncio.create_task(r.handle.register(command, deadline_s=5))
+                gone = asyncio.create_task(r.handle.register(command, deadline_s=60))
                 await asyncio.sleep(0)
                 gone.cancel()
                 await until(lambda: r.device().rolled_back == 1 and mapped(shm) == 0)
                 return "done"
 
-            assert await asyncio.wait_for(r.placement.dispatch.run(handler), 10) == "done"
+            assert await asyncio.wait_for(r.placement.dispatch.run(handler), 60) == "done"
 
 
 @pytest.mark.torch
@@ -198,9 +198,9 @@ async def test_a_lost_answer_leaks_nothing_and_the_key_can_be_used_again(
             with monkeypatch.context() as patch:
                 patch.setattr("pegaref.actor.loop.deliver", lambda post, reply: lost.append(reply))
                 with pytest.raises(OutcomeUnknown):
-                    await r.placement.dispatch.run(lambda: r.handle.register(command, deadline_s=5))
+                    await r.placement.dispatch.run(lambda: r.handle.register(command, deadline_s=60))
             await until(lambda: mapped(shm) == 0 and r.device().contexts == 0)
-            registered = await r.placement.dispatch.run(lambda: r.handle.register(command, deadline_s=10))
+            registered = await r.placement.dispatch.run(lambda: r.handle.register(command, deadline_s=60))
             assert registered.tensors == 1
     assert lost
 
@@ -239,7 +239,7 @@ async def test_a_handler_that_is_cancelled_before_its_turn_never_starts_and_free
     await holding
     with contextlib.suppress(asyncio.CancelledError):
         await waiting
-    assert await asyncio.wait_for(pool.run(answer), 5) == "ok"
+    assert await asyncio.wait_for(pool.run(answer), 60) == "ok"
     assert ran == []
     pool.close()
 
@@ -253,7 +253,7 @@ async def test_what_a_handler_raises_comes_out_and_frees_its_worker() -> None:
     for _ in range(3):
         with pytest.raises(LookupError):
             await pool.run(fail)
-    assert await asyncio.wait_for(pool.run(answer), 5) == "ok"
+    assert await asyncio.wait_for(pool.run(answer), 60) == "ok"
     pool.close()
 
 
@@ -262,7 +262,7 @@ async def test_a_stuck_thread_cannot_be_replaced_and_goes_on_with_its_tensors(bl
     settings = RegistrySettings(wedge_after_s=0.5, on_wedge="respawn")
     with shared_memory() as shm:
         async with running("thread", settings=settings) as r:
-            await r.handle.register(register_shared(shm, key("kept")), deadline_s=5)
+            await r.handle.register(register_shared(shm, key("kept")), deadline_s=60)
             stuck = await stuck_drop(r, shm, "a")
             await until(lambda: r.device().hang_age_s > 1.5)
             assert r.device().epoch == 1
@@ -300,4 +300,30 @@ async def test_a_child_does_not_look_for_modules_where_the_server_was_started(
     (tmp_path / "torch.py").write_text("raise SystemExit('the wrong torch')")
     monkeypatch.chdir(tmp_path)
     async with running("process") as r:
-        await r.handle.clear(deadline_s=5)
+        await r.handle.clear(deadline_s=60)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", IN_PROCESS)
+async def test_an_actor_that_cannot_be_loaded_is_gone_and_says_why(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="these placements import torch into this process")
+    placement = open_placement(name)
+    handle = RegistryHandle((0,), placement, settings=RegistrySettings(backoff_first_s=0.05))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA driver initialization failed")
+
+    def reason() -> str:
+        return handle.snapshot().devices[0].reason
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr("pegaref.actor.tensors.CudaTensorRegistry", broken)
+            await handle.start()
+            await until(lambda: "cannot be loaded: CUDA driver initialization failed" in reason())
+        await until(lambda: handle.snapshot().ready)
+    finally:
+        await handle.close(grace_s=2)
+        placement.close()
