@@ -21,6 +21,9 @@ from tests.pegaref.conftest import Serve
 from tests.pegaref.running import DEADLINE_S, Running, eventually
 
 needs_torch = pytest.mark.torch
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)"
+)
 
 Series = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -40,6 +43,16 @@ def scrape(server: Running) -> Series:
 def value(series: Series, name: str, **labels: str) -> float:
     """The sample's value; 0.0 for one that is not there, as Prometheus' rate() would have it."""
     return series.get((f"pegaref_{name}", frozenset(labels.items())), 0.0)
+
+
+def complaints(text: bytes) -> str:
+    """What Prometheus' own judge says of a scrape; '' when it has nothing to say."""
+    check = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, timeout=DEADLINE_S
+    )
+    said = (check.stdout + check.stderr).decode()
+    assert said or check.returncode == 0
+    return said
 
 
 def snapshot() -> RegistrySnapshot:
@@ -119,16 +132,42 @@ def test_a_route_without_a_request_has_no_series() -> None:
     assert b"/never" not in metrics.exposition()
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+@needs_promtool
 def test_promtool_finds_nothing() -> None:
     metrics = Metrics(snapshot, lambda: 0)
     for requests in (metrics.http, metrics.rpc):
         route = requests.route("/x")
         route.end(route.begin(), "200")
-    check = subprocess.run(
-        ["promtool", "check", "metrics"], input=metrics.exposition(), capture_output=True, timeout=DEADLINE_S
-    )
-    assert (check.returncode, check.stdout, check.stderr) == (0, b"", b"")
+    assert complaints(metrics.exposition()) == ""
+
+
+@needs_promtool
+def test_promtool_finds_what_is_wrong() -> None:
+    assert "counter metrics should have" in complaints(b"# HELP x Things.\n# TYPE x counter\nx 1\n")
+
+
+@needs_torch
+@needs_promtool
+def test_promtool_finds_nothing_in_a_real_scrape_under_a_wedge(
+    server: Running, tensor: SharedTensor, instance: str
+) -> None:
+    with server.client() as client:
+        session = client.session(instance)
+        client.register(instance, {"a": tensor}, device_id=1)
+        with pytest.raises(ClientError):
+            client.register(instance, {"a": tensor}, device_id=1)
+        server.get("/nothing")
+        with server.actor_stopped():
+            stuck = threading.Thread(target=_register, args=(server, instance, tensor))
+            stuck.start()
+            eventually(lambda: value(scrape(server), "wedged", device="0", kind="stopped"), what="wedged")
+            text = server.get("/metrics").text
+        stuck.join(DEADLINE_S)
+        session.close()
+    filled = {name for name, _ in parse(text)}
+    for name in ("commands_in_flight", "commands_total", "grpc_requests_total", "http_requests_total"):
+        assert f"pegaref_{name}" in filled
+    assert complaints(text.encode()) == ""
 
 
 @needs_torch
