@@ -17,6 +17,7 @@ import msgspec
 import psutil
 
 from faults import Controller, Fault, FaultsError, NoSuchProcess, ProcessInfo, Selector, UnknownSite
+from scenarios.errors import CouldNotRun
 from scenarios.experiment.lanes import lanes
 from scenarios.experiment.server import Server, serving
 from scenarios.prober.messages import HttpLane, Probed, Watch
@@ -153,7 +154,7 @@ async def _call(server: Server, call: Call, sites: _Sites) -> MadeCall:
             await server.caller.make(needed, 1)
         before, began_s = sites.counts(), time.monotonic()
         answer = await server.caller.make(call, 1)
-    except CallFailed as failed:
+    except (CallFailed, CouldNotRun) as failed:
         answer, error = "", str(failed)
     took_s = time.monotonic() - began_s
     after = sites.counts()

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from scenarios.document import Document, Key
 from scenarios.errors import UnknownName, did_you_mean, nearest
+from scenarios.target.calls import METHOD, check_calls
 from scenarios.target.layers import layered, shipped
-from scenarios.target.model import Call, GrpcCall, GrpcProbe, Target
+from scenarios.target.model import GrpcProbe, Target
 from scenarios.target.placeholders import used
 
 _ALWAYS = ("python", "here")
-_CALL_TEXTS = ("url", "address", "headers", "json", "body", "message")
-_METHOD = re.compile(r"/?[\w.]+/\w+")
+_CALL_TEXTS = ("url", "address", "headers", "json", "body", "message", "messages", "raw")
 
 
 class LoadedTarget(NamedTuple):
@@ -73,10 +73,10 @@ def _check(document: Document, target: Target, folder: Path) -> None:
             raise document.malformed(("probe", i, "connections"), 'is empty: give "fresh", "kept" or both')
         if not isinstance(probe, GrpcProbe):
             _groups(document, ("probe", i, "expect", "body"), probe.expect.body)
-        elif probe.method is not None and not _METHOD.fullmatch(probe.method):
+        elif probe.method is not None and not METHOD.fullmatch(probe.method):
             problem = f"{probe.method!r} is not package.Service/Method"
             raise document.malformed(("probe", i, "method"), problem)
-    _check_calls(document, target.call, folder)
+    check_calls(document, target.call, folder)
     _check_processes(document, target)
     _check_placeholders(document, target, groups)
     for name, site in target.sites.items():
@@ -101,28 +101,6 @@ def _groups(document: Document, key: Key, pattern: str | None) -> tuple[str, ...
         return tuple(re.compile(pattern or "").groupindex)
     except re.error as error:
         raise document.malformed(key, f"not a regular expression: {error}") from None
-
-
-def _check_calls(document: Document, calls: Iterable[Call], folder: Path) -> None:
-    by_name = {call.name: call for call in calls}
-    for i, call in enumerate(by_name.values()):
-        for field, other in (("needs", call.needs), ("undo", call.undo)):
-            if other is not None and other not in by_name:
-                hint = did_you_mean(nearest(other, by_name)) or f"; calls: {', '.join(by_name)}"
-                raise document.malformed(("call", i, field), f"no call is named {other!r}{hint}")
-        seen, walk = {call.name}, call.needs
-        while walk is not None:
-            if walk in seen:
-                raise document.malformed(("call", i, "needs"), f"{call.name!r} ends up needing itself")
-            seen.add(walk)
-            walk = by_name[walk].needs
-        if isinstance(call, GrpcCall):
-            if not _METHOD.fullmatch(call.method):
-                raise document.malformed(
-                    ("call", i, "method"), f"{call.method!r} is not package.Service/Method"
-                )
-            if call.proto is not None and not (folder / call.proto).is_file():
-                raise document.malformed(("call", i, "proto"), f"no such file: {folder / call.proto}")
 
 
 def _check_processes(document: Document, target: Target) -> None:

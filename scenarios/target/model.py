@@ -13,6 +13,7 @@ import msgspec
 
 Role = Literal["liveness", "readiness"]
 Connection = Literal["fresh", "kept"]
+Until = Literal["headers", "message", "end"]
 
 
 class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +85,11 @@ class GrpcProbe(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind", forbi
 
 
 class HttpCall(msgspec.Struct, frozen=True, tag="http", tag_field="kind", forbid_unknown_fields=True):
-    """A request that makes the server work. Any status below 400 is an answer unless `status` says which."""
+    """A request that makes the server work. Any status below 400 is an answer unless `status` says which.
+
+    `until`: what answers it: the response's headers, the first of its body (of a stream of events), or the
+    end of it. After one of the first two it is held open for `hold_s`.
+    """
 
     name: str
     url: str
@@ -93,6 +98,8 @@ class HttpCall(msgspec.Struct, frozen=True, tag="http", tag_field="kind", forbid
     json: Any = None
     body: str | None = None
     status: tuple[int, ...] = ()
+    until: Until = "end"
+    hold_s: float = 0.0
     deadline_s: float = 30.0
     needs: str | None = None
     undo: str | None = None
@@ -100,15 +107,24 @@ class HttpCall(msgspec.Struct, frozen=True, tag="http", tag_field="kind", forbid
 
 
 class GrpcCall(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind", forbid_unknown_fields=True):
-    """A unary call. The message's shape comes from `proto` (a path beside the target file), or from server
-    reflection where there is none. `answer` is what a good response contains."""
+    """A call, unary or a stream: its method tells. The messages' shape comes from `proto` (a path beside the
+    target file), or from server reflection where there is none; `raw` is sent as it is, without either.
+
+    `answer` is what a good response contains, of a stream its first. `until`: what answers a stream of
+    answers: its headers, its first message (as a rule), or its end. After one of the first two it is held
+    open for `hold_s`, requests and answers, and then cancelled.
+    """
 
     name: str
     address: str
     method: str
     proto: str | None = None
     message: dict[str, Any] = {}
+    messages: tuple[dict[str, Any], ...] = ()
+    raw: str | None = None
     answer: dict[str, Any] = {}
+    until: Until | None = None
+    hold_s: float = 0.0
     deadline_s: float = 30.0
     needs: str | None = None
     undo: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import functools
 import importlib.resources
 import tempfile
@@ -21,11 +22,37 @@ from scenarios.errors import CouldNotRun, did_you_mean, nearest
 
 
 class Method(NamedTuple):
-    """A unary method: its path on the wire and the classes of its messages."""
+    """A method: its path on the wire, the classes of its messages, and whether it takes or gives streams."""
 
     path: str
     request: type[Message]
     response: type[Message]
+    takes_many: bool = False
+    gives_many: bool = False
+
+    def serialize(self, request: Message) -> bytes:
+        """A request as bytes."""
+        return request.SerializeToString()
+
+    def parse(self, response: bytes) -> Any:
+        """A response from bytes."""
+        return self.response.FromString(response)
+
+
+class RawMethod(NamedTuple):
+    """A method that nothing is known about but its path: bytes in, bytes out, of which there may be many."""
+
+    path: str
+    takes_many: bool = False
+    gives_many: bool = True
+
+    def serialize(self, request: bytes) -> bytes:
+        """A request is its bytes."""
+        return request
+
+    def parse(self, response: bytes) -> Any:
+        """A response is its bytes."""
+        return response
 
 
 @functools.cache
@@ -62,7 +89,7 @@ def reflected(address: str, name: str) -> Method:
 
 
 def method(pool: descriptor_pool.DescriptorPool, name: str) -> Method:
-    """The method `package.Service/Method`. Raises `CouldNotRun` for one that is not there, or streams."""
+    """The method `package.Service/Method`. Raises `CouldNotRun` for one that is not there."""
     service_name, _, method_name = name.strip("/").partition("/")
     try:
         service = pool.FindServiceByName(service_name)
@@ -78,6 +105,8 @@ def method(pool: descriptor_pool.DescriptorPool, name: str) -> Method:
         f"/{service_name}/{method_name}",
         message_factory.GetMessageClass(found.input_type),
         message_factory.GetMessageClass(found.output_type),
+        takes_many=found.client_streaming,
+        gives_many=found.server_streaming,
     )
 
 
@@ -90,6 +119,16 @@ def build(kind: type[Message], table: Mapping[str, Any]) -> Message:
         return json_format.ParseDict(_spelled(cast(Descriptor, kind.DESCRIPTOR), table), kind())
     except json_format.ParseError as error:
         raise CouldNotRun(f"message {kind.DESCRIPTOR.full_name}: {error}") from error
+
+
+def as_bytes(text: str) -> bytes:
+    """Bytes spelled as text: `base64:…`, or text that is sent as UTF-8. Raises `CouldNotRun`."""
+    if not text.startswith("base64:"):
+        return text.encode()
+    try:
+        return base64.b64decode(text.removeprefix("base64:"), validate=True)
+    except binascii.Error as error:
+        raise CouldNotRun(f"not base64: {error}: {text[:60]!r}") from None
 
 
 def contains(message: Message, wanted: Mapping[str, Any]) -> bool:

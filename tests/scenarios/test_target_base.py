@@ -151,7 +151,7 @@ def test_a_shipped_target_is_a_base_by_its_name(tmp_path: Path) -> None:
         (TOP + "args = 3\n", 6, "target.args: Expected `array`"),
         (TOP + 'args = ["-v", "{htp}"]\n', 6, "target.args[1]: unknown placeholder"),
         (TOP + '[[call]]\nurl = "/"\n', 6, "it says which call of base.toml this changes"),
-        (TOP + '[[call]]\nname = "drop"\nulr = "/"\n', 8, "call[0].ulr: unknown key; did you mean url?"),
+        (TOP + '[[call]]\nname = "drop"\nulr = "/"\n', 8, "call[0].ulr: unknown key; did you mean url"),
         (TOP + '[[call]]\nname = "drop"\nundo = "mak"\n', 8, "call[0].undo: no call is named 'mak'"),
         (TOP + '[[call]]\nname = "drop"\n[[call]]\nname = "drop"\n', 9, "a second call is named 'drop'"),
         (TOP + '[[probe]]\nname = "health"\nexpect = { body = "(" }\n', 8, "not a regular expression"),

@@ -1,0 +1,138 @@
+"""gRPC calls: unary, and streams of requests, of answers, or of both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from scenarios.errors import CouldNotRun
+from scenarios.target import GrpcCall
+from scenarios.target.placeholders import fill
+from scenarios.traffic import proto
+from scenarios.traffic.failure import CallFailed
+from scenarios.traffic.grpc_stream import Stream
+
+_CHANNEL_OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+_SLACK_S = 1.0
+"""A server is told of a deadline so much after ours, so that ours ends a stream and says how far it came."""
+
+AnyMethod = proto.Method | proto.RawMethod
+
+
+class GrpcCalls:
+    """Makes gRPC calls over one channel per address, kept until `close`. A `.proto` is sought in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._methods: dict[str, AnyMethod] = {}
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def make(self, call: GrpcCall, names: Mapping[str, str], deadline_s: float) -> str:
+        """Make one call; what answered, in a few words. Raises `CallFailed`, and `CouldNotRun` for what the
+        method does not take."""
+        address = fill(call.address, names)
+        method = await self._method(call, address)
+        requests = _requests(call, method, names)
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        channel = self._channels[address]
+        if isinstance(method, proto.Method) and not (method.takes_many or method.gives_many):
+            return await _unary(channel, method, call, requests[0], deadline_s)
+        return await _stream(channel, method, call, requests, deadline_s)
+
+    async def close(self) -> None:
+        """Close every channel; the next call opens new ones."""
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            await channel.close(None)
+
+    async def _method(self, call: GrpcCall, address: str) -> AnyMethod:
+        if call.name not in self._methods:
+            if call.raw is not None:
+                found: AnyMethod = proto.RawMethod(f"/{call.method.strip('/')}")
+            elif call.proto is not None:
+                found = proto.method(proto.compiled((self._folder / call.proto).resolve()), call.method)
+            else:
+                found = await asyncio.to_thread(proto.reflected, address, call.method)
+            _check(call, found)
+            self._methods[call.name] = found
+        return self._methods[call.name]
+
+
+def _check(call: GrpcCall, method: AnyMethod) -> None:
+    """What only the method can tell. Raises `CouldNotRun`."""
+    if call.messages and not method.takes_many:
+        raise CouldNotRun(
+            f"call {call.name!r}: {method.path} takes one request; give `message` and no `messages`"
+        )
+    if (call.until not in (None, "end") or call.hold_s) and not method.gives_many:
+        raise CouldNotRun(
+            f"call {call.name!r}: {method.path} gives one answer; `until` and `hold_s` are for streams"
+        )
+
+
+def _requests(call: GrpcCall, method: AnyMethod, names: Mapping[str, str]) -> list[Any]:
+    if isinstance(method, proto.RawMethod):
+        return [proto.as_bytes(fill(call.raw, names))]
+    return [proto.build(method.request, fill(table, names)) for table in call.messages or (call.message,)]
+
+
+async def _unary(
+    channel: grpc.aio.Channel, method: proto.Method, call: GrpcCall, request: Message, deadline_s: float
+) -> str:
+    invoke = channel.unary_unary(method.path, method.serialize, method.parse)
+    try:
+        response = await invoke(request, timeout=deadline_s)
+    except grpc.aio.AioRpcError as error:
+        raise CallFailed(f"{error.code().name}: {(error.details() or '')[:200]}") from error
+    _judged(call, response)
+    return "OK"
+
+
+async def _stream(
+    channel: grpc.aio.Channel,
+    method: AnyMethod,
+    call: GrpcCall,
+    requests: Sequence[Any],
+    deadline_s: float,
+) -> str:
+    """All kinds of streams look the same on the wire, and one answer like a stream of one."""
+    until = call.until or ("message" if isinstance(method, proto.Method) and method.gives_many else "end")
+    invoke = channel.stream_stream(method.path, method.serialize, method.parse)
+    async with Stream(invoke(None, timeout=deadline_s + call.hold_s + _SLACK_S)) as stream:
+        try:
+            async with asyncio.timeout(deadline_s):
+                await stream.send(requests, more=call.hold_s > 0)
+                await stream.opened(alone=until == "headers")
+                if until != "headers":
+                    await stream.receive(1 if until == "message" else None)
+        except TimeoutError:
+            raise CallFailed(
+                f"DEADLINE_EXCEEDED: {stream.missing} within {deadline_s:g} s{stream.so_far}"
+            ) from None
+        if until == "message" and stream.first is None:
+            raise CallFailed("the stream ended without a message")
+        if call.answer:
+            _judged(call, stream.first)
+        if call.hold_s > 0:
+            await stream.hold(call.hold_s)
+        return stream.word(call.hold_s)
+
+
+def _judged(call: GrpcCall, response: Any) -> None:
+    if call.answer and not (isinstance(response, Message) and proto.contains(response, call.answer)):
+        said = "nothing" if response is None else repr(str(response).strip()[:200])
+        raise CallFailed(f"answered {said}")
