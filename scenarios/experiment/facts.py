@@ -15,8 +15,22 @@ from scenarios.experiment.samples import Samples
 from scenarios.judge import kubelet
 from scenarios.judge.latency import faulted, ratio, summary
 from scenarios.judge.observe import Observation
-from scenarios.judge.verdict import judged
-from scenarios.report.model import Bite, Fault, Guard, Latency, Leaks, Phases, Ratio, Stack, Stuck, Window
+from scenarios.judge.verdict import claim, judged, proof
+from scenarios.report.model import (
+    Bite,
+    Broken,
+    Fault,
+    Guard,
+    Latency,
+    Leaks,
+    Phases,
+    Ratio,
+    Said,
+    Stack,
+    Stopped,
+    Stuck,
+    Window,
+)
 from scenarios.report.model import Scenario as Record
 from scenarios.suite import Scenario
 from scenarios.traffic.pile import Pile
@@ -36,7 +50,11 @@ class Facts:
     guards: list[Guard] = field(default_factory=list)
     samples: Samples | None = None
     status: FaultStatus | None = None
+    also: tuple[FaultStatus, ...] = ()
     pile: Pile | None = None
+    beside: tuple[Pile, ...] = ()
+    said: tuple[Said, ...] = ()
+    stopped: Stopped | None = None
     pending_in_window: int = 0
     seen: Observation | None = None
     opened_s: float | None = None
@@ -59,6 +77,14 @@ class Facts:
     def mark(self, name: str) -> None:
         """Something happens now."""
         self.marks_s[name] = time.monotonic()
+
+    def prove(self, name: str, held: bool, detail: str) -> None:
+        """Note a guard without which nothing is proven."""
+        self.guards.append(proof(name, held, detail))
+
+    def claim(self, name: str, held: bool, detail: str) -> None:
+        """Note a guard that the target has to hold."""
+        self.guards.append(claim(name, held, detail))
 
     def record(self, reproduce: str) -> Record:
         """The scenario as the report has it, judged."""
@@ -87,6 +113,10 @@ class Facts:
             dark_gaps=self._dark_gaps(origin_s),
             controls=scenario.controls,
             stacks=self.stacks,
+            also=self._also(origin_s),
+            beside=tuple(call for pile in self.beside for call in pile.records(origin_s)),
+            said=self.said,
+            stopped=self.stopped,
             phase_durations_s=self._durations(ended_s),
         )
         record = replace(record, ratios=_ratios(record.phases))
@@ -101,15 +131,15 @@ class Facts:
         return record if record.verdict == "pass" else replace(record, target_log=self.log)
 
     def _bite(self, origin_s: float) -> Bite:
-        status = self.status
-        if status is None:
-            return Bite()
-        return Bite(
-            hits=status.hits,
-            evidence=status.evidence,
-            held_s=round(status.held_s, 3),
-            state=str(status.state),
-            times_s={str(state): round(at_s - origin_s, 4) for state, at_s in status.times.items()},
+        return Bite() if self.status is None else _bite(self.status, origin_s)
+
+    def _also(self, origin_s: float) -> tuple[Broken, ...]:
+        return tuple(
+            Broken(
+                fault=Fault(name=also.fault, params=also.params, process=also.process, trigger=also.trigger),
+                bite=_bite(status, origin_s),
+            )
+            for also, status in zip(self.scenario.row.also, self.also, strict=False)
         )
 
     def _stuck(self, origin_s: float) -> Stuck:
@@ -164,6 +194,16 @@ class Facts:
         starts = [(name, self.marks_s[name]) for name in PHASES if name in self.marks_s]
         bounds = itertools.pairwise([*starts, ("", ended_s)])
         return {name: round(end_s - at_s, 3) for (name, at_s), (_, end_s) in bounds}
+
+
+def _bite(status: FaultStatus, origin_s: float) -> Bite:
+    return Bite(
+        hits=status.hits,
+        evidence=status.evidence,
+        held_s=round(status.held_s, 3),
+        state=str(status.state),
+        times_s={str(state): round(at_s - origin_s, 4) for state, at_s in status.times.items()},
+    )
 
 
 def _ratios(phases: Phases) -> dict[str, Ratio]:

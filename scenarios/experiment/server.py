@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -83,6 +84,17 @@ class Server:
             ended.cancel()
             with suppress(asyncio.CancelledError):
                 await ended
+
+    async def asked_to_end(self, within_s: float) -> int | None:
+        """Ask it to end (SIGTERM) and wait; its exit code, or None when it has not ended in time."""
+        self.usable = False
+        if self.launched.returncode is None:
+            os.kill(self.launched.pid, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(within_s):
+                return await self.launched.wait()
+        except TimeoutError:
+            return None
 
     async def stop(self) -> None:
         """End it: SIGTERM first, SIGKILL after the target's grace. Idempotent."""

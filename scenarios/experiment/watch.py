@@ -58,8 +58,8 @@ class Watch:
         while True:
             await self._prober.news()
             now_s = self.samples.known_until_s
-            seen = self.observed(opened_s, opened_s + for_s, now_s)
-            if now_s - opened_s > within_s or (seen.light is not None and also()):
+            seen, done = self.observed(opened_s, opened_s + for_s, now_s), also()
+            if now_s - opened_s > within_s or (seen.light is not None and done):
                 return seen, now_s
 
     async def steady(self, since_s: float, within_s: float) -> float | None:

@@ -4,8 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scenarios.suite.model import After, CallsDo, Expectation, Row, Timing
-from scenarios.target import Call, LoadedTarget
+from scenarios.suite.model import After, CallsDo, Expectation, Row, Say, Timing, Traffic
+from scenarios.target import Call, LoadedTarget, Probe
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Calls of a row besides its own traffic: the numbers `first` to `first + traffic.count - 1`."""
+
+    call: Call
+    traffic: Traffic
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one endpoint must say."""
+
+    probe: Probe
+    say: Say
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +38,8 @@ class Scenario:
     call: Call | None
     controls: tuple[str, ...]
     timing: Timing
+    beside: tuple[Beside, ...] = ()
+    says: tuple[Wanted, ...] = ()
 
     @property
     def destroys(self) -> bool:

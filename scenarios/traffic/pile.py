@@ -10,6 +10,8 @@ from scenarios.report.model import Call as CallRecord
 from scenarios.target import Call
 from scenarios.traffic.caller import Caller, CallFailed
 
+_ERRORS_SHOWN = 3
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -21,11 +23,13 @@ class _Entry:
 
 
 class Pile:
-    """`count` calls, all under way at once. Times are `time.monotonic()` seconds."""
+    """`count` calls, numbered from `first`, all under way at once. Times are `time.monotonic()` seconds."""
 
-    def __init__(self, caller: Caller, call: Call, count: int, deadline_s: float | None = None) -> None:
+    def __init__(
+        self, caller: Caller, call: Call, count: int, deadline_s: float | None = None, *, first: int = 1
+    ) -> None:
         self._call = call
-        self._entries = [_Entry(n, time.monotonic()) for n in range(1, count + 1)]
+        self._entries = [_Entry(n, time.monotonic()) for n in range(first, first + count)]
         self._tasks = [asyncio.create_task(self._one(caller, entry, deadline_s)) for entry in self._entries]
 
     @property
@@ -77,9 +81,17 @@ class Pile:
             for entry in self._entries
         )
 
+    def longest_s(self) -> float:
+        """How long the slowest call took, one that is pending until now."""
+        now_s = time.monotonic()
+        took = [(now_s if e.ended_s is None else e.ended_s) - e.began_s for e in self._entries]
+        return max(took, default=0.0)
+
     def errors_in_words(self) -> str:
-        """The different errors, each once."""
-        return "; ".join(dict.fromkeys(entry.error for entry in self._entries if entry.error is not None))
+        """The first few different errors, each once."""
+        errors = list(dict.fromkeys(entry.error for entry in self._entries if entry.error is not None))
+        more = [f"and {len(errors) - _ERRORS_SHOWN} more"] if len(errors) > _ERRORS_SHOWN else []
+        return "; ".join([*errors[:_ERRORS_SHOWN], *more])
 
     async def _one(self, caller: Caller, entry: _Entry, deadline_s: float | None) -> None:
         try:

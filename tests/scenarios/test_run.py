@@ -110,11 +110,11 @@ async def test_a_fault_that_does_nothing_is_unproven_since_no_call_was_stuck(
 async def test_a_control_that_stays_lit_fails_the_suite_and_unproves_its_wedges(
     servers: Path, tmp_path: Path, run_suite: RunSuite
 ) -> None:
-    rows = row("gil.hold", "gil.hold", "lit", "controls = ['tiny-child']", "targets = ['tiny-child']") + row(
+    rows = row("gil.hold", "gil.hold", "dark") + row(
         "good", "gil.hold", "lit", "controls = ['tiny-child']", "controls_row = 'gil.hold'"
     )
     report, _ = await run_suite(suite(servers, tmp_path, rows, "tiny-child"))
-    assert [s.verdict for s in report.scenarios] == ["unproven", "unproven"]
+    assert [s.verdict for s in report.scenarios] == ["fail", "unproven"]
     assert report.suite.failures
     assert "was lit, not dark" in report.suite.failures[0]
     assert not report.suite.passed
