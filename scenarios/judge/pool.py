@@ -1,4 +1,4 @@
-"""The run as a whole: each lane's latencies over all scenarios, baseline against fault window.
+"""The run as a whole: the latencies of each target's lanes over all scenarios, baseline against fault window.
 
 One scenario has some twenty answers a lane and phase, of which a p99 is the slowest one. All scenarios
 together have thousands.
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from scenarios.judge.histogram import Histogram
-from scenarios.report.model import Distribution, Latency, Pooled, Scenario
+from scenarios.report.model import Distribution, Lane, Latency, Pooled, Scenario
 
 SHARES: Final = (0.50, 0.90, 0.99, 0.999)
 NOTHING: Final = "noop"
@@ -22,40 +22,50 @@ def pooled(scenario: Scenario) -> bool:
     return scenario.expected == "lit" and scenario.verdict != "unproven" and scenario.fault.name != NOTHING
 
 
-def pool(scenarios: Iterable[Scenario]) -> dict[str, Pooled]:
-    """By lane, over the scenarios with a fault that were expected to be lit and were judged; watched lanes
-    only.
+def pool(scenarios: Iterable[Scenario]) -> dict[str, dict[str, Pooled]]:
+    """By target and lane, over the scenarios with a fault that were expected to be lit and were judged;
+    watched lanes only. Targets are not mixed: each is a server of its own.
 
     Controls are left out: a server that has to go dark has no latency to speak of. What went dark and should
     not have is in: its unanswered probes are in `sent` and not in `ok`. Raises `UnreadableHistogram`.
     """
-    pairs: dict[str, list[tuple[Scenario, Latency, Latency]]] = {}
+    found: dict[str, dict[str, list[tuple[Lane, Latency, Latency]]]] = {}
     for scenario in filter(pooled, scenarios):
         for name, lane in scenario.lanes.items():
             before, under = scenario.phases.baseline.get(name), scenario.phases.faulted.get(name)
             if lane.watched and before is not None and under is not None and before.hdr and under.hdr:
-                pairs.setdefault(name, []).append((scenario, before, under))
+                lanes = found.setdefault(scenario.target, {})
+                lanes.setdefault(name, []).append((lane, before, under))
     return {
-        name: Pooled(
-            endpoint=found[0][0].lanes[name].endpoint,
-            connection=found[0][0].lanes[name].connection,
-            scenarios=len(found),
-            baseline=together([before for _, before, _ in found]),
-            faulted=together([under for _, _, under in found]),
-        )
-        for name, found in pairs.items()
+        target: {name: _pooled(phases) for name, phases in lanes.items()} for target, lanes in found.items()
     }
+
+
+def _pooled(phases: Sequence[tuple[Lane, Latency, Latency]]) -> Pooled:
+    lane, _, _ = phases[0]
+    return Pooled(
+        endpoint=lane.endpoint,
+        connection=lane.connection,
+        scenarios=len(phases),
+        baseline=together([before for _, before, _ in phases]),
+        faulted=together([under for _, _, under in phases]),
+    )
 
 
 def by_endpoint(lanes: Mapping[str, Pooled]) -> dict[str, tuple[Distribution, Distribution]]:
-    """Baseline and fault window of each endpoint, its fresh and its kept-alive connections together."""
+    """Baseline and fault windows of each endpoint of a target, its fresh and its kept-alive connections
+    together.
+    """
     endpoints: dict[str, list[Pooled]] = {}
     for lane in lanes.values():
         endpoints.setdefault(lane.endpoint, []).append(lane)
-    return {
-        endpoint: (together([lane.baseline for lane in found]), together([lane.faulted for lane in found]))
-        for endpoint, found in endpoints.items()
-    }
+    return {endpoint: whole(found) for endpoint, found in endpoints.items()}
+
+
+def whole(lanes: Iterable[Pooled]) -> tuple[Distribution, Distribution]:
+    """Baseline and fault windows of several lanes."""
+    found = list(lanes)
+    return together([lane.baseline for lane in found]), together([lane.faulted for lane in found])
 
 
 def together(parts: Sequence[Distribution]) -> Distribution:

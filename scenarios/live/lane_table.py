@@ -10,7 +10,7 @@ from scenarios.live import figures
 from scenarios.live.connection import Mark
 from scenarios.live.endpoints import Endpoints, Seen
 from scenarios.report.glance import LaneState
-from scenarios.terminal.table import COLOURS
+from scenarios.terminal.signs import COLOURS
 
 _MARKS: dict[Mark | None, tuple[str, str]] = {
     "lit": ("▇", COLOURS["lit"]),

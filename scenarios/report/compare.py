@@ -64,8 +64,9 @@ class LatencyChange(Moved, frozen=True, kw_only=True):
 
 
 class PooledChange(Moved, frozen=True, kw_only=True):
-    """In the latencies of so many `scenarios` of both runs taken together."""
+    """In the latencies of so many `scenarios` on a target, which both runs have, taken together."""
 
+    target: str
     scenarios: int
 
 
@@ -99,8 +100,9 @@ def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float =
     that were not lit on both sides have no latency to compare. A ratio below 1 counts as 1: no fault makes a
     server faster, so a baseline that was slower than the fault window was only noisier.
 
-    The same rule is applied to each lane's latencies in all scenarios that both runs have, taken together:
-    there are the answers that a single scenario has not, to speak of its tail. Raises `UnreadableHistogram`.
+    The same rule is applied to the latencies of each target's lanes in all scenarios that both runs have,
+    taken together: there are the answers that a single scenario has not, to speak of the tail. Raises
+    `UnreadableHistogram`.
     """
     before = {s.name: s for s in old.scenarios}
     after = {s.name: s for s in new.scenarios}
@@ -168,11 +170,15 @@ def _together(
     """Over the scenarios that belong in the pool of either run, so that like is held against like."""
     pairs = [(a, b) for a, b in both if pooled(a) and pooled(b)]
     before, after = pool(a for a, _ in pairs), pool(b for _, b in pairs)
-    for lane, now in after.items():
-        if (then := before.get(lane)) is not None and then.scenarios == now.scenarios:
+    for target, lane, now in (
+        (target, lane, now) for target, lanes in after.items() for lane, now in lanes.items()
+    ):
+        then = before.get(target, {}).get(lane)
+        if then is not None and then.scenarios == now.scenarios:
             moved = _moved(lane, (then.baseline, then.faulted), (now.baseline, now.faulted), noise, floor_ms)
             yield from (
-                PooledChange(scenarios=now.scenarios, **msgspec.structs.asdict(change)) for change in moved
+                PooledChange(target=target, scenarios=now.scenarios, **msgspec.structs.asdict(change))
+                for change in moved
             )
 
 
@@ -229,7 +235,8 @@ def lines(found: Comparison) -> Iterable[str]:
             yield f"           {change.reproduce}"
     yield from (_slowness(moved.name, moved) for moved in found.latencies)
     for together in found.pooled:
-        yield _slowness(f"all {numbers.count(together.scenarios, 'scenario')} together", together)
+        where = f"{together.target}, {numbers.count(together.scenarios, 'scenario')} together"
+        yield _slowness(where, together)
     yield from (f"new        {listed.name}: {listed.verdict}" for listed in found.added)
     yield from (f"removed    {listed.name}: was {listed.verdict}" for listed in found.removed)
     lost = sum(c.kind == "regressed" for c in found.verdicts)

@@ -69,8 +69,8 @@ class Latency(Distribution, frozen=True, kw_only=True):
 
 
 class Pooled(msgspec.Struct, frozen=True, kw_only=True):
-    """One lane over many scenarios: those with a fault that were expected to be lit and could be judged. Each
-    gave its baseline and its fault window, so that like is held against like.
+    """One lane of one target over many scenarios: those with a fault that were expected to be lit and could
+    be judged. Each gave its baseline and its fault window, so that like is held against like.
     """
 
     endpoint: str

@@ -123,6 +123,17 @@ def why(scenario: Scenario) -> str:
     return first.removeprefix(expectation) + (f"; and {count(others, 'more reason')}" if others else "")
 
 
+def overhead(report: Report) -> str:
+    """What watching cost and how punctual it was, in one line; empty where nothing was watched."""
+    probers = [scenario.prober for scenario in report.scenarios if scenario.prober.probes]
+    if not probers:
+        return ""
+    late_ms = max(prober.late_max_ms or 0.0 for prober in probers)
+    share = max(prober.cpu_share for prober in probers)
+    probes = count(sum(prober.probes for prober in probers), "probe")
+    return f"probers: {probes}, at worst {late_ms:.0f} ms late and {share:.0%} of a core"
+
+
 def wider_problems(report: Report) -> tuple[str, ...]:
     """What is wrong with the run and belongs to no scenario."""
     suite = report.suite

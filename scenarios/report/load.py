@@ -56,9 +56,10 @@ def load(path: Path) -> Report:
 
 def _distributions(report: Report) -> Iterable[tuple[str, Distribution]]:
     """Everything in it that has a histogram, and where it stands."""
-    for lane, pooled in report.pooled.items():
-        yield f"pooled, {lane}", pooled.baseline
-        yield f"pooled, {lane}", pooled.faulted
+    for target, lanes in report.pooled.items():
+        for lane, pooled in lanes.items():
+            yield f"pooled, {target}, {lane}", pooled.baseline
+            yield f"pooled, {target}, {lane}", pooled.faulted
     for scenario in report.scenarios:
         for phase in ("baseline", "faulted", "recovered"):
             for lane, latency in getattr(scenario.phases, phase).items():

@@ -254,13 +254,13 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole run. `pooled`: by lane, the latencies of its scenarios taken together."""
+    """The whole run. `pooled`: by target and lane, the latencies of its scenarios taken together."""
 
     schema: Literal["wedge-report/1"] = SCHEMA
     seed: int = 0
     duration_s: float = 0.0
     scenarios: tuple[Scenario, ...] = ()
-    pooled: dict[str, Pooled] = {}
+    pooled: dict[str, dict[str, Pooled]] = {}
     suite: Suite = Suite()
     host: Host = Host()
     started_at: str = ""

@@ -15,7 +15,8 @@ from rich.text import Text
 from scenarios.experiment.facts import PHASES
 from scenarios.experiment.progress import Progress
 from scenarios.report.model import Scenario
-from scenarios.terminal.table import COLOURS, line
+from scenarios.terminal.signs import COLOURS
+from scenarios.terminal.table import line
 
 _REFRESH_HZ = 8
 
@@ -37,10 +38,10 @@ class _Lines:
 
 
 class _Board:
-    """A few lines that are drawn over and over."""
+    """A few lines that are drawn over and over; what did not pass stays above them."""
 
-    def __init__(self, total: int) -> None:
-        self._total, self._began_s = total, time.monotonic()
+    def __init__(self, console: Console, total: int) -> None:
+        self._console, self._total, self._began_s = console, total, time.monotonic()
         self._under_way: dict[str, tuple[str, float]] = {}
         self._verdicts: list[str] = []
 
@@ -51,6 +52,8 @@ class _Board:
 
     def finished(self, scenario: Scenario) -> None:
         """It is off the board."""
+        if scenario.verdict != "pass":
+            self._console.print(line(scenario), highlight=False)
         self._under_way.pop(scenario.name, None)
         self._verdicts.append(scenario.verdict)
 
@@ -63,11 +66,9 @@ class _Board:
         dots.append(f"  {len(self._verdicts)}/{self._total}  {now_s - self._began_s:.0f} s")
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
         for name, (phase, began_s) in self._under_way.items():
-            steps = Text()
-            for step in PHASES:
-                passed = PHASES.index(step) < PHASES.index(phase)
-                steps.append(f"{step} ", style="green" if passed else "bold" if step == phase else "dim")
-            table.add_row(Text(name), steps, Text(f"{now_s - began_s:.0f} s", style="dim"))
+            done = PHASES.index(phase) + 1
+            steps = Text("■" * done, style="green").append("□" * (len(PHASES) - done), style="dim")
+            table.add_row(Text(name), steps.append(f" {phase}", style=""), Text(f"{now_s - began_s:.0f} s"))
         return Group(dots, table)
 
 
@@ -80,6 +81,6 @@ def progress(console: Console, total: int, *, brief: bool = False) -> Iterator[P
     if not console.is_terminal:
         yield _Lines(console, brief)
         return
-    board = _Board(total)
+    board = _Board(console, total)
     with Live(board, console=console, refresh_per_second=_REFRESH_HZ, transient=True):
         yield board

@@ -1,46 +1,51 @@
-"""The report as a table for a terminal: what stayed lit, what went dark, how fast, and the verdict."""
+"""The report for a terminal: what stayed lit, what went dark, how fast, why not, and one line that says it
+all.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from scenarios.report.model import Latency, Report, Scenario
+from scenarios.judge.pool import by_endpoint, whole
+from scenarios.report import glance
+from scenarios.report.model import Distribution, Report, Scenario
+from scenarios.report.numbers import NONE
 from scenarios.report.stability import in_words
+from scenarios.terminal import matrix, rows
+from scenarios.terminal.signs import COLOURS, short
 
-COLOURS = {"pass": "green", "fail": "bold red", "unproven": "bold yellow", "lit": "green", "dark": "red"}
-_SLOWEST_SHOWN = 3
+_SLOWEST_SHOWN: Final = 3
+_TOLD: Final = 20
+"""So many scenarios that did not pass say why; the others are named."""
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the table, then why whatever did not pass did not, then one line that says it all."""
-    endpoints = tuple(
-        dict.fromkeys(lane.endpoint for s in report.scenarios for lane in s.lanes.values() if lane.watched)
-    )
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for heading in ("scenario", "verdict", "seen", "stuck", *(name for name in endpoints)):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("× p50/p99", "restarts", "took"):
-        table.add_column(heading, no_wrap=True, justify="right")
-    for scenario in report.scenarios:
-        table.add_row(*_row(scenario, endpoints))
-    console.print(table)
-    if endpoints:
-        console.print(
-            "[dim]cells: p50/p99 ms under the fault, fresh and kept-alive together, worst of the two · "
-            "× faulted over baseline, worst endpoint · restarts: by a kubelet, had the fault gone on[/dim]"
-        )
-    for scenario in report.scenarios:
-        if scenario.verdict != "pass":
-            console.print(f"\n[{COLOURS[scenario.verdict]}]{scenario.verdict}[/] {escape(scenario.name)}")
-            for reason in scenario.reasons:
-                console.print(f"  {escape(reason)}", soft_wrap=True, highlight=False)
-            console.print(f"  [dim]{escape(scenario.reproduce)}[/dim]", soft_wrap=True, highlight=False)
-    console.print(f"\n{_bottom_line(report)}", highlight=False, soft_wrap=True)
+    """Print what was seen, then why whatever did not pass did not, then the run's own figures."""
+    if matrix.fits(report.scenarios):
+        matrix.show(report.scenarios, console)
+    else:
+        rows.show(report.scenarios, console)
+    bad = [scenario for scenario in report.scenarios if scenario.verdict != "pass"]
+    for scenario in bad[:_TOLD]:
+        console.print(f"\n[{COLOURS[scenario.verdict]}]{scenario.verdict}[/] {escape(scenario.name)}")
+        for reason in scenario.reasons:
+            _say(console, Text(reason), indent=2)
+        console.print(f"  [dim]{escape(scenario.reproduce)}[/dim]", soft_wrap=True, highlight=False)
+    for scenario in bad[_TOLD:]:
+        console.print(f"[{COLOURS[scenario.verdict]}]{scenario.verdict}[/] {escape(scenario.name)}")
+    if report.pooled:
+        console.print()
+        console.print(_pooled(report))
+    console.print()
+    for words in _bottom_lines(report):
+        _say(console, Text.from_markup(words))
 
 
 def line(scenario: Scenario) -> Text:
@@ -53,53 +58,45 @@ def line(scenario: Scenario) -> Text:
     return text
 
 
-def _row(scenario: Scenario, endpoints: Iterable[str]) -> Iterable[Text]:
-    seen = Text(scenario.observed, style=COLOURS[scenario.observed])
-    if scenario.observed != scenario.expected:
-        seen.append(f" ≠ {scenario.expected}", style="bold")
-    stuck = scenario.stuck
-    yield Text(scenario.name)
-    yield Text(scenario.verdict, style=COLOURS[scenario.verdict])
-    yield seen
-    yield Text(f"{stuck.pending_in_window}/{stuck.started}" if stuck.started else "-")
-    for endpoint in endpoints:
-        yield _cell(scenario, endpoint)
-    yield Text(_ratio(scenario))
-    yield Text(str(scenario.kubelet.liveness_restarts) if scenario.window.closed_s is not None else "-")
-    yield Text(f"{scenario.duration_s:.1f} s")
+def _say(console: Console, text: Text, indent: int = 0) -> None:
+    """Prose: wrapped for a person's eyes, one line for a log."""
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, indent), expand=False), highlight=False)
+    else:
+        console.print(Text(" " * indent) + text, soft_wrap=True, highlight=False)
 
 
-def _cell(scenario: Scenario, endpoint: str) -> Text:
-    names = [name for name, lane in scenario.lanes.items() if lane.endpoint == endpoint]
-    found = [scenario.phases.faulted[name] for name in names if name in scenario.phases.faulted]
-    if not found:
-        return Text("-", style="dim")
-    silent = [b - a for name in names for a, b in scenario.dark_gaps.get(name, ())]
-    if silent:
-        return Text(f"○ {max(silent):.1f} s", style="red")
-    missed = sum(latency.sent - latency.ok for latency in found)
-    if missed:
-        return Text(f"◐ {missed} missed", style="yellow")
-    return Text(f"● {_worst(found, 'p50_ms')}/{_worst(found, 'p99_ms')}", style="green")
+def _pooled(report: Report) -> Table:
+    """Baseline against fault windows, a line a target; the one with most scenarios by endpoint too."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+    for heading in ("scenarios pooled, ms", "baseline p50/p99/p99.9", "under the fault", "answered"):
+        table.add_column(heading, no_wrap=True)
+    many = {target: max(lane.scenarios for lane in lanes.values()) for target, lanes in report.pooled.items()}
+    for target in sorted(many, key=lambda target: -many[target]):
+        lanes = report.pooled[target]
+        table.add_row(*_figures(f"{target} ({many[target]})", *whole(lanes.values())))
+        if target == max(many, key=lambda target: many[target]):
+            for endpoint, figures in by_endpoint(lanes).items():
+                table.add_row(*_figures(f"  {endpoint}", *figures))
+    return table
 
 
-def _worst(found: Iterable[Latency], figure: str) -> str:
-    values = [value for latency in found if (value := getattr(latency, figure)) is not None]
-    return f"{max(values):.1f}" if values else "-"
+def _figures(name: str, baseline: Distribution, faulted: Distribution) -> Iterable[Text]:
+    yield Text(name)
+    yield _percentiles(baseline)
+    yield _percentiles(faulted)
+    missed = faulted.ok < faulted.sent
+    yield Text(f"{faulted.ok:,}/{faulted.sent:,}", style=COLOURS["fail"] if missed else "")
 
 
-def _ratio(scenario: Scenario) -> str:
-    p50 = [r.p50 for r in scenario.ratios.values() if r.p50 is not None]
-    p99 = [r.p99 for r in scenario.ratios.values() if r.p99 is not None]
-    return f"{max(p50):.2f}/{max(p99):.2f}" if p50 and p99 and scenario.observed == "lit" else "-"
+def _percentiles(found: Distribution) -> Text:
+    """Those that there are answers enough to tell."""
+    p99 = short(found.p99_ms) if found.ok >= 100 else NONE
+    p999 = short(found.p999_ms) if found.ok >= 1_000 else NONE
+    return Text(f"{short(found.p50_ms)} / {p99} / {p999}")
 
 
-def _slowest(report: Report) -> str:
-    slowest = sorted(report.scenarios, key=lambda scenario: -scenario.duration_s)[:_SLOWEST_SHOWN]
-    return ", ".join(f"{scenario.name} {scenario.duration_s:.1f} s" for scenario in slowest)
-
-
-def _bottom_line(report: Report) -> str:
+def _bottom_lines(report: Report) -> list[str]:
     verdicts = [scenario.verdict for scenario in report.scenarios]
     counts = ", ".join(
         f"[{COLOURS[verdict]}]{verdicts.count(verdict)} {verdict}[/]"
@@ -109,14 +106,8 @@ def _bottom_line(report: Report) -> str:
     words = [
         f"{len(verdicts)} scenarios: {counts or 'none'} · {report.duration_s:.1f} s · seed {report.seed}"
     ]
-    if probers := [s.prober for s in report.scenarios if s.prober.probes]:
-        late_ms = max(prober.late_max_ms or 0.0 for prober in probers)
-        share = max(prober.cpu_share for prober in probers)
-        count = sum(prober.probes for prober in probers)
-        words.append(
-            f"[dim]probers: {count} probes, at worst {late_ms:.0f} ms late and {share:.0%} of a core · "
-            f"slowest: {_slowest(report)}[/dim]"
-        )
+    if overhead := glance.overhead(report):
+        words.append(f"[dim]{overhead} · slowest: {escape(_slowest(report))}[/dim]")
     words += [f"[bold red]suite fails:[/] {escape(failure)}" for failure in report.suite.failures]
     if report.suite.missing_controls:
         missing = ", ".join(report.suite.missing_controls)
@@ -129,4 +120,9 @@ def _bottom_line(report: Report) -> str:
         for name, flips in report.stability.flips.items():
             failing = report.stability.failing.get(name, 0)
             words.append(f"[bold red]not steady:[/] {escape(name)}: {flips} flips, {failing} not pass")
-    return "\n".join(words)
+    return words
+
+
+def _slowest(report: Report) -> str:
+    slowest = sorted(report.scenarios, key=lambda scenario: -scenario.duration_s)[:_SLOWEST_SHOWN]
+    return ", ".join(f"{scenario.name} {scenario.duration_s:.1f} s" for scenario in slowest)

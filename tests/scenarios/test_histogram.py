@@ -16,7 +16,7 @@ from scenarios.judge.histogram import Histogram, UnreadableHistogram
 from scenarios.judge.latency import percentile, summary
 from scenarios.judge.pool import SHARES, by_endpoint, pool, together
 from scenarios.report.model import Distribution, Fault, Sample
-from tests.scenarios.sample_reports import one_of_each, scenario
+from tests.scenarios.sample_reports import Server, one_of_each, scenario
 
 LATENCIES = st.lists(st.floats(1e-6, 60.0, allow_nan=False), min_size=1, max_size=300)
 ENOUGH = settings(max_examples=150, deadline=None)
@@ -124,21 +124,28 @@ def test_another_text_is_refused(text: str) -> None:
 
 def test_the_pool_is_of_scenarios_that_had_to_stay_lit_under_a_fault() -> None:
     chosen = one_of_each()
-    lanes = pool(chosen)
-    assert {lane.scenarios for lane in lanes.values()} == {3}  # two lit passes and the failure that went dark
-    assert "http /ready" not in lanes  # not watched
+    found = pool(chosen)
+    assert {target: {lane.scenarios for lane in lanes.values()} for target, lanes in found.items()} == {
+        "pegaref-process": {1},
+        "pegaref-thread": {1},
+        "pegaref-pool": {1},  # the failure that went dark; the controls and the unproven one are not there
+    }
+    assert "http /ready" not in found["pegaref-process"]  # not watched
     assert pool([scenario("noop@x", fault=Fault(name="noop"))]) == {}
     assert pool([scenario(bites=False)]) == {}
 
 
 def test_silence_shows_in_the_pool_as_probes_without_an_answer() -> None:
-    dark, lit = pool([scenario(server="stalled")]), pool([scenario()])
-    assert dark["http /health"].faulted.ok == 0 < dark["http /health"].faulted.sent
-    assert lit["http /health"].faulted.ok == lit["http /health"].faulted.sent
+    cases: tuple[tuple[Server, int], ...] = (("stalled", 0), ("lit", 1))
+    for server, answered in cases:
+        (lanes,) = pool([scenario(server=server)]).values()
+        under = lanes["http /health"].faulted
+        assert under.sent > 0
+        assert under.ok == answered * under.sent
 
 
 def test_an_endpoints_connections_add_up() -> None:
-    lanes = pool([scenario(), scenario(seed=1)])
+    (lanes,) = pool([scenario(), scenario(seed=1)]).values()
     endpoints = by_endpoint(lanes)
     assert list(endpoints) == ["http /health", "http /metrics", "grpc health"]
     baseline, faulted = endpoints["http /health"]

@@ -60,8 +60,10 @@ def test_a_rendering_goes_to_stdout_for_a_dash(run: Run, tmp_path: Path) -> None
 def test_without_an_output_the_table_is_printed(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("report", stored(tmp_path, samples.report()))
     assert code == 0
+    assert out.startswith("pegaref-…")
     for given in samples.one_of_each():
-        assert given.name in out
+        assert f"\n{given.name.partition('@')[0]} " in out
+        assert (f"\n{given.verdict} {given.name}\n" in out) == (given.verdict != "pass")
 
 
 def test_a_verdict_that_no_longer_stands_is_said_and_written(run: Run, tmp_path: Path) -> None:

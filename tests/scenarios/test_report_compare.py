@@ -169,8 +169,9 @@ def test_a_tail_that_no_scenario_has_answers_enough_for_shows_in_all_together() 
         ("p99", "slower", LANE, 60),
         ("p999", "slower", LANE, 60),
     ]
-    assert "slower     all 60 scenarios together: http /health p99.9 under the fault was 1.00×" in "\n".join(
-        lines(found)
+    assert (
+        "slower     pegaref-process, 60 scenarios together: http /health p99.9 under the fault was 1.00×"
+        in "\n".join(lines(found))
     )
 
 
