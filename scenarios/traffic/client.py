@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
-from faults import Controller, FaultsError
+from faults import Controller, FaultsError, Launched
 from scenarios.errors import TargetFailed
 from scenarios.target import Client, LoadedTarget
 from scenarios.target.placeholders import fill
@@ -24,11 +25,48 @@ _KILL_AFTER_S = 0.5
 _LOG_LINES = 40
 
 
+class ClientProcess:
+    """A client that is ready. `told`: `{NAME.KEY: value}` of its line. `said`: the lines after that one.
+    `log`: what it wrote on stderr."""
+
+    def __init__(self, launched: Launched, told: dict[str, str], log: deque[str]) -> None:
+        self.told, self.log = told, log
+        self.said: deque[str] = deque(maxlen=_LOG_LINES)
+        self._launched = launched
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._launched.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, negative for a signal; None while it lives."""
+        return self._launched.returncode
+
+    async def kill(self) -> int | None:
+        """SIGKILL, and wait for the end: what it was ended by."""
+        if self.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        return await self._launched.wait()
+
+
 @asynccontextmanager
 async def client(
     controller: Controller, target: LoadedTarget, client: Client, names: Mapping[str, str]
 ) -> AsyncIterator[dict[str, str]]:
     """Start a client and yield `{NAME.KEY: value}` from its line. Raises `TargetFailed`."""
+    async with client_process(controller, target, client, names) as process:
+        yield process.told
+
+
+@asynccontextmanager
+async def client_process(
+    controller: Controller, target: LoadedTarget, client: Client, names: Mapping[str, str]
+) -> AsyncIterator[ClientProcess]:
+    """Start a client and yield it once it has printed its line; ended, with all that it started, on the way
+    out. Raises `TargetFailed`."""
     try:
         process = await controller.launch(
             fill(client.command, names),
@@ -44,7 +82,7 @@ async def client(
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    drain = asyncio.create_task(_drain(process.stderr, log))
+    drains = [asyncio.create_task(_drain(process.stderr, log))]
     try:
         try:
             async with asyncio.timeout(client.ready_within_s):
@@ -57,15 +95,16 @@ async def client(
             raise TargetFailed(
                 target.name, f"client {client.name} printed a line that is too long"
             ) from error
-        yield _told(target, client, line, log)
+        ready = ClientProcess(process, _told(target, client, line, log), log)
+        drains.append(asyncio.create_task(_drain(process.stdout, ready.said)))
+        yield ready
     finally:
         process.stdin.close()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_WITHIN_S):
                 await process.wait()
-        except TimeoutError:
-            await process.terminate(_KILL_AFTER_S)
-        await drain
+        await process.terminate(_KILL_AFTER_S)
+        await asyncio.gather(*drains)
 
 
 def _told(target: LoadedTarget, client: Client, line: bytes, log: deque[str]) -> dict[str, str]:
@@ -82,5 +121,11 @@ def _told(target: LoadedTarget, client: Client, line: bytes, log: deque[str]) ->
 
 
 async def _drain(stream: asyncio.StreamReader, log: deque[str]) -> None:
-    while line := await stream.readline():
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:  # longer than any line that is looked at; the reader has dropped it
+            continue
+        if not line:
+            return
         log.append(line.decode(errors="replace").rstrip())

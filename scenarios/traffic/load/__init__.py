@@ -1,0 +1,16 @@
+"""Loads: traffic besides the probes and the piled-up calls, in processes of their own.
+
+async with loading(row.load, server) as running:   # up before the fault is armed
+    ...                                             # the fault bites
+    await running.window()                          # from here on it must be there
+    ...
+    await running.stop()                            # the window closes; all of it ends
+    ...                                             # the fault is released
+    await running.clean_up()                        # what it did to the server is undone
+    running.facts()
+"""
+
+from scenarios.traffic.load.facts import LoadFacts
+from scenarios.traffic.load.running import Running, loading
+
+__all__ = ["LoadFacts", "Running", "loading"]

@@ -1,0 +1,174 @@
+"""The loads of one scenario: begun before the fault, there while the window is open, gone after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from scenarios.errors import CouldNotRun
+from scenarios.suite.load_model import Clients, Load, problem
+from scenarios.traffic.load.clients import Beside, ClientLoad
+from scenarios.traffic.load.facts import LoadFacts, absent, facts
+from scenarios.traffic.load.handle import CannotBeHad, LoadFailed, LoadProcess
+from scenarios.traffic.load.messages import (
+    UP_WITHIN_S,
+    Begin,
+    Cleaned,
+    CleanUp,
+    Crowding,
+    Stop,
+    Stopped,
+    Tallied,
+    Up,
+    Window,
+)
+
+_START_WITHIN_S = 20.0
+_ANSWER_WITHIN_S = 10.0
+_CLEAN_WITHIN_S = 10.0
+
+
+class Running:
+    """Loads that run. `window`, `stop` and `clean_up` are called in this order; what was not called is made
+    up for at the context's end. Nothing here raises because of what the server does to a load: `facts`
+    tells that it was not there.
+    """
+
+    def __init__(self, loads: Sequence[Load], server: Beside) -> None:
+        self._server, self._loads = server, tuple(loads)
+        self._clients = {
+            i: ClientLoad(load, server) for i, load in enumerate(loads) if isinstance(load, Clients)
+        }
+        self._crowds = tuple(load for load in loads if not isinstance(load, Clients))
+        self._process: LoadProcess | None = None
+        self._opened: Tallied | None = None
+        self._closed: Tallied | None = None
+        self._left: tuple[str, ...] = ()
+        self._trouble = "the window was never opened"
+        self._stopped = self._cleaned = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether the window has to stay open for what a load has yet to do in it: clients to be killed."""
+        return any(client.pending for client in self._clients.values())
+
+    async def settled(self) -> None:
+        """Wait until no load is `pending`; soon, for everything that a client does has a deadline."""
+        await asyncio.gather(*(client.settled() for client in self._clients.values()))
+
+    async def window(self) -> None:
+        """The window opens: the fault bites. Clients that start under the fault start now."""
+        for client in self._clients.values():
+            client.watch()
+        try:
+            if self._process is not None:
+                self._opened = await self._process.ask(Window(), Tallied, _ANSWER_WITHIN_S)
+        except LoadFailed as error:
+            self._trouble = str(error)
+
+    async def stop(self) -> None:
+        """The window closes: all traffic ends, and every connection is closed once this returns.
+
+        Call it before the fault is released, so that the load was there for as long as the fault was.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
+        try:
+            if self._process is not None:
+                self._closed = await self._process.ask(Stop(), Tallied, _ANSWER_WITHIN_S)
+                await self._process.answer(Stopped, _ANSWER_WITHIN_S)
+        except LoadFailed as error:
+            self._trouble = str(error)
+            await self._end()
+        finally:
+            for client in self._clients.values():
+                await client.stop()
+
+    async def clean_up(self) -> None:
+        """The fault is released: undo what calls left behind, and see that the server lets go of the memory
+        of clients that were killed. At most the longest `released_within_s` of a load, or 10 s.
+
+        Call it before the server is looked at for leaks.
+        """
+        if self._cleaned:
+            return
+        self._cleaned = True
+        waits = [client.clean_up() for client in self._clients.values()]
+        await asyncio.gather(self._undo(), *waits)
+
+    def facts(self) -> tuple[LoadFacts, ...]:
+        """What is known of each load, in the order of the row; complete after `clean_up`."""
+        found: list[LoadFacts] = []
+        crowd = 0
+        for i, load in enumerate(self._loads):
+            if isinstance(load, Clients):
+                found.append(self._clients[i].facts())
+            else:
+                found.append(self._facts(load, crowd))
+                crowd += 1
+        return tuple(found)
+
+    def _facts(self, load: Crowding, at: int) -> LoadFacts:
+        if self._opened is None or self._closed is None:
+            return absent(load, self._trouble)
+        window_s = self._closed.now_s - self._opened.now_s
+        return facts(load, self._opened.tallies[at], self._closed.tallies[at], window_s, self._left)
+
+    async def begin(self) -> None:
+        """Begin all of them. Raises `CouldNotRun` when one cannot be had."""
+        if self._crowds:
+            self._process = await LoadProcess.started()
+            server = self._server
+            begin = Begin(str(server.target.path), server.target.target, dict(server.names), self._crowds)
+            try:
+                await self._process.ask(begin, Up, _START_WITHIN_S + UP_WITHIN_S)
+            except CannotBeHad as error:
+                raise CouldNotRun(str(error)) from error
+            except LoadFailed as error:
+                self._trouble = str(error)
+                await self._end()
+        for client in self._clients.values():
+            await client.begin()
+
+    async def end(self) -> None:
+        """Whatever happened, nothing of it is left."""
+        try:
+            await self.stop()
+        finally:
+            await self._end()
+
+    async def _undo(self) -> None:
+        try:
+            if self._process is not None:
+                cleaned = await self._process.ask(
+                    CleanUp(_CLEAN_WITHIN_S), Cleaned, _CLEAN_WITHIN_S + _ANSWER_WITHIN_S
+                )
+                self._left = cleaned.left
+        except LoadFailed as error:
+            self._left = (f"nothing of the loads' calls was undone: {error}",)
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            await process.end()
+
+
+@asynccontextmanager
+async def loading(loads: Sequence[Load], server: Beside) -> AsyncIterator[Running]:
+    """Loads that are up, in processes of their own, and of which nothing is left on the way out.
+
+    Raises `CouldNotRun` when one does not fit the target, or cannot be had on this machine.
+    """
+    for load in loads:
+        if wrong := problem(load, server.target.target):
+            raise CouldNotRun(f"load of kind {load.__struct_config__.tag}: {wrong}")
+    running = Running(loads, server)
+    try:
+        await running.begin()
+        yield running
+    finally:
+        await running.end()

@@ -1,0 +1,134 @@
+"""Calls of the target on a fixed schedule, however those before them fared."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from contextlib import suppress
+
+from scenarios.errors import ScenariosError
+from scenarios.suite.load_model import Storm
+from scenarios.target import Call, LoadedTarget
+from scenarios.traffic.caller import Caller
+from scenarios.traffic.load.messages import Tally
+
+_FIRST_NUMBER = 100_001
+"""The numbers below are those of the calls piled up under the fault."""
+
+_FIRST_WITHIN_S = 5.0
+_UNDONE_AT_ONCE = 32
+_SAID_SHOWN = 3
+_CONNECTIONS = 64
+
+
+class CallStorm:
+    """A `storm` load."""
+
+    descriptors = _CONNECTIONS
+
+    def __init__(self, load: Storm, target: LoadedTarget, names: dict[str, str]) -> None:
+        self._load = load
+        self._caller = Caller(target, names)
+        self._call = next(call for call in target.target.call if call.name == load.call)
+        self._before = self._caller.chain(self._call)
+        self._undoes = any(call.undo is not None for call in (*self._before, self._call))
+        self._under_way: dict[asyncio.Task[None], int] = {}
+        self._to_undo: set[int] = set()
+        self._started = self._answered = self._held_back = self._least = 0
+        self._said: Counter[str] = Counter()
+        self._schedule: asyncio.Task[None] | None = None
+        self._first_ended = asyncio.Event()
+
+    async def begin(self) -> None:
+        """Begin to call; returns when the first call has ended, at the latest after `_FIRST_WITHIN_S`."""
+        self._schedule = asyncio.create_task(self._run())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_WITHIN_S):
+                await self._first_ended.wait()
+
+    def watch(self) -> None:
+        """The window opens."""
+        self._least = len(self._under_way)
+
+    def tally(self) -> Tally:
+        """What there is of it."""
+        return Tally(
+            started=self._started,
+            answered=self._answered,
+            errors=self._said.total(),
+            open=len(self._under_way),
+            least_open=self._least,
+            held_back=self._held_back,
+            said=tuple(f"{text} (x{times})" for text, times in self._said.most_common(_SAID_SHOWN)),
+        )
+
+    async def stop(self) -> None:
+        """Call no more; what is under way is cancelled, and every connection is closed."""
+        if self._schedule is not None:
+            self._schedule.cancel()
+            await asyncio.gather(self._schedule, return_exceptions=True)
+        under_way = dict(self._under_way)
+        for task in under_way:
+            task.cancel()
+        for ended in await asyncio.gather(*under_way, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
+        await self._caller.close()
+
+    async def clean_up(self, within_s: float) -> tuple[str, ...]:
+        """Undo every call that may have left something behind; what there was no time for."""
+        turns = asyncio.Semaphore(_UNDONE_AT_ONCE)
+
+        async def undo(n: int) -> None:
+            async with turns:
+                await self._caller.undo(self._call, n, within_s)
+                self._to_undo.discard(n)
+
+        try:
+            async with asyncio.timeout(within_s):
+                await asyncio.gather(*(undo(n) for n in sorted(self._to_undo)))
+        except TimeoutError:
+            return (f"{len(self._to_undo)} calls of {self._call.name} are not undone",)
+        finally:
+            await self._caller.close()
+        return ()
+
+    async def _run(self) -> None:
+        due_s = time.monotonic()
+        for n in itertools.count(_FIRST_NUMBER):
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            due_s += 1 / self._load.rate_hz
+            if len(self._under_way) >= self._load.at_most:
+                self._held_back += 1
+                continue
+            self._started += 1
+            task = asyncio.create_task(self._one(n))
+            self._under_way[task] = n
+
+    async def _one(self, n: int) -> None:
+        if self._undoes:
+            self._to_undo.add(n)
+        try:
+            for call in self._before:
+                await self._make(call, n)
+            await self._make(self._call, n)
+            self._answered += 1
+            if self._undoes:
+                await self._caller.undo(self._call, n, self._deadline_s(self._call))
+                self._to_undo.discard(n)
+        except ScenariosError as error:
+            self._said[str(error) or "failed"] += 1
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            del self._under_way[task]
+            self._first_ended.set()
+            self._least = min(self._least, len(self._under_way))
+
+    async def _make(self, call: Call, n: int) -> None:
+        await self._caller.make(call, n, self._deadline_s(call))
+
+    def _deadline_s(self, call: Call) -> float:
+        return call.deadline_s if self._load.deadline_s is None else self._load.deadline_s
