@@ -28,6 +28,10 @@ if "pegaref.actor.child" in sys.orig_argv:
                 _fields_ = [("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short)]
             asked = PollFd(pipe, 1, 0)
             ctypes.PyDLL(None).poll(ctypes.byref(asked), 1, 60000)  # PyDLL keeps the GIL
+        elif mode == "uninterruptible":
+            # The C library waits for the new process as after vfork, in state D; and that waits for a writer.
+            opening = (os.POSIX_SPAWN_OPEN, 0, str(folder / "spawn"), os.O_RDONLY, 0)
+            os.posix_spawn("/bin/true", ["true"], {{}}, file_actions=[opening])
         else:
             import select
             select.select([pipe], [], [], 60)
@@ -42,13 +46,14 @@ class Stall:
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self._folder = folder
         os.mkfifo(folder / "release")
-        self._pipe = os.open(folder / "release", os.O_RDWR)
+        os.mkfifo(folder / "spawn")
+        self._pipes = [os.open(folder / "release", os.O_RDWR)]
         (folder / "sitecustomize.py").write_text(SITE.format(folder=str(folder)))
         self.block("pass")
         patch.setenv("PYTHONPATH", str(folder))
 
     def block(self, mode: str) -> None:
-        """'released' or 'held' (the GIL), or 'pass'."""
+        """'released' or 'held' (the GIL), 'uninterruptible' (in state D, the GIL held), or 'pass'."""
         (self._folder / "mode").write_text(mode)
 
     def inside(self, pid: int) -> bool:
@@ -58,9 +63,11 @@ class Stall:
     def release(self) -> None:
         """Let every call that blocks go on, now and later."""
         self.block("pass")
-        os.write(self._pipe, b"x")
+        os.write(self._pipes[0], b"x")
+        self._pipes.append(os.open(self._folder / "spawn", os.O_RDWR))
 
     def close(self) -> None:
-        """Release, and let go of the pipe."""
+        """Release, and let go of the pipes."""
         self.release()
-        os.close(self._pipe)
+        for pipe in self._pipes:
+            os.close(pipe)
