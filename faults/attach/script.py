@@ -31,15 +31,7 @@ def load(directory, address):
         import wedge_agent
     finally:
         sys.path.remove(directory)
-    before = wedge_agent._agent
-    if before is None:
-        wedge_agent.start(address)
-    elif before.line.intact():
-        return "already"
-    else:  # of a controller that has gone; what it registered for forks is still there
-        wedge_agent._agent = None
-        wedge_agent._connect(address)
-    return "loaded" if wedge_agent._agent is not None else "unreachable"
+    return wedge_agent.start(address)
 
 def tell(word, path):
     with open(path + ".new", "w") as answer:

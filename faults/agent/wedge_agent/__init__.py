@@ -29,6 +29,7 @@ _FORK_WAITS_S = 1.0
 _CHUNK_BYTES = 65536
 
 _agent: Agent | None = None
+_registered = False  # with `fork`, which cannot be taken back
 _forking = 0
 _counting = _thread.allocate_lock()
 
@@ -75,6 +76,7 @@ class Agent:
         self._turn = _thread.allocate_lock()  # guards the two below
         self._aside = False  # whether a fork is under way
         self._serving = False
+        self._forsaken = False  # whether a fork has waited for the end of a thread that cannot be woken
         self._sending = _thread.allocate_lock()
         self._thread = 0
         self._buffer = b""
@@ -167,11 +169,14 @@ class Agent:
         """End the thread before a fork; waits a second at most, for it may want what the forking thread
         has.
         """
-        if self._thread == _thread.get_native_id() or not self.wake_write.intact():
+        if self._thread == _thread.get_native_id() or self._forsaken:
             return
         with self._turn:
             self._aside = True
-        os.write(self.wake_write.fd, b"x")
+        if self.wake_write.intact():
+            os.write(self.wake_write.fd, b"x")
+        else:  # the thread ends, or has ended, by itself: poll(2) returns when the program closes the pipe
+            self._forsaken = True
         if not self._alive.acquire(timeout=_FORK_WAITS_S):
             return
         self._alive.release()
@@ -214,14 +219,25 @@ class Agent:
             owned.close()
 
 
-def start(address: str) -> None:
-    """Connect to the controller at `address` and serve it from a thread; does nothing if that cannot be
-    done.
+def start(address: str) -> str:
+    """Connect to the controller at `address` and serve it from a thread.
+
+    Returns `loaded`; `already` where another controller's agent is in the process, and is left; or
+    `unreachable`, having done nothing. Where the agent's controller is gone, this one takes its place.
     """
-    if _agent is None and _connect(address):
+    global _agent, _registered
+    if _agent is not None:
+        if _agent.line.intact():
+            return "already"
+        _agent = None
+    if not _connect(address):
+        return "unreachable"
+    if not _registered:
+        _registered = True
         os.register_at_fork(
             before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child
         )
+    return "loaded"
 
 
 def _connect(address: str) -> bool:
