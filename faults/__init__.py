@@ -29,10 +29,13 @@ from faults.model import (
     LEASE_LIMIT_S,
     FaultInfo,
     FaultStatus,
+    Frame,
     ParameterInfo,
     ProcessInfo,
     Selector,
     State,
+    Thread,
+    ThreadStack,
 )
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "FaultInfo",
     "FaultStatus",
     "FaultsError",
+    "Frame",
     "LaunchFailed",
     "Launched",
     "LeaseTooLong",
@@ -61,6 +65,8 @@ __all__ = [
     "Selector",
     "SessionError",
     "State",
+    "Thread",
+    "ThreadStack",
     "UnknownFault",
     "UnknownParameter",
     "UnknownSelector",

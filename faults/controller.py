@@ -170,6 +170,14 @@ class Controller:
         below = [pid for launched in self._launched for pid in launched.pids() if pid not in known]
         return [f"{pid} ({' '.join(procfs.argv(pid))[:80]})" for pid in below if procfs.runs_python(pid)]
 
+    def take_in(self, link: AgentLink) -> None:
+        """Have a process be one of the controller's, as one that an agent has reported from."""
+        self._processes.add(link)
+
+    def part_with(self, link: AgentLink) -> None:
+        """Have it be so no more."""
+        self._processes.remove(link)
+
     def arm(
         self,
         name: str,

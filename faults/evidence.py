@@ -24,16 +24,12 @@ otherwise.
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One process that a fault runs in (`link`), its page, and the processes it is done to (`processes`).
-
-    `shared_fd` is the page's descriptor where the keeper is to have it too.
-    """
+    """One process that a fault runs in (`link`), its page, and the processes it is done to (`processes`)."""
 
     link: AgentLink
     page: Page
     processes: tuple[ProcessInfo, ...]
     params: Mapping[str, Any]
-    shared_fd: int | None = None
 
 
 Findings = list[str]

@@ -102,13 +102,43 @@ class FaultInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread of a process, as the kernel numbers them."""
+
+    pid: int
+    tid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One call. `text` is the line of source where it is known."""
+
+    function: str
+    file: str
+    line: int
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadStack:
+    """Where a thread stands: its calls, the innermost first. `inside`: it is in the fault. `name` is empty
+    where it is not known.
+    """
+
+    thread: Thread
+    frames: tuple[Frame, ...]
+    inside: bool
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class FaultStatus:
     """A fault at one moment, summed over the processes it is armed in.
 
     `calls` counts what reached the site and matched, `hits` what the fault acted on, `inside` what is in it
     right now, `held_s` the seconds for which at least one was inside. `times` maps each state that was
     reached to `time.monotonic()` seconds. `evidence` are findings from outside the process, in the order they
-    were made.
+    were made. `threads` are those of the target that are in it right now, where it runs inside the target.
     """
 
     id: str
@@ -126,3 +156,4 @@ class FaultStatus:
     lease_left_s: float = 0.0
     newcomers: tuple[int, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    threads: tuple[Thread, ...] = ()

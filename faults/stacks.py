@@ -8,54 +8,86 @@ or on the PATH) and this user may read that memory (ptrace(2), "Ptrace access mo
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
+from collections.abc import Sequence, Set
 from pathlib import Path
+from typing import Any
 
 from faults.errors import NotAnswered, ProcessGone
 from faults.evidence import Place
+from faults.model import Frame, Thread, ThreadStack
 
 _ASK_WITHIN_S = 0.5
 _READ_WITHIN_S = 10.0
 
 
-async def stacks(place: Place) -> list[str]:
-    """A text for each process of a place, the stacks of its threads in it; none where they cannot be had."""
-    found = [await _from_agent(place)] if place.link.info in place.processes else []
-    if any(found):
+async def stacks(place: Place, inside: Set[int]) -> list[ThreadStack]:
+    """The threads of a place: those in the fault, where the agent answers; else all of its processes.
+
+    `inside` are those of its threads that are in the fault, as the kernel numbers them.
+    """
+    found = await _from_agent(place) if place.link.info in place.processes else []
+    if found:
         return found
-    read = [await _from_outside(process.pid) for process in place.processes]
-    return [text for text in read if text]
+    return [thread for process in place.processes for thread in await _from_outside(process.pid, inside)]
 
 
-async def _from_agent(place: Place) -> str:
+def as_text(threads: Sequence[ThreadStack]) -> tuple[str, ...]:
+    """In Python's own words, the innermost call last, one text for each process."""
+    pids = dict.fromkeys(found.thread.pid for found in threads)
+    return tuple("\n".join(_as_text(found) for found in threads if found.thread.pid == pid) for pid in pids)
+
+
+def _as_text(found: ThreadStack) -> str:
+    name = f" {found.name!r}" if found.name else ""
+    where = ", in the fault" if found.inside else ""
+    lines = [f"thread {found.thread.tid}{name} of process {found.thread.pid}{where}:"]
+    for frame in reversed(found.frames):
+        lines.append(f'  File "{frame.file}", line {frame.line}, in {frame.function}')
+        if frame.text:
+            lines.append(f"    {frame.text}")
+    return "\n".join(lines) + "\n"
+
+
+async def _from_agent(place: Place) -> list[ThreadStack]:
     try:
         answer = await place.link.ask({"do": "stacks"}, within_s=_ASK_WITHIN_S)
     except (NotAnswered, ProcessGone):
-        return ""
-    threads = [
-        f"thread {ident} of process {place.link.info.pid}:\n{''.join(lines)}"
-        for ident, lines in answer["stacks"].items()
+        return []
+    pid = place.link.info.pid
+    return [
+        ThreadStack(
+            Thread(pid, tid), tuple(Frame(*frame) for frame in frames), True, "MainThread" * (tid == pid)
+        )
+        for tid, frames in answer["threads"]
     ]
-    return "\n".join(threads)
 
 
-async def _from_outside(pid: int) -> str:
-    """What py-spy prints; empty when it is not there, or cannot read the process in time."""
+async def _from_outside(pid: int, inside: Set[int]) -> list[ThreadStack]:
+    """What py-spy reads; nothing when it is not there, or cannot read the process in time."""
     program = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
     if program is None:
-        return ""
+        return []
     reader = await asyncio.create_subprocess_exec(
-        program, "dump", "--nonblocking", "--pid", str(pid),
+        program, "dump", "--nonblocking", "--json", "--pid", str(pid),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
         async with asyncio.timeout(_READ_WITHIN_S):
             printed, _ = await reader.communicate()
     except TimeoutError:
-        return ""
+        return []
     finally:
         if reader.returncode is None:
             reader.kill()
             await reader.wait()
-    return printed.decode(errors="replace") if reader.returncode == 0 else ""
+    return [_spied(pid, found, inside) for found in json.loads(printed)] if reader.returncode == 0 else []
+
+
+def _spied(pid: int, found: dict[str, Any], inside: Set[int]) -> ThreadStack:
+    tid = found["os_thread_id"] or 0
+    frames = tuple(Frame(frame["name"], frame["filename"], frame["line"]) for frame in found["frames"])
+    name = "MainThread" if tid == pid else found["thread_name"] or ""
+    return ThreadStack(Thread(pid, tid), frames, tid in inside, name)

@@ -52,11 +52,11 @@ async def outside(controller: Controller, pid: int) -> AsyncIterator[ProcessInfo
 
     def part() -> None:
         loop.remove_reader(handle)
-        controller._processes.remove(link)
+        controller.part_with(link)
         link.close()
 
     loop.add_reader(handle, part)  # readable once the process has ended (pidfd_open(2))
-    controller._processes.add(link)
+    controller.take_in(link)
     log.info("process %s is taken in without an agent", link.info)
     try:
         yield link.info

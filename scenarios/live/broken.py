@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from faults import Controller, Fault, FaultStatus, NeverHit
+from faults import Controller, Fault, FaultStatus, NeverHit, ThreadStack
 from scenarios.experiment.resources import alive
 from scenarios.live.processes import Place
 from scenarios.live.stuck import Stuck, stuck
@@ -29,7 +29,7 @@ class Broken:
     settings: Mapping[str, Any]
     proven: bool = False
     gone: bool = False
-    stacks: tuple[str, ...] = ()
+    threads: tuple[ThreadStack, ...] = ()
     looked_s: float = 0.0
 
     @property
@@ -40,7 +40,7 @@ class Broken:
     @property
     def stuck(self) -> tuple[Stuck, ...]:
         """The threads that it holds up, as they were seen last."""
-        return stuck(self.stacks)
+        return stuck(self.threads)
 
 
 class Breaker:
@@ -101,10 +101,10 @@ class Breaker:
                 broken.gone = True
                 await broken.fault.release()
             elif status.inside and time.monotonic() - broken.looked_s > _STACKS_EVERY_S:
-                broken.stacks = await broken.fault.stacks() or broken.stacks
+                broken.threads = await broken.fault.threads() or broken.threads
                 broken.looked_s = time.monotonic()
             elif not status.inside:
-                broken.stacks = ()
+                broken.threads = ()
         self._settle()
 
     def _settle(self) -> None:

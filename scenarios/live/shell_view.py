@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from faults import State
+from faults.stacks import as_text
 from scenarios.live import figures, lane_table
 from scenarios.live.broken import Broken
 from scenarios.live.calls import Tally
@@ -83,7 +84,7 @@ def where(glance: Glance) -> list[Text]:
     """The stacks in full, of every fault that holds threads up."""
     lines = []
     for broken in glance.armed:
-        for text in broken.stacks:
+        for text in as_text(broken.threads):
             lines.append(Text(f"{broken.fault.id} {_what(broken)}", style="bold"))
             lines += [*map(Text, text.expandtabs().splitlines()), Text()]
     return lines or [Text("no fault holds a thread up that could be looked at")]

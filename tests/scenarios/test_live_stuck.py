@@ -14,7 +14,7 @@ from scenarios.experiment.server import Server, serving
 from scenarios.live.broken import Breaker
 from scenarios.live.calls import Calls
 from scenarios.live.processes import look, places
-from scenarios.live.stuck import Stuck, stuck
+from scenarios.live.stuck import Stuck
 from scenarios.target import load
 
 PY_SPY = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
@@ -81,7 +81,3 @@ async def test_of_names_for_the_same_processes_only_the_last_can_be_chosen(serve
     rows = await look(server)
     assert [row.names for row in rows] == [("server", "registry")]
     assert places(rows) == ("registry",)
-
-
-def test_text_that_is_no_stack_holds_nobody_up() -> None:
-    assert stuck(["", "no such process\n"]) == ()

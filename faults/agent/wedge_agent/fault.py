@@ -45,7 +45,7 @@ class Fault:
         self.until_ns: int = request["until_ns"]
         self.notes: list[str] = []
         self.details: dict[str, Any] = {}
-        self.threads_inside: list[int] = []
+        self.threads_inside: list[tuple[int, int]] = []  # as Python and as the kernel number them
         self.live = False
         self._line = _socket.socket(fileno=fds[0])
         self._page = Page(fds[1])
@@ -210,14 +210,15 @@ class Fault:
             self._users += 1
             now = time.monotonic_ns()
             page = self._page.words
-            page[words.TID] = _thread.get_native_id()
+            page[words.TID] = tid = _thread.get_native_id()
+            self._page.enter(tid)
             if not page[words.INSIDE]:
                 page[words.SINCE] = now
             if not page[words.FIRST_INSIDE]:
                 page[words.FIRST_INSIDE] = now
             page[words.INSIDE] += 1
             page[words.GIL_HELD] += keeps_gil
-            self.threads_inside.append(_thread.get_ident())
+            self.threads_inside.append((_thread.get_ident(), tid))
             return True
 
     def leave(self, kept_gil: bool = False) -> None:
@@ -229,7 +230,9 @@ class Fault:
             if not page[words.INSIDE]:
                 page[words.HELD] += time.monotonic_ns() - page[words.SINCE]
                 page[words.SINCE] = 0
-            self.threads_inside.remove(_thread.get_ident())
+            tid = _thread.get_native_id()
+            self._page.leave(tid)
+            self.threads_inside.remove((_thread.get_ident(), tid))
         self._drop()
 
     def _drop(self) -> None:

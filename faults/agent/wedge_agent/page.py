@@ -28,6 +28,7 @@ WORDS = (
     "gil_held",  # how many of those inside keep the GIL
     "let_go",  # 1 once the fault is over
 )
+_THREADS = slice(len(WORDS), len(WORDS) + 64)  # those inside, as far as there is room; 0 where there is none
 CALLS, HITS, INSIDE, FIRST_HIT, FIRST_INSIDE, SINCE, HELD, TID, GIL_HELD, LET_GO = range(len(WORDS))
 
 
@@ -41,6 +42,24 @@ class Page:
     def read(self) -> dict[str, int]:
         """All words by name."""
         return dict(zip(WORDS, self.words))
+
+    def threads(self) -> list[int]:
+        """The threads that are inside right now, as the kernel numbers them, each once; at most 64."""
+        return sorted({tid for tid in self.words[_THREADS].tolist() if tid})
+
+    def enter(self, tid: int) -> None:
+        """Name a thread as inside, if there is room."""
+        self._exchange(0, tid)
+
+    def leave(self, tid: int) -> None:
+        """Name it so no more, once."""
+        self._exchange(tid, 0)
+
+    def _exchange(self, one: int, other: int) -> None:
+        for at in range(_THREADS.start, _THREADS.stop):
+            if self.words[at] == one:
+                self.words[at] = other
+                return
 
     def pinned(self) -> Any:
         """A ctypes value that lies where the page begins; the page cannot be closed while it lives."""

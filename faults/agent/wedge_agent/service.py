@@ -97,12 +97,14 @@ class Service:
         return {"notes": fault.notes if fault else [], "details": fault.details if fault else {}}
 
     def do_stacks(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """The Python stack of each thread that is in a fault right now."""
-        from traceback import format_stack
-
+        """Where each thread stands that is in a fault right now: its number as the kernel has it, and its
+        calls, the innermost first, as (function, file, line, text of that line).
+        """
         frames = sys._current_frames()
-        threads = {ident for fault in self._faults.values() for ident in fault.threads_inside}
-        return {"stacks": {str(ident): format_stack(frames[ident]) for ident in threads if ident in frames}}
+        threads = {inside for fault in self._faults.values() for inside in fault.threads_inside}
+        return {
+            "threads": [[tid, _calls(frames[ident])] for ident, tid in sorted(threads) if ident in frames]
+        }
 
     def _failed(self, fault: Fault, refusal: Refused) -> None:
         self.tell(
@@ -132,6 +134,12 @@ class Service:
         """Take out every fault in a forked child, where their waiting threads do not exist."""
         while self._faults:
             self._faults.popitem()[1].forget()
+
+
+def _calls(innermost: Any) -> list[list[Any]]:
+    from traceback import extract_stack
+
+    return [[f.name, f.filename, f.lineno or 0, f.line or ""] for f in reversed(extract_stack(innermost))]
 
 
 def _is_imported(name: str) -> bool:
