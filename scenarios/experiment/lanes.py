@@ -5,16 +5,23 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from grpc_health.v1 import health_pb2
 
-from scenarios.prober.messages import GrpcLane, HttpLane
+from scenarios.prober.messages import GrpcLane, HttpLane, TcpLane
 from scenarios.prober.messages import Lane as ProbedLane
 from scenarios.report.model import Lane
-from scenarios.target import GrpcProbe, Probe, Target
+from scenarios.target import GrpcProbe, HttpProbe, Probe, Target, TcpProbe, place
 from scenarios.target.model import Connection
 from scenarios.target.placeholders import fill
+from scenarios.target.spelled import as_bytes
 
+_KINDS: Mapping[type[Probe], Literal["http", "grpc", "tcp"]] = {
+    HttpProbe: "http",
+    GrpcProbe: "grpc",
+    TcpProbe: "tcp",
+}
 _GIVE_UP_BUDGETS = 1.5
 """A probe is given up after this many budgets: late enough to see that it is late and not lost."""
 
@@ -43,10 +50,10 @@ def lanes(target: Target, names: Mapping[str, str], seed: int) -> Lanes:
     probed: list[ProbedLane] = []
     for probe in target.probe:
         for connection in probe.connections:
-            address = fill(probe.address if isinstance(probe, GrpcProbe) else probe.url, names)
+            address = fill(place(probe), names)
             described[lane_name(probe.name, connection)] = Lane(
                 endpoint=probe.name,
-                kind="grpc" if isinstance(probe, GrpcProbe) else "http",
+                kind=_KINDS[type(probe)],
                 connection=connection,
                 address=address,
                 budget_s=probe.budget_s,
@@ -54,7 +61,7 @@ def lanes(target: Target, names: Mapping[str, str], seed: int) -> Lanes:
                 watched=probe.watched,
                 role=probe.role,
             )
-            probed.append(_probed(probe, connection, address, order.random() * probe.period_s))
+            probed.append(_probed(probe, connection, address, order.random() * probe.period_s, names))
     return Lanes(described, tuple(probed))
 
 
@@ -63,13 +70,18 @@ def lane_name(probe: str, connection: Connection) -> str:
     return probe if connection == "fresh" else f"{probe} (kept-alive)"
 
 
-def _probed(probe: Probe, connection: Connection, address: str, offset_s: float) -> ProbedLane:
+def _probed(
+    probe: Probe, connection: Connection, address: str, offset_s: float, names: Mapping[str, str]
+) -> ProbedLane:
     kept, give_up_s = connection == "kept", probe.budget_s * _GIVE_UP_BUDGETS
     if isinstance(probe, GrpcProbe):
         serving = tuple(health_pb2.HealthCheckResponse.ServingStatus.Value(name) for name in probe.expect)
         return GrpcLane(
             address, kept, probe.period_s, offset_s, give_up_s, probe.service, serving, probe.method
         )
+    if isinstance(probe, TcpProbe):
+        send = as_bytes(fill(probe.send, names))
+        return TcpLane(address, kept, probe.period_s, offset_s, give_up_s, send, probe.expect)
     expect = probe.expect
     return HttpLane(
         address, kept, probe.period_s, offset_s, give_up_s, expect.status, expect.body, probe.headers

@@ -93,6 +93,8 @@ def succeeds(sample: Sample, kind: str, rules: KubeletRules) -> bool:
         return False
     if sample.ended_s - sample.sent_s > rules.timeout_s:
         return False
+    if kind == "tcp":
+        return True
     return 200 <= sample.status < 400 if kind == "http" else sample.status == _SERVING
 
 
@@ -115,7 +117,7 @@ def _trips(
     """How often the threshold is reached in the outage, with probes at the window's phase that is worst."""
     if name is None or window_s <= 0:
         return 0
-    sent = between(samples.get(name, ()), 0.0, window_s)
+    sent = [_as_asked(s, lanes[name].kind) for s in between(samples.get(name, ()), 0.0, window_s)]
     dark = any(b - a > lanes[name].budget_s and b == window_s for a, b in gaps(sent, 0.0, window_s))
     inside = [s for s in sent if dark or _decided(s, window_s, rules)]
     if not inside:
@@ -123,6 +125,13 @@ def _trips(
     good = [_answered(s, window_s) and succeeds(s, lanes[name].kind, rules) for s in inside]
     phases = [sample.at_s for sample in inside if sample.at_s < rules.period_s]
     return max((_count(inside, good, phase, window_s, outage_s, rules) for phase in phases), default=0)
+
+
+def _as_asked(sample: Sample, kind: str) -> Sample:
+    """The sample as a kubelet would have it. Over TCP it connects, and does not wait for any answer."""
+    if kind != "tcp" or sample.sent_s is None:
+        return sample
+    return replace(sample, sent_s=sample.at_s, ended_s=sample.sent_s, outcome="ok")
 
 
 def _answered(sample: Sample, window_s: float) -> bool:

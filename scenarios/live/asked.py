@@ -12,11 +12,22 @@ import msgspec
 
 from scenarios.errors import CouldNotRun, did_you_mean, nearest
 from scenarios.experiment.lanes import Lanes, lanes
-from scenarios.target import GrpcProbe, HttpProbe, LoadedTarget, Probe, Target, find, load
+from scenarios.target import (
+    GrpcProbe,
+    HttpProbe,
+    LoadedTarget,
+    Probe,
+    Target,
+    TcpProbe,
+    find,
+    load,
+    place,
+)
 from scenarios.target.model import Ready, Start
 from scenarios.target.placeholders import fill, used
 
 _SEED = 0
+_TCP_ADDRESS = re.compile(r"(?P<host>[^/]+):(?P<port>\d{1,5})")
 _GRPC_ADDRESS = re.compile(r"(?P<host>[^/]+):(?P<port>\d{1,5})(?:/(?P<service>.*))?")
 
 
@@ -29,7 +40,11 @@ class Asked:
 
 
 def asked(
-    target: str | None, urls: Iterable[str], addresses: Iterable[str], settings: Iterable[str]
+    target: str | None,
+    urls: Iterable[str],
+    addresses: Iterable[str],
+    settings: Iterable[str],
+    ports: Iterable[str] = (),
 ) -> Asked:
     """Everything that is to be watched, as lanes for the prober. Raises `CouldNotRun`."""
     loaded = load(find(target)) if target is not None else None
@@ -49,8 +64,14 @@ def asked(
         known = [other.name for other in probes]
         name = found.name if found.name not in known else f"grpc {address}"
         probes.append(GrpcProbe(_unused(name, known), found.address, found.service))
+    for address in ports:
+        accepting = _tcp(address)
+        _unused(accepting.name, [other.name for other in probes])
+        probes.append(accepting)
     if not probes:
-        raise CouldNotRun("nothing to watch: give --target FILE|NAME, --http URL or --grpc HOST:PORT")
+        raise CouldNotRun(
+            "nothing to watch: give --target FILE|NAME, --http URL, --grpc HOST:PORT or --tcp HOST:PORT"
+        )
     title = loaded.name if loaded is not None else ", ".join(_hosts(probes))
     watched = Target(Start(name=title, command=(), ready=Ready()), tuple(probes))
     return Asked(title, lanes(watched, {}, _SEED))
@@ -68,11 +89,8 @@ def _settings(settings: Iterable[str]) -> dict[str, str]:
 
 def _filled(loaded: LoadedTarget, given: Mapping[str, str]) -> Iterable[Probe]:
     names = {"python": sys.executable, "here": str(loaded.path.parent), **given}
-    places = {
-        probe.name: probe.address if isinstance(probe, GrpcProbe) else probe.url
-        for probe in loaded.target.probe
-    }
-    wanted = dict.fromkeys(name for place in places.values() for name in used(place))
+    places = {probe.name: place(probe) for probe in loaded.target.probe}
+    wanted = dict.fromkeys(name for text in places.values() for name in used(text))
     if missing := [name for name in wanted if name not in names]:
         fields = ", ".join(f"{{{name}}}" for name in missing)
         options = " ".join(f"--set {name}={_example(name)}" for name in missing)
@@ -83,21 +101,19 @@ def _filled(loaded: LoadedTarget, given: Mapping[str, str]) -> Iterable[Probe]:
         hint = did_you_mean(nearest(unknown[0], wanted)) or f"; they use {', '.join(wanted) or 'none'}"
         raise CouldNotRun(f"--set {unknown[0]}: no endpoint of {loaded.name} uses {{{unknown[0]}}}{hint}")
     for probe in loaded.target.probe:
-        place = fill(places[probe.name], names)
-        yield _checked(probe, place)
+        yield _checked(probe, fill(places[probe.name], names))
 
 
-def _checked(probe: Probe, place: str) -> Probe:
+def _checked(probe: Probe, at: str) -> Probe:
     """The probe at its place; a place that is none is told now, not shown as darkness."""
     if isinstance(probe, HttpProbe):
-        _http(place)
-    elif isinstance(probe, GrpcProbe):
-        _grpc(place)
-    return msgspec.structs.replace(probe, **_at(probe, place))
-
-
-def _at(probe: Probe, place: str) -> dict[str, str]:
-    return {"url": place} if isinstance(probe, HttpProbe) else {"address": place}
+        _http(at)
+        return msgspec.structs.replace(probe, url=at)
+    if isinstance(probe, GrpcProbe):
+        _grpc(at)
+    else:
+        _tcp(at)
+    return msgspec.structs.replace(probe, address=at)
 
 
 def _example(name: str) -> str:
@@ -125,6 +141,13 @@ def _grpc(text: str) -> GrpcProbe:
     return GrpcProbe(name, f"{found['host']}:{found['port']}", service)
 
 
+def _tcp(text: str) -> TcpProbe:
+    found = _TCP_ADDRESS.fullmatch(text)
+    if found is None or not 0 < int(found["port"]) < 65536:
+        raise CouldNotRun(f"{text!r} is no TCP address; write HOST:PORT")
+    return TcpProbe(f"tcp {text}", text)
+
+
 def _unused(name: str, known: Iterable[str]) -> str:
     if name in known:
         raise CouldNotRun(f"{name} is asked for twice; give it once")
@@ -132,5 +155,5 @@ def _unused(name: str, known: Iterable[str]) -> str:
 
 
 def _hosts(probes: Iterable[Probe]) -> list[str]:
-    places = (p.address if isinstance(p, GrpcProbe) else urlsplit(p.url).netloc for p in probes)
+    places = (urlsplit(p.url).netloc if isinstance(p, HttpProbe) else p.address for p in probes)
     return list(dict.fromkeys(places))

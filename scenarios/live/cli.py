@@ -31,6 +31,7 @@ from scenarios.target.needs import unmet
 @click.option(
     "--grpc", "addresses", multiple=True, metavar="HOST:PORT[/SERVICE]", help="A gRPC health service."
 )
+@click.option("--tcp", "ports", multiple=True, metavar="HOST:PORT", help="A port that must accept.")
 @click.option("--for", "for_s", type=seconds, metavar="10s", help="End after this time; without it, never.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per second, and no screen.")
 def watch_command(
@@ -38,6 +39,7 @@ def watch_command(
     settings: tuple[str, ...],
     urls: tuple[str, ...],
     addresses: tuple[str, ...],
+    ports: tuple[str, ...],
     for_s: float | None,
     as_json: bool,
 ) -> None:
@@ -46,7 +48,7 @@ def watch_command(
     Where there is no terminal, one line whenever an endpoint goes dark or comes back. Exits 0 when the time
     is up and on Ctrl-C, 2 when there is nothing to watch.
     """
-    chosen = asked(target, urls, addresses, settings)
+    chosen = asked(target, urls, addresses, settings, ports)
     console = Console(highlight=False)
     if as_json or not can_draw(console):
         sys.exit(asyncio.run(until_left(partial(_told, chosen, AsJson() if as_json else AsLines(), for_s))))

@@ -40,7 +40,20 @@ class GrpcLane(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind"):
     method: str | None = None
 
 
-Lane = HttpLane | GrpcLane
+class TcpLane(msgspec.Struct, frozen=True, tag="tcp", tag_field="kind"):
+    """A connection to `address` (HOST:PORT), fresh or kept. Good is that it is accepted; or, with `expect`,
+    that this regex is found in what comes back, after `send` was sent."""
+
+    address: str
+    kept: bool
+    period_s: float
+    offset_s: float
+    give_up_s: float
+    send: bytes = b""
+    expect: str | None = None
+
+
+Lane = HttpLane | GrpcLane | TcpLane
 
 
 class Watch(msgspec.Struct, frozen=True, tag="watch"):

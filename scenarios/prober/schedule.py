@@ -9,7 +9,8 @@ from typing import Protocol
 
 from scenarios.prober.grpc import GrpcProber
 from scenarios.prober.http import HttpProber
-from scenarios.prober.messages import Began, GrpcLane, Lane, Probed, Watch
+from scenarios.prober.messages import Began, GrpcLane, Lane, Probed, TcpLane, Watch
+from scenarios.prober.tcp import TcpProber
 
 _LET_END_S = 0.2
 """Probes under way get this long to end by themselves: a connection that is cut off in the making lingers."""
@@ -67,7 +68,9 @@ class Schedule:
 
 
 def _prober(number: int, lane: Lane) -> LaneProber:
-    return GrpcProber(number, lane) if isinstance(lane, GrpcLane) else HttpProber(number, lane)
+    if isinstance(lane, GrpcLane):
+        return GrpcProber(number, lane)
+    return TcpProber(number, lane) if isinstance(lane, TcpLane) else HttpProber(number, lane)
 
 
 async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:

@@ -2,7 +2,18 @@
 
 from scenarios.target.layers import shipped
 from scenarios.target.load import LoadedTarget, find, load
-from scenarios.target.model import Call, Client, GrpcCall, GrpcProbe, HttpCall, HttpProbe, Probe, Target
+from scenarios.target.model import (
+    Call,
+    Client,
+    GrpcCall,
+    GrpcProbe,
+    HttpCall,
+    HttpProbe,
+    Probe,
+    Target,
+    TcpProbe,
+    place,
+)
 
 __all__ = [
     "Call",
@@ -14,7 +25,9 @@ __all__ = [
     "LoadedTarget",
     "Probe",
     "Target",
+    "TcpProbe",
     "find",
     "load",
+    "place",
     "shipped",
 ]

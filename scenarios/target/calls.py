@@ -9,6 +9,7 @@ from pathlib import Path
 from scenarios.document import Document
 from scenarios.errors import did_you_mean, nearest
 from scenarios.target.model import Call, GrpcCall
+from scenarios.target.spelled import misspelled
 
 METHOD = re.compile(r"/?[\w.]+/\w+")
 """`package.Service/Method`."""
@@ -55,5 +56,7 @@ def _of_grpc(call: GrpcCall, folder: Path) -> Iterator[tuple[str, str]]:
         for key in ("proto", "message", "messages", "answer"):
             if getattr(call, key):
                 yield key, f"says what `raw` bytes are not: leave out `{key}` or `raw`"
+        if problem := misspelled(call.raw):
+            yield "raw", problem
     if call.answer and call.until == "headers":
         yield "answer", 'headers hold no answer; give `until = "message"`'

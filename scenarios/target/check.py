@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing, suppress
 
 import httpx
 import msgspec
@@ -20,7 +20,7 @@ from faults import Controller, Fault, FaultsError, NoSuchProcess, ProcessInfo, S
 from scenarios.errors import CouldNotRun
 from scenarios.experiment.lanes import lanes
 from scenarios.experiment.server import Server, serving
-from scenarios.prober.messages import HttpLane, Probed, Watch
+from scenarios.prober.messages import HttpLane, Probed, TcpLane, Watch
 from scenarios.prober.messages import Lane as ProbedLane
 from scenarios.prober.schedule import Schedule
 from scenarios.target.findings import Checked, MadeCall, ProbedLaneOnce, Seen, TriedSite
@@ -35,6 +35,7 @@ _LEASE_S = 120.0
 _MATCH_WITHIN_S = 5.0
 _ONCE_S = 1e6
 _BODY_SHOWN = 80
+_MOMENT_S = 0.5
 
 Say = Callable[[str], None]
 
@@ -100,6 +101,8 @@ async def _probes(server: Server) -> list[ProbedLaneOnce]:
         answered = ""
         if probed.outcome != "ok" and isinstance(wanted, HttpLane):
             answered = await _what_it_says(wanted)
+        elif probed.outcome == "wrong" and isinstance(wanted, TcpLane):
+            answered = await _what_comes_back(wanted)
         latency_s = (probed.ended_s or probed.at_s) - probed.at_s
         out.append(ProbedLaneOnce(name, lane, probed.outcome, probed.status, latency_s, answered))
     return out
@@ -114,6 +117,20 @@ async def _what_it_says(lane: HttpLane) -> str:
         return f"{type(error).__name__}: {error}"
     text = " ".join(response.text.split())
     return f"{response.status_code} {text[:_BODY_SHOWN]}".strip()
+
+
+async def _what_comes_back(lane: TcpLane) -> str:
+    """The answer itself; its end cannot be seen, so it is what came within a moment."""
+    host, _, port = lane.address.rpartition(":")
+    came = b""
+    with suppress(TimeoutError, OSError):
+        async with asyncio.timeout(_MOMENT_S):
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            with closing(writer):
+                writer.write(lane.send)
+                while (more := await reader.read(_BODY_SHOWN)) and len(came) < _BODY_SHOWN:
+                    came += more
+    return f"{came[:_BODY_SHOWN]!r} does not match {lane.expect!r}"
 
 
 async def _processes(server: Server) -> tuple[list[Seen], dict[str, tuple[int, ...]]]:

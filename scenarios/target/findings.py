@@ -10,6 +10,7 @@ from scenarios.report.model import Lane, Outcome
 from scenarios.suite import ANY, Suite, find
 from scenarios.target.layers import layered, shipped
 from scenarios.target.load import LoadedTarget
+from scenarios.target.model import TcpProbe
 
 _SLOW_SHARE = 0.5
 _LONG_CALL_S = 2.0
@@ -139,6 +140,12 @@ def _advice(checked: Checked) -> Iterator[str]:
             f"process {checked.torch[0]} has imported torch: torch.cuda:synchronize and "
             "torch.cuda:empty_cache could be sites"
         )
+    for asked in target.probe:
+        if isinstance(asked, TcpProbe) and asked.expect is None:
+            yield (
+                f"probe {asked.name!r} only connects, and the kernel accepts connections for a stuck process "
+                "too: give it `send` and `expect`"
+            )
     agents = {seen.pid for seen in checked.processes if seen.agent}
     unnamed = agents.difference(*checked.selected.values())
     if unnamed and len(agents) > 1:

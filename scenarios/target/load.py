@@ -11,8 +11,9 @@ from scenarios.document import Document, Key
 from scenarios.errors import UnknownName, did_you_mean, nearest
 from scenarios.target.calls import METHOD, check_calls
 from scenarios.target.layers import layered, shipped
-from scenarios.target.model import GrpcProbe, Target
+from scenarios.target.model import HttpProbe, Target, TcpProbe
 from scenarios.target.placeholders import used
+from scenarios.target.spelled import misspelled
 
 _ALWAYS = ("python", "here")
 _CALL_TEXTS = ("url", "address", "headers", "json", "body", "message", "messages", "raw")
@@ -71,8 +72,10 @@ def _check(document: Document, target: Target, folder: Path) -> None:
             raise document.malformed(("probe", i), "budget_s and period_s must be above 0")
         if not probe.connections:
             raise document.malformed(("probe", i, "connections"), 'is empty: give "fresh", "kept" or both')
-        if not isinstance(probe, GrpcProbe):
+        if isinstance(probe, HttpProbe):
             _groups(document, ("probe", i, "expect", "body"), probe.expect.body)
+        elif isinstance(probe, TcpProbe):
+            _check_tcp(document, i, probe)
         elif probe.method is not None and not METHOD.fullmatch(probe.method):
             problem = f"{probe.method!r} is not package.Service/Method"
             raise document.malformed(("probe", i, "method"), problem)
@@ -88,6 +91,17 @@ def _check(document: Document, target: Target, folder: Path) -> None:
     allowed = leaks.mappings or leaks.processes or leaks.threads or leaks.fds or leaks.ignored_threads
     if allowed and not leaks.because:
         raise document.malformed(("leaks",), "growth is allowed without saying why: give `because`")
+
+
+def _check_tcp(document: Document, i: int, probe: TcpProbe) -> None:
+    _groups(document, ("probe", i, "expect"), probe.expect)
+    if probe.send and probe.expect is None:
+        raise document.malformed(("probe", i, "send"), "nobody waits for what comes back; give `expect`")
+    if "kept" in probe.connections and not probe.send:
+        problem = "a kept connection shows nothing unless something is sent over it; give `send` and `expect`"
+        raise document.malformed(("probe", i, "connections"), problem)
+    if wrong := misspelled(probe.send):
+        raise document.malformed(("probe", i, "send"), wrong)
 
 
 def _check_unique(document: Document, table: str, names: list[str]) -> None:
@@ -129,7 +143,7 @@ def _check_placeholders(document: Document, target: Target, groups: tuple[str, .
         for field in ("command", "env"):
             check(("client", i, field), after_start | extra, there)
     for i, _ in enumerate(target.probe):
-        for field in ("url", "address"):
+        for field in ("url", "address", "send"):
             check(("probe", i, field), after_start)
     for i, _ in enumerate(target.call):
         for field in _CALL_TEXTS:

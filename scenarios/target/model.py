@@ -84,6 +84,21 @@ class GrpcProbe(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind", forbi
     role: Role | None = None
 
 
+class TcpProbe(msgspec.Struct, frozen=True, tag="tcp", tag_field="kind", forbid_unknown_fields=True):
+    """A connection to `address`. Good is that it is accepted; with `expect`, that this regex is found in what
+    the server says, to `send` if there is one."""
+
+    name: str
+    address: str
+    send: str = ""
+    expect: str | None = None
+    budget_s: float = 2.0
+    period_s: float = 0.1
+    connections: tuple[Connection, ...] = ("fresh",)
+    watched: bool = True
+    role: Role | None = None
+
+
 class HttpCall(msgspec.Struct, frozen=True, tag="http", tag_field="kind", forbid_unknown_fields=True):
     """A request that makes the server work. Any status below 400 is an answer unless `status` says which.
 
@@ -164,8 +179,13 @@ class Leaks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     because: str = ""
 
 
-Probe = HttpProbe | GrpcProbe
+Probe = HttpProbe | GrpcProbe | TcpProbe
 Call = HttpCall | GrpcCall
+
+
+def place(probe: Probe) -> str:
+    """Where a probe asks: a URL, or HOST:PORT."""
+    return probe.url if isinstance(probe, HttpProbe) else probe.address
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -72,8 +72,10 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "TcpProbe": {
         **_WATCHING,
-        "kind": "A TCP connection; an answer is that it is accepted.",
+        "kind": "A TCP connection. Give `expect`: the kernel accepts connections for a stuck process too.",
         "address": "HOST:PORT.",
+        "send": "What is sent when the connection is there; text, or base64:….",
+        "expect": "A regular expression found in what comes back; without it, being accepted is enough.",
     },
     "HttpCall": {
         **_CALLING,

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from scenarios.errors import CouldNotRun
 from scenarios.target import GrpcCall
 from scenarios.target.placeholders import fill
+from scenarios.target.spelled import as_bytes
 from scenarios.traffic import proto
 from scenarios.traffic.failure import CallFailed
 from scenarios.traffic.grpc_stream import Stream
@@ -86,7 +87,7 @@ def _check(call: GrpcCall, method: AnyMethod) -> None:
 
 def _requests(call: GrpcCall, method: AnyMethod, names: Mapping[str, str]) -> list[Any]:
     if isinstance(method, proto.RawMethod):
-        return [proto.as_bytes(fill(call.raw, names))]
+        return [as_bytes(fill(call.raw, names))]
     return [proto.build(method.request, fill(table, names)) for table in call.messages or (call.message,)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import importlib.resources
 import tempfile
@@ -119,16 +118,6 @@ def build(kind: type[Message], table: Mapping[str, Any]) -> Message:
         return json_format.ParseDict(_spelled(cast(Descriptor, kind.DESCRIPTOR), table), kind())
     except json_format.ParseError as error:
         raise CouldNotRun(f"message {kind.DESCRIPTOR.full_name}: {error}") from error
-
-
-def as_bytes(text: str) -> bytes:
-    """Bytes spelled as text: `base64:…`, or text that is sent as UTF-8. Raises `CouldNotRun`."""
-    if not text.startswith("base64:"):
-        return text.encode()
-    try:
-        return base64.b64decode(text.removeprefix("base64:"), validate=True)
-    except binascii.Error as error:
-        raise CouldNotRun(f"not base64: {error}: {text[:60]!r}") from None
 
 
 def contains(message: Message, wanted: Mapping[str, Any]) -> bool:

@@ -128,7 +128,7 @@ def test_a_reader_that_has_seen_enough_ends_it(tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "nothing to watch: give --target FILE|NAME, --http URL or --grpc HOST:PORT"),
+        ([], "nothing to watch: give --target FILE|NAME, --http URL, --grpc HOST:PORT or --tcp HOST:PORT"),
         (["--target", "pegaref-inline"], "give --set http=HOST:PORT --set grpc=HOST:PORT"),
         (["--target", "pegaref-inline", "--set", "http=127.0.0.1:1"], "need {grpc}, known only once it runs"),
         (
