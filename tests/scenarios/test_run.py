@@ -74,15 +74,22 @@ async def test_the_bug_goes_dark_and_its_repair_stays_lit_with_every_proof(
 async def test_a_killed_worker_respawns_and_a_killed_server_is_gone(
     servers: Path, run_suite: RunSuite
 ) -> None:
+    others = children()
     report, _ = await run_suite(
         servers / "tiny.suite.toml", "process.kill@tiny-loop", "process.kill@tiny-child"
     )
+    assert children() <= others
     assert [(s.observed, s.verdict, s.after) for s in report.scenarios] == [
         ("dark", "pass", "gone"),
         ("lit", "pass", "respawns"),
     ]
-    _, alive = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=10)
-    assert alive == []
+
+
+def children() -> set[psutil.Process]:
+    """The processes below this one; other tests in it may have left some that last as long as it does, such
+    as multiprocessing's resource tracker.
+    """
+    return set(psutil.Process().children(recursive=True))
 
 
 async def test_a_fault_that_is_never_hit_is_unproven_and_says_that_it_never_bit(
