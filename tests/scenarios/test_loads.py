@@ -19,6 +19,7 @@ import pytest
 
 from scenarios import target as targets
 from scenarios.errors import CouldNotRun
+from scenarios.experiment.resources import alive
 from scenarios.experiment.server import Server, serving
 from scenarios.prober import ProberHandle, soon
 from scenarios.prober.messages import Batch, Began, HttpLane
@@ -266,6 +267,43 @@ async def test_a_load_whose_process_dies_was_not_there_and_is_no_error() -> None
         await until(server, lambda told: told["open"] == 0)
 
 
+async def test_a_load_speaks_tls_where_the_probe_does(tmp_path: Path) -> None:
+    await _openssl(tmp_path)
+    async with counting("--tls", str(tmp_path)) as server:
+        target = server.target.target
+        probe = msgspec.structs.replace(target.probe[0], url="https://{http}/health")
+        server.target = server.target._replace(
+            target=msgspec.structs.replace(target, probe=(probe, *target.probe[1:]))
+        )
+        loads = (Idle("http /health", 20), SlowLoris("http /health", 20), Scrape("http /health", 5))
+        async with loading(loads, server) as running:
+            await running.window()
+            await asyncio.sleep(0.3)
+            await running.stop()
+            idle, slow, scrape = running.facts()
+    assert (idle.there, slow.there, scrape.there) == (True, True, True), running.facts()
+    assert scrape.answered > 5
+
+
+async def test_a_load_ends_with_a_runner_that_is_killed() -> None:
+    script = (
+        "import asyncio, os, signal, tests.scenarios.test_loads as t\n"
+        "async def main():\n"
+        "    async with t.counting() as server:\n"
+        "        async with t.loading((t.Idle('http /health', 5),), server) as running:\n"
+        "            print(running._process.pid, flush=True)\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())"
+    )
+    ended = await _python(script)
+    process = int(ended.stdout)
+    async with asyncio.timeout(_WITHIN_S):
+        while True:
+            if not alive(process):
+                return
+            await asyncio.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("load", "says"),
     [
@@ -320,6 +358,17 @@ async def late(prober: ProberHandle, lane: HttpLane, loads: Sequence[Load]) -> l
         runner_s = max(runner_s, time.monotonic() - due_s)
     await prober.pause()
     return [max(one.taken_up_s - one.at_s for one in began), runner_s]
+
+
+async def _openssl(folder: Path) -> None:
+    """A certificate that nobody knows, and its key."""
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
+        "-keyout key.pem -out cert.pem -subj /CN=127.0.0.1"
+    )
+    await asyncio.to_thread(
+        subprocess.run, command.split(), cwd=folder, check=True, capture_output=True, timeout=_WITHIN_S
+    )
 
 
 async def _python(script: str) -> subprocess.CompletedProcess[str]:

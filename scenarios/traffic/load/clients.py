@@ -58,6 +58,7 @@ class ClientLoad:
         self._all = [_One(n) for n in range(1, load.count + 1)]
         self._stack = AsyncExitStack()
         self._work: asyncio.Task[None] | None = None
+        self._looking: list[asyncio.Task[None]] = []
         self._mapped_before: frozenset[Memory] = frozenset()
         self._open_at_end = 0
         self._left: tuple[str, ...] = ()
@@ -84,10 +85,12 @@ class ClientLoad:
 
     async def stop(self) -> None:
         """The window closes: nothing more happens, and what still lives is ended."""
-        if self._work is not None:
-            self._work.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._work
+        work = [self._work] if self._work is not None else []
+        for task in (*work, *self._looking):
+            task.cancel()
+        for ended in await asyncio.gather(*work, *self._looking, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
         self._open_at_end = sum(_lives(one) for one in self._all)
         await self._stack.aclose()
 
@@ -177,7 +180,9 @@ class ClientLoad:
             one.trouble = f"ended with exit code {code} and not by the kill"
             return
         one.killed_s = time.monotonic()
-        await self._let_go(one, one.killed_s + self._load.released_within_s)
+        # Under a wedge it takes until the release: the window need not stay open for it.
+        let_go = self._let_go(one, one.killed_s + self._load.released_within_s)
+        self._looking.append(asyncio.create_task(let_go))
 
     async def _let_go(self, one: _One, due_s: float) -> None:
         """Wait until the server has none of its memory, at most until `due_s`."""

@@ -20,6 +20,8 @@ from scenarios.traffic.load.messages import UP_WITHIN_S, Tally
 
 _OPENERS = 32
 _CONNECT_WITHIN_S = 5.0
+_TAKEN_WITHIN_S = 2.0
+_LOOK_EVERY_S = 0.02
 _AGAIN_HZ = 100.0
 """How often a second a connection is opened again. A server that closes what is too many for it would
 otherwise be met by a storm of connects, which is another load than the one that was asked for."""
@@ -88,11 +90,23 @@ class Crowd:
         self._openers: list[asyncio.Task[None]] = []
 
     async def begin(self) -> None:
-        """Open all; returns when each has been tried once, at the latest after `UP_WITHIN_S`."""
+        """Open all; returns when each has been tried once and the server has taken them from its backlog, at
+        the latest after `UP_WITHIN_S`."""
         self._openers = [asyncio.create_task(self._open()) for _ in range(min(_OPENERS, self.count))]
         with suppress(TimeoutError):
             async with asyncio.timeout(UP_WITHIN_S):
                 await self._all_tried.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TAKEN_WITHIN_S):
+                while True:  # there is no event for another process's accept
+                    if self.up():
+                        return
+                    await asyncio.sleep(_LOOK_EVERY_S)
+
+    def up(self) -> bool:
+        """Whether the server has taken every open connection from its backlog, as far as can be seen."""
+        tally = self.tally()
+        return tally.accepted is None or tally.accepted >= tally.established
 
     def watch(self) -> None:
         """The fewest that are open at once are counted from here."""

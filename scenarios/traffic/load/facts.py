@@ -13,6 +13,14 @@ not the load that was asked for."""
 
 _KEPT_CONNECTIONS = 0.8
 
+_TITLES = {
+    "storm": "the storm of calls {}",
+    "scrape": "the scraping of {}",
+    "idle": "the crowd of idle connections to {}",
+    "slow-loris": "the crowd of slow connections to {}",
+    "client": "every client {}",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class LoadFacts:
@@ -34,6 +42,11 @@ class LoadFacts:
     detail: str
     left: tuple[str, ...] = ()
     left_detail: str = ""
+
+    @property
+    def title(self) -> str:
+        """The load in a few words, as the subject of a sentence."""
+        return _TITLES[self.kind].format(self.name)
 
 
 def facts(load: Crowding, opened: Tally, closed: Tally, window_s: float, left: tuple[str, ...]) -> LoadFacts:
@@ -94,6 +107,8 @@ def _scrape(load: Scrape, opened: Tally, closed: Tally, window_s: float) -> tupl
         missing.append(f"too few connections: at one time {closed.least_open:,} of {load.connections:,}")
     if not asked and waiting < wanted:
         missing.append("nothing was asked")
+    elif closed.errors and not closed.answered:
+        missing.append("not one request was answered as the probe expects")
     return missing, (
         f"{_ends(closed)}; {asked:,} requests in the window's {window_s:.1f} s (at most {load.rate_hz:g} a "
         f"second), {closed.answered - opened.answered:,} answered, {max(0, waiting):,} waiting at its end, "
@@ -104,7 +119,7 @@ def _scrape(load: Scrape, opened: Tally, closed: Tally, window_s: float) -> tupl
 def _slow(load: SlowLoris, opened: Tally, closed: Tally, window_s: float) -> tuple[list[str], str]:
     missing, detail = _held(load, closed)
     sent = closed.sent_bytes - opened.sent_bytes
-    if sent < _KEPT_PACE * closed.least_open * window_s / load.every_s:
+    if sent < _KEPT_PACE * closed.least_open * (window_s / load.every_s - 1):
         missing.append("too few bytes were sent")
     return missing, f"{detail}; {sent:,} bytes sent in the window's {window_s:.1f} s"
 

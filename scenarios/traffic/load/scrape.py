@@ -97,6 +97,10 @@ class ScrapingConnections(Crowd):
         """Something came that is no answer."""
         self._wrong += 1
 
+    def up(self) -> bool:
+        """Whether every connection has asked for the first time, too."""
+        return not self.tally().silent and super().up()
+
     def tally(self) -> Tally:
         """What there is of it, and what was asked and answered."""
         found = super().tally()

@@ -20,8 +20,13 @@ class Ends(NamedTuple):
 
 
 def count(server_port: int, our_ports: Collection[int]) -> Ends:
-    """The established connections between these ports of ours and the server's port, on this machine."""
-    ours, theirs, accepted = 0, 0, 0
+    """The established connections between these ports of ours and the server's port, on this machine.
+
+    By port, each once: a table that changes while it is read tells some sockets twice.
+    """
+    ours: set[int] = set()
+    theirs: set[int] = set()
+    accepted: set[int] = set()
     for table in ("tcp", "tcp6"):
         with suppress(OSError):  # a machine without IPv6
             for line in Path("/proc/net", table).read_text().splitlines()[1:]:
@@ -30,11 +35,12 @@ def count(server_port: int, our_ports: Collection[int]) -> Ends:
                     continue
                 local, remote = _port(fields[_LOCAL]), _port(fields[_REMOTE])
                 if remote == server_port and local in our_ports:
-                    ours += 1
+                    ours.add(local)
                 elif local == server_port and remote in our_ports:
-                    theirs += 1
-                    accepted += fields[_INODE] != "0"  # what waits in the backlog belongs to no file yet
-    return Ends(ours, accepted if theirs else None)
+                    theirs.add(remote)
+                    if fields[_INODE] != "0":  # what waits in the backlog belongs to no file yet
+                        accepted.add(remote)
+    return Ends(len(ours), len(accepted) if theirs else None)
 
 
 def _port(address: str) -> int:

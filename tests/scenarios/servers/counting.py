@@ -2,7 +2,7 @@
 
 It answers every request with 200 but those to /never, which it leaves unanswered. `POST /keep?key=K` keeps a
 key, `POST /drop?key=K` drops it, and `GET /counts` tells. With `--most N` the oldest connection is closed
-when there are more; with `--no-keep-alive` every one is closed once it is answered.
+when there are more; with `--no-keep-alive` every one is closed once it is answered; `--tls` speaks TLS.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import resource
+import ssl
 from urllib.parse import parse_qs, urlsplit
 
 
@@ -98,12 +99,17 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--most", type=int, default=1_000_000)
     parser.add_argument("--no-keep-alive", action="store_true")
+    parser.add_argument("--tls", metavar="FOLDER", help="with a cert.pem and its key.pem")
     arguments = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     counts = Counts(arguments.most, keep_alive=not arguments.no_keep_alive)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(counts), "127.0.0.1", 0, backlog=4096)
+    tls = None
+    if arguments.tls:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(f"{arguments.tls}/cert.pem", f"{arguments.tls}/key.pem")
+    server = await loop.create_server(lambda: Connection(counts), "127.0.0.1", 0, backlog=4096, ssl=tls)
     print(f"counting http=127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201
     await server.serve_forever()
 
