@@ -8,6 +8,7 @@ own verdict and for those of its controls.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -25,6 +26,8 @@ from scenarios.report.model import Report
 from scenarios.report.model import Scenario as Record
 from scenarios.suite import Scenario
 from scenarios.target.needs import unmet
+
+log = logging.getLogger(__name__)
 
 _END_WITHIN_S = 60.0
 
@@ -136,6 +139,10 @@ class SharedRun:
             with suppress(RuntimeError):  # it ended just now
                 self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(_END_WITHIN_S)
+
+    def say(self, text: str) -> None:
+        """Into the log, which pytest shows where a test fails."""
+        log.info("%s", text)
 
     def phase(self, scenario: str, phase: str) -> None:
         """Not shown."""

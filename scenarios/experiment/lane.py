@@ -34,7 +34,7 @@ class Lane:
         records: list[Record] = []
         # Those that leave nothing to go on with come last, so that no server is started for their sake.
         ordered = sorted(scenarios, key=lambda scenario: scenario.destroys)
-        async with ProberHandle() as probing, _Held() as held:
+        async with ProberHandle() as probing, _Held(self._progress) as held:
             for scenario in ordered:
                 records.append(await self._one(scenario, held, probing))
         return records
@@ -60,7 +60,8 @@ class Lane:
 class _Held:
     """The server in use, replaced when it is not usable any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self._stack: AsyncExitStack | None = None
         self._server: Server | None = None
         self._failure: CouldNotRun | None = None
@@ -82,7 +83,7 @@ class _Held:
             raise self._failure
         stack = AsyncExitStack()
         try:
-            self._server = await stack.enter_async_context(serving(scenario.target))
+            self._server = await stack.enter_async_context(serving(scenario.target, self._progress.say))
         except CouldNotRun as error:
             self._failure = error
             raise

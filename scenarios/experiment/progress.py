@@ -10,6 +10,9 @@ from scenarios.report.model import Scenario
 class Progress(Protocol):
     """Told of every phase and every verdict, in the order in which they happen."""
 
+    def say(self, text: str) -> None:
+        """Something takes long that is no scenario: what is going on, in a line."""
+
     def phase(self, scenario: str, phase: str) -> None:
         """A scenario enters a phase."""
 
@@ -19,6 +22,9 @@ class Progress(Protocol):
 
 class Silent:
     """Tells nobody."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
 
     def phase(self, scenario: str, phase: str) -> None:
         """Nothing."""

@@ -19,7 +19,7 @@ from scenarios.errors import TargetFailed
 from scenarios.experiment.resources import Holding, measure
 from scenarios.target import LoadedTarget
 from scenarios.target.placeholders import fill, free_ports
-from scenarios.target.requires import interpreter
+from scenarios.target.requires import Say, interpreter
 from scenarios.traffic.caller import Caller
 from scenarios.traffic.client import client as client_process
 
@@ -143,10 +143,11 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(target: LoadedTarget) -> AsyncIterator[Server]:
-    """A target that is ready, with its clients, ended on the way out. Raises `TargetFailed`."""
+async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator[Server]:
+    """A target that is ready, with its clients, ended on the way out; `say` is told what goes on when its
+    environment has to be built first. Raises `TargetFailed`."""
     start = target.target.target
-    placeholders = {"python": await interpreter(target), "here": str(target.path.parent)}
+    placeholders = {"python": await interpreter(target, say), "here": str(target.path.parent)}
     placeholders |= free_ports([start.command, start.env])
     selectors = {
         name: Selector(s.cmdline, s.imports, s.parent, s.main) for name, s in target.target.processes.items()

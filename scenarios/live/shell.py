@@ -34,13 +34,17 @@ _SEED = 0
 _SCROLLS = {"up": -1, "down": 1, "page up": -10, "page down": 10}
 
 
+def _say(text: str) -> None:
+    click.echo(f"wedge: {text}", err=True)
+
+
 async def shell(target: LoadedTarget, console: Console, lease_s: float, leave: Leave) -> None:
     """Serve keys until `leave`. Raises `TargetFailed`, `ProberFailed`, `TerminalGone`."""
     anew = True
     async with ProberHandle() as prober:
         while anew:
             click.echo(f"wedge: starting {target.name} …", err=True)
-            async with serving(target) as server:
+            async with serving(target, _say) as server:
                 described = lanes(target.target, server.names, _SEED)
                 async with probing(prober, described) as endpoints:
                     session = Session(server, endpoints, prober, lease_s, leave)

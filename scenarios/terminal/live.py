@@ -27,6 +27,10 @@ class _Lines:
     def __init__(self, console: Console, brief: bool) -> None:
         self._console, self._brief = console, brief
 
+    def say(self, text: str) -> None:
+        """Print it: a log that stands still for minutes looks like a run that hangs."""
+        self._console.print(f"… {text}", soft_wrap=True, highlight=False, markup=False)
+
     def phase(self, scenario: str, phase: str) -> None:
         """Too much for a log."""
 
@@ -44,9 +48,15 @@ class _Board:
         self._console, self._total, self._began_s = console, total, time.monotonic()
         self._under_way: dict[str, tuple[str, float]] = {}
         self._verdicts: list[str] = []
+        self._said = ""
+
+    def say(self, text: str) -> None:
+        """It stands below the board until something moves on."""
+        self._said = text
 
     def phase(self, scenario: str, phase: str) -> None:
         """It moves on."""
+        self._said = ""
         began_s = self._under_way.get(scenario, ("", time.monotonic()))[1]
         self._under_way[scenario] = (phase, began_s)
 
@@ -69,7 +79,8 @@ class _Board:
             done = PHASES.index(phase) + 1
             steps = Text("■" * done, style="green").append("□" * (len(PHASES) - done), style="dim")
             table.add_row(Text(name), steps.append(f" {phase}", style=""), Text(f"{now_s - began_s:.0f} s"))
-        return Group(dots, table)
+        said = [Text(f"… {self._said}", "dim", no_wrap=True, overflow="ellipsis")] if self._said else []
+        return Group(dots, table, *said)
 
 
 @contextmanager

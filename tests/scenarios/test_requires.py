@@ -144,6 +144,55 @@ async def test_a_target_that_requires_nothing_runs_on_the_python_at_hand(tmp_pat
     assert not (tmp_path / "cache").exists()
 
 
+SERVER = """
+import http.server, little, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(204)
+        self.end_headers()
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+TARGET = """
+[target]
+name = "mine"
+command = ["{python}", "{here}/server.py", "{port:http}"]
+requires = ["little"]
+ready = { url = "http://127.0.0.1:{port:http}/" }
+
+[[probe]]
+kind = "http"
+name = "http /"
+url = "http://127.0.0.1:{port:http}/"
+expect = { status = [204] }
+
+[processes]
+server = { main = true }
+"""
+
+
+def test_a_run_says_that_it_builds_an_environment_before_it_says_anything_else(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(index, "little")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "server.py").write_text(SERVER)
+    (tmp_path / "mine.toml").write_text(TARGET)
+    command = [sys.executable, "-m", "scenarios", "run", "noop@*", "--target", str(tmp_path / "mine.toml")]
+
+    done, again = (
+        subprocess.run(command, capture_output=True, text=True, timeout=120, check=False) for _ in range(2)
+    )
+
+    assert (done.returncode, again.returncode) == (0, 0)
+    said = [line for line in done.stderr.splitlines() if line.startswith("… ")]
+    assert said[0].startswith("… mine: building its environment once: little (kept in ")
+    assert said[-1] == "… mine: its environment is ready"
+    assert done.stderr.startswith(said[0])
+    assert "…" not in again.stderr
+
+
 def test_the_contents_of_a_requirement_file_and_of_those_it_includes_are_part_of_the_hash(
     tmp_path: Path,
 ) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from scenarios.judge.pool import pool
 from scenarios.report.model import Fault, Report, Scenario
+from scenarios.terminal import live
 from scenarios.terminal.live import progress
 from scenarios.terminal.table import show
 from tests.scenarios.sample_reports import Server, many, one_of_each, report, scenario
@@ -134,3 +135,14 @@ def test_while_it_runs_what_did_not_pass_is_said_at_once() -> None:
     lines = screen.getvalue().splitlines()
     assert any("fail     gil.hold@pegaref-inline  dark" in line for line in lines)
     assert not [line for line in lines if "pass     gil.hold@pegaref-process" in line]
+
+
+def test_what_takes_long_stands_below_the_board_until_something_moves_on() -> None:
+    board, console = live._Board(Console(), 3), Console(width=60, record=True, file=io.StringIO())
+    board.phase("noop@mine", "start")
+    board.say("mine: Collecting little")
+    console.print(board)
+    assert console.export_text().splitlines()[-1] == "… mine: Collecting little"
+    board.phase("noop@mine", "baseline")
+    console.print(board)
+    assert "Collecting" not in console.export_text()
