@@ -10,7 +10,7 @@ from scenarios.errors import did_you_mean, nearest
 from scenarios.suite import load_model
 from scenarios.suite.model import After, Also, Row, Say, Timing, Traffic
 from scenarios.suite.scenario import Beside, Scenario, Wanted
-from scenarios.target import Call, GrpcProbe, LoadedTarget, Probe
+from scenarios.target import Call, GrpcProbe, LoadedTarget, Probe, TcpProbe
 
 V = TypeVar("V")
 
@@ -87,6 +87,8 @@ class Fitting:
         probe: Probe | None = self._probes.get(say.probe)
         if probe is None:
             raise self._malformed(("says", index), self._no("probe", say.probe, self._probes))
+        if isinstance(probe, TcpProbe):
+            raise self._malformed(("says", index), f"{say.probe!r} is TCP: it has no status and no body")
         if isinstance(probe, GrpcProbe) != isinstance(say.status, str):
             kind = 'a serving status, such as "NOT_SERVING"' if isinstance(probe, GrpcProbe) else "a number"
             raise self._malformed(("says", index), f"the status that {say.probe!r} says is {kind}")

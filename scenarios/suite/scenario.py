@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scenarios.suite.model import After, CallsDo, Expectation, Row, Say, Timing, Traffic
-from scenarios.target import Call, LoadedTarget, Probe
+from scenarios.target import Call, GrpcProbe, HttpProbe, LoadedTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Beside:
 class Wanted:
     """What one endpoint must say."""
 
-    probe: Probe
+    probe: HttpProbe | GrpcProbe
     say: Say
 
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
+from scenarios import suite as suites
 from scenarios import target as targets
 from scenarios.errors import CouldNotRun, Malformed
 from scenarios.experiment.lanes import lanes
@@ -262,6 +263,15 @@ def test_a_tcp_probe_that_shows_nothing_is_refused_with_its_line(
         targets.load(target(tmp_path, keys))
     assert says in str(raised.value)
     assert raised.value.line == line
+
+
+def test_a_row_cannot_ask_what_a_tcp_probe_says(tmp_path: Path) -> None:
+    target(tmp_path, PING + "\n[processes]\nserver = { main = true }")
+    row = '[[row]]\nname = "r"\nfault = "noop"\nprocess = "server"\nexpect = "lit"\nbecause = "a test"\n'
+    says = 'says = [{ probe = "tcp ping", status = 200 }]\n'
+    (tmp_path / "s.toml").write_text(f'[suite]\nname = "s"\ntargets = ["echo.toml"]\n{row}{says}')
+    with pytest.raises(Malformed, match="'tcp ping' is TCP: it has no status and no body"):
+        suites.load(tmp_path / "s.toml")
 
 
 def test_watch_takes_tcp_ports_and_says_what_an_address_is(tmp_path: Path) -> None:
