@@ -138,7 +138,12 @@ _OPTIONS = (
         "Accept only these client versions, such as 0.22.*. Repeatable.",
         multiple=True,
     ),
-    _option("--token-file", _FILE, None, "File with the token that POST routes and Shutdown then ask for."),
+    _option(
+        "--token-file",
+        _FILE,
+        None,
+        "File with the token that POST routes and Shutdown then ask for, and registering from elsewhere.",
+    ),
     _option("--tls-cert", _FILE, None, "Certificate (PEM) for both HTTP and gRPC."),
     _option("--tls-key", _FILE, None, "Its private key (PEM)."),
     _option(

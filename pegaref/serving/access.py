@@ -1,8 +1,11 @@
-"""Who may change things here: `POST …` over HTTP, `Shutdown` over gRPC.
+"""Who may change things here: `POST …` over HTTP, `Shutdown` and the registry's calls over gRPC.
 
 Without credentials configured, only callers on this machine may. With a token configured, whoever shows it
-may, and nobody else; with mutual TLS, whoever shows a certificate of the clients' authority. Registering is
-not guarded: memory is shared between processes of one host, and a PegaFlow client has no token to show.
+may, and nobody else; with mutual TLS, whoever shows a certificate of the clients' authority.
+
+The registry's calls (register, unregister, session) are open to this machine whatever is configured: memory
+is shared between processes of one host, and a PegaFlow client has no token to show. From anywhere else they
+are as guarded as the rest. What a proxy on this machine passes on counts as coming from this machine.
 """
 
 import hmac
@@ -34,22 +37,35 @@ class Access:
         self._expected = None if config.token is None else f"Bearer {config.token}".encode()
         self._mutual_tls = config.mutual_tls
 
+    def trusts(self, caller: Caller) -> bool:
+        """Whether the caller is on this machine, or has shown that it may change things."""
+        return caller.origin is None and (is_loopback(caller.host) or self._proved(caller))
+
+    def check_client(self, caller: Caller) -> None:
+        """Raises Unauthenticated or Forbidden unless the caller may register, unregister, hold a session."""
+        if not self.trusts(caller):
+            self.check(caller)
+
     def check(self, caller: Caller) -> None:
         """Raises Unauthenticated or Forbidden unless the caller may change things."""
         if caller.origin is not None:
             raise Forbidden(
                 "requests of web pages are refused: a page may not act on this server for its visitor"
             )
-        if self._mutual_tls and caller.certified:
+        if self._proved(caller):
             return
         if self._expected is not None:
-            shown = (caller.authorization or "").encode()
-            if not hmac.compare_digest(shown, self._expected):
-                raise Unauthenticated("a token is needed: send 'authorization: Bearer TOKEN'")
-        elif self._mutual_tls:
+            raise Unauthenticated("a token is needed: send 'authorization: Bearer TOKEN'")
+        if self._mutual_tls:
             raise Unauthenticated("a client certificate is needed")
-        elif not is_loopback(caller.host):
+        if not is_loopback(caller.host):
             raise Forbidden(f"changes are refused off loopback: {_REMEDY}")
+
+    def _proved(self, caller: Caller) -> bool:
+        if self._mutual_tls and caller.certified:
+            return True
+        shown = (caller.authorization or "").encode()
+        return self._expected is not None and hmac.compare_digest(shown, self._expected)
 
 
 def host_of_grpc_peer(peer: str) -> str:
@@ -68,7 +84,7 @@ def explain(config: ServerConfig) -> str | None:
         return None
     where = f"{' and '.join(exposed)} can be reached from other machines"
     if config.token is None and not config.mutual_tls:
-        return f"{where}: changes (POST, Shutdown) are refused off loopback; {_REMEDY}"
+        return f"{where}: changes (POST, Shutdown, registering) are refused off loopback; {_REMEDY}"
     if config.tls is None:
         return f"{where} without TLS: the token travels in the clear; add --tls-cert and --tls-key"
     return None

@@ -71,6 +71,7 @@ class Engine:
         self, request: engine_pb2.RegisterContextRequest, context: Context
     ) -> engine_pb2.RegisterContextResponse:
         """Maps all layers of one context, or none. Raises RegistryError."""
+        self._access.check_client(self._caller(context))
         if not self._config.accepts(request.client_version):
             accepted = ", ".join(self._config.client_versions)
             raise VersionRefused(
@@ -94,6 +95,7 @@ class Engine:
         self, request: engine_pb2.UnregisterRequest, context: Context
     ) -> engine_pb2.UnregisterResponse:
         """Drops every generation of an instance on every device. Raises RegistryError."""
+        self._access.check_client(self._caller(context))
         check_name(request.instance_id, "instance_id")
         self._sessions.forget_loose(request.instance_id)
         dropped = await self._handle.drop_instance(
@@ -111,7 +113,7 @@ class Engine:
 
         The initial metadata tells the client that the session counts. Raises SessionEnded, RegistryError.
         """
-
+        self._access.check_client(self._caller(context))
         check_name(request.instance_id, "instance_id")
         check_name(request.namespace, "namespace", may_be_empty=True)
         session: Session | None = None
@@ -136,20 +138,22 @@ class Engine:
         self, request: engine_pb2.ShutdownRequest, context: Context
     ) -> engine_pb2.ShutdownResponse:
         """Asks the server to stop, and answers first. Raises Unauthenticated, Forbidden."""
-        metadata = dict(context.invocation_metadata() or ())
-        authorization = metadata.get("authorization")
-        caller = Caller(
-            host=host_of_grpc_peer(context.peer()),
-            authorization=authorization if isinstance(authorization, str) else None,
-            certified=self._config.mutual_tls,  # gRPC lets nobody else in then
-        )
-        self._access.check(caller)
+        self._access.check(self._caller(context))
         self._shut_down(f"Shutdown from {context.peer()}")
         return engine_pb2.ShutdownResponse(status=_OK)
 
     async def health(self, request: engine_pb2.HealthRequest, context: Context) -> engine_pb2.HealthResponse:
         """Liveness: the answer is the whole of it."""
         return engine_pb2.HealthResponse(status=_OK)
+
+    def _caller(self, context: Context) -> Caller:
+        metadata = dict(context.invocation_metadata() or ())
+        authorization = metadata.get("authorization")
+        return Caller(
+            host=host_of_grpc_peer(context.peer()),
+            authorization=authorization if isinstance(authorization, str) else None,
+            certified=self._config.mutual_tls,  # gRPC lets nobody else in then
+        )
 
     def _deadline_s(self, context: Context) -> float:
         remaining = context.time_remaining()

@@ -62,13 +62,16 @@ class Health:
             return SERVING if self.ready else NOT_SERVING
         return None
 
-    def report(self) -> dict[str, Any]:
-        """Readiness with its reasons, as JSON values."""
+    def report(self, *, tracebacks: bool) -> dict[str, Any]:
+        """Readiness with its reasons, as JSON values. `tracebacks` are not for everybody's eyes."""
         snapshot = self._snapshot()
         return {
             "ready": self._stage is Stage.SERVING and snapshot.ready,
             "stage": str(self._stage),
-            "devices": {str(number): _device(device) for number, device in snapshot.devices.items()},
+            "devices": {
+                str(number): _device(device, tracebacks=tracebacks)
+                for number, device in snapshot.devices.items()
+            },
         }
 
     async def watch(self, service: str) -> AsyncIterator[int | None]:
@@ -111,7 +114,7 @@ class Health:
             self._change = None
 
 
-def _device(device: DeviceSnapshot) -> dict[str, Any]:
+def _device(device: DeviceSnapshot, *, tracebacks: bool) -> dict[str, Any]:
     report: dict[str, Any] = {"ready": device.ready, "phase": str(device.phase), "epoch": device.epoch}
     if device.pid is not None:
         report["pid"] = device.pid
@@ -120,6 +123,6 @@ def _device(device: DeviceSnapshot) -> dict[str, Any]:
     if device.hang is not None:
         report["hang"] = str(device.hang)
         report["hang_age_s"] = round(device.hang_age_s, 3)
-    if device.traceback:
+    if device.traceback and tracebacks:
         report["traceback"] = device.traceback
     return report

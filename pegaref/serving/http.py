@@ -73,8 +73,11 @@ class Endpoints:
         return Liveness(inner, dispatch, self._metrics)
 
     async def ready(self, request: Request) -> Response:
-        """200 when every device takes work; else 503, with the reason for each device that does not."""
-        report = self._health.report()
+        """200 when every device takes work; else 503, with the reason for each device that does not.
+
+        Tracebacks are for callers on this machine, and those that may change things; the log has them too.
+        """
+        report = self._health.report(tracebacks=self._access.trusts(_caller(request)))
         return json_response(200 if report["ready"] else 503, report)
 
     async def exposition(self, request: Request) -> Response:
@@ -106,7 +109,7 @@ class Endpoints:
         )
 
     async def cleanup_instances(self, request: Request) -> Response:
-        """Drops one instance (`?id=`), or all, on every device. Dropping what is not there is no error."""
+        """Drops one instance (`?id=`), or all, on every device. An instance that is not there is a 404."""
         deadline_s = self._admit(request, "id", "timeout")
         instance_id = request.query_params.get("id")
         if instance_id is None:
@@ -115,6 +118,8 @@ class Endpoints:
         self._sessions.forget_loose(instance_id)
         with self._waiting(deadline_s) as within_s:
             dropped = await self._handle.drop_instance(instance_id, generation=None, deadline_s=within_s)
+        if not dropped.contexts:
+            raise NotFound(f"there is no instance {instance_id!r}: nothing was released", field="id")
         log.info("instance %s: cleaned up, released %d tensors", instance_id, dropped.tensors)
         return json_response(200, released(dropped))
 
@@ -136,15 +141,7 @@ class Endpoints:
 
     def _admit(self, request: Request, *parameters: str) -> float:
         """Checks who asks and with which parameters; returns the seconds that the clean-up may take."""
-        client = request.client
-        self._access.check(
-            Caller(
-                host="" if client is None else client.host,
-                authorization=request.headers.get("authorization"),
-                certified=bool(request.scope.get("state", {}).get("certified")),
-                origin=request.headers.get("origin"),
-            )
-        )
+        self._access.check(_caller(request))
         only_parameters(request.query_params, parameters)
         limits = self._config.limits
         return timeout_s(
@@ -199,3 +196,13 @@ class Endpoints:
         route = self._metrics.http.route("other")
         route.end(route.begin(), str(error.status_code))
         return json_response(error.status_code, {"error": error.detail}, error.headers)
+
+
+def _caller(request: Request) -> Caller:
+    client = request.client
+    return Caller(
+        host="" if client is None else client.host,
+        authorization=request.headers.get("authorization"),
+        certified=bool(request.scope.get("state", {}).get("certified")),
+        origin=request.headers.get("origin"),
+    )

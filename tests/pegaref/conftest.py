@@ -11,6 +11,7 @@ import pytest
 
 from pegaref.client import SharedTensor
 from tests.pegaref.running import Running, running
+from tests.pegaref.stalls import Stall
 
 Serve = Callable[..., Running]
 
@@ -47,3 +48,11 @@ def tensor() -> Iterator[SharedTensor]:
 def instance() -> str:
     """A name that no other test of this run uses."""
     return f"instance-{next(_numbers)}"
+
+
+@pytest.fixture
+def stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stall]:
+    """Makes `empty_cache` of the actors that are started from now on block, when it is told to."""
+    made = Stall(tmp_path, monkeypatch)
+    yield made
+    made.close()

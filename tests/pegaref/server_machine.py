@@ -138,12 +138,16 @@ class ServerMachine(RuleBasedStateMachine):
         with self._step(f"cleanup {instance!r}"):
             may_wait = self._model.may_wait(instance)
             deadline_s = BRIEF_S if may_wait else PATIENT_S
+            fates = {one.fate for one in self._model.registrations.values() if one.instance == instance}
             answer = self.world.web.post("/instances/cleanup", params={"id": instance, "timeout": deadline_s})
             self._say(str(answer.status_code))
-            expected = (200, 202) if may_wait else (200,)
-            self._claim(answer.status_code in expected, f"cleanup: {answer.status_code} {answer.text}")
+            expected = {200} if Fate.HELD in fates else {200, 404} if fates else {404}
+            self._claim(
+                answer.status_code in (expected | {202} if may_wait else expected),
+                f"cleanup: {answer.status_code} {answer.text}",
+            )
             self._remember(answer.json())
-            self._model.drop(instance=instance, done=answer.status_code == 200)
+            self._model.drop(instance=instance, done=answer.status_code != 202)
 
     def _cleanup_all(self) -> None:
         with self._step("cleanup all"):

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,6 @@ from tests.pegaref.stalls import Stall
 pytestmark = pytest.mark.torch
 
 QUICK = RegistrySettings(wedge_after_s=2.0)
-
-
-@pytest.fixture
-def stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stall]:
-    made = Stall(tmp_path, monkeypatch)
-    yield made
-    made.close()
 
 
 async def test_a_register_maps_the_clients_memory_in_the_child_only() -> None:

@@ -16,6 +16,7 @@ from pegaref.serving.engine import UNBUILT
 from pegaref.wire import engine_pb2
 from tests.pegaref.conftest import Serve
 from tests.pegaref.running import DEADLINE_S, Running, eventually
+from tests.pegaref.shared import mapped
 
 pytestmark = pytest.mark.torch
 
@@ -250,9 +251,12 @@ def test_a_caller_that_goes_away_leaves_nothing_registered(
             waiting.cancel()
             noticed = 'pegaref_grpc_requests_in_flight{method="pegaflow.Engine/RegisterContextBatch"} 0.0'
             eventually(lambda: noticed in server.get("/metrics").text, what="the server has noticed")
-        server.wait_ready()
-        assert server.post("/instances/cleanup?id=nobody").status_code == 200  # behind whatever was queued
+    server.wait_ready()
+    with server.client() as client:  # behind whatever was queued
+        client.register(f"{instance}-last", {"a": tensor})
+        client.unregister(f"{instance}-last")
     assert not [name for name in server.instances() if name.startswith(instance)]
+    assert mapped(tensor.name, server.actor_pid()) == 0
 
 
 def test_a_register_whose_session_ends_meanwhile_is_undone(

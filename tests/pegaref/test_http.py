@@ -96,8 +96,21 @@ def test_a_cleanup_of_everything_says_what_each_device_released(
     assert server.instances() == []
 
 
-def test_a_cleanup_of_what_is_not_there_is_no_error(server: Running) -> None:
-    answer = server.post("/instances/cleanup?id=nobody")
+def test_a_cleanup_of_an_instance_that_is_not_there_is_404(
+    server: Running, tensor: SharedTensor, instance: str
+) -> None:
+    with server.client() as client:
+        client.register(instance, {"a": tensor}, device_id=1)
+    for status in (200, 404):
+        answer = server.post("/instances/cleanup", params={"id": instance})
+        assert answer.status_code == status
+    assert (answer.json()["code"], answer.json()["field"]) == ("NOT_FOUND", "id")
+    assert instance in answer.json()["error"]
+
+
+def test_a_cleanup_of_everything_where_there_is_nothing_is_no_error(server: Running) -> None:
+    server.post("/instances/cleanup")
+    answer = server.post("/instances/cleanup")
     assert (answer.status_code, answer.json()["removed_tensors"]) == (200, 0)
 
 

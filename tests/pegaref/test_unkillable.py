@@ -30,13 +30,6 @@ pytestmark = pytest.mark.torch
 GONE_WITHIN_S = 10.0
 
 
-@pytest.fixture
-def stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stall]:
-    made = Stall(tmp_path, monkeypatch)
-    yield made
-    made.close()
-
-
 @contextmanager
 def outliving_sigkill(server: Running, stall: Stall, instance: str) -> Iterator[Held]:
     """Device 0's actor hangs, was sent SIGKILL by its server for that, and is there all the same."""
