@@ -22,12 +22,14 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=600)]
 class Storm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="storm", tag_field="kind"):
     """`rate_hz` calls of the target's `call` a second, open loop: started on schedule however those before
     fared, but never more than `at_most` at once (a start that finds no room is counted as held back).
-    What a call needs is called before it, and undone after it. `deadline_s` overrides the call's."""
+    What a call needs is called before it, and undone after it. `deadline_s` and `hold_s` (for how long a
+    stream is held open) override the call's."""
 
     call: str
     rate_hz: Rate = 50.0
     at_most: Count = 200
     deadline_s: Seconds | None = None
+    hold_s: Seconds | None = None
 
 
 class Scrape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="scrape", tag_field="kind"):
@@ -86,7 +88,12 @@ def problem(load: Load, target: Target) -> str | None:
     """What about the load does not fit the target, in words for after the key; None where it fits."""
     match load:
         case Storm():
-            return _unknown(target, "call", load.call, [call.name for call in target.call])
+            calls = {call.name: call for call in target.call}
+            if load.hold_s is not None and load.call in calls and calls[load.call].until == "end":
+                return (
+                    f'call {load.call!r} is answered by its end (`until = "end"`): there is nothing to hold'
+                )
+            return _unknown(target, "call", load.call, calls)
         case Clients():
             known = {client.name: client for client in target.client}
             if load.client in known and known[load.client].when != "scenario":

@@ -309,6 +309,7 @@ async def test_a_load_ends_with_a_runner_that_is_killed() -> None:
     [
         (Idle("http /helth"), r"no probe named 'http /helth'; did you mean http /health"),
         (Storm("wrok"), r"no call named 'wrok'; did you mean work"),
+        (Storm("work", hold_s=1), r"call 'work' is answered by its end"),
         (Clients("ovner"), r"no client named 'ovner'; did you mean owner"),
         (Clients("owner"), r"starts with the server: give it `when = \"scenario\"`"),
         (Idle("http /health", 5, held=6), r"held = 6 is more than count = 5"),

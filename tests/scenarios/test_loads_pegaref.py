@@ -115,6 +115,18 @@ async def test_a_session_storm_is_there_as_the_server_counts_it_and_ends_with_th
     assert facts.answered >= 20
 
 
+async def test_sessions_of_a_storm_that_are_held_are_open_at_once() -> None:
+    async with pegaref() as server:
+        async with loading((Storm("session", rate_hz=100, at_most=60, hold_s=60),), server) as running:
+            await running.window()
+            await until(server, "pegaref_sessions", lambda sessions: sessions == 60.0)
+            await running.stop()
+            (facts,) = running.facts()
+        await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
+    assert facts.there, facts.detail
+    assert (facts.started, facts.open) == (60, 60)
+
+
 async def test_a_scrape_storm_is_answered_by_the_metrics() -> None:
     answered = 'pegaref_http_requests_total{route="/metrics",status="200"}'
     async with pegaref() as server:

@@ -8,6 +8,8 @@ import time
 from collections import Counter
 from contextlib import suppress
 
+import msgspec
+
 from scenarios.errors import ScenariosError
 from scenarios.suite.load_model import Storm
 from scenarios.target import Call, LoadedTarget
@@ -17,7 +19,7 @@ from scenarios.traffic.load.messages import Tally
 _FIRST_NUMBER = 100_001
 """The numbers below are those of the calls piled up under the fault."""
 
-_FIRST_WITHIN_S = 5.0
+_FIRST_WITHIN_S = 2.0
 _UNDONE_AT_ONCE = 32
 _SAID_SHOWN = 3
 _CONNECTIONS = 64
@@ -32,6 +34,8 @@ class CallStorm:
         self._load = load
         self._caller = Caller(target, names)
         self._call = next(call for call in target.target.call if call.name == load.call)
+        if load.hold_s is not None:
+            self._call = msgspec.structs.replace(self._call, hold_s=load.hold_s)
         self._before = self._caller.chain(self._call)
         self._undoes = any(call.undo is not None for call in (*self._before, self._call))
         self._under_way: dict[asyncio.Task[None], int] = {}
