@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 _SAMPLES_APART_S = 0.01
+_LOOK_FOR_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +24,24 @@ class Seat:
 
 
 async def find(pid: int) -> list[Seat]:
-    """Threads that wait in the same place of the same system call twice, so that none only passes by."""
+    """Threads that wait in the same place of the same system call twice, so that none only passes by.
+
+    None, after a second, if every thread is busy all the while: on a machine with much to do, one that is
+    about to wait may have to wait for a CPU first, and looks as busy.
+    """
+    give_up = time.monotonic() + _LOOK_FOR_S
     before = _waiting(pid)
-    await asyncio.sleep(_SAMPLES_APART_S)
-    after = _waiting(pid)
-    return [
-        Seat(tid, int(call[-2], 16), int(call[-1], 16))
-        for tid, call in after.items()
-        if before.get(tid) == call
-    ]
+    while True:
+        await asyncio.sleep(_SAMPLES_APART_S)
+        after = _waiting(pid)
+        found = [
+            Seat(tid, int(call[-2], 16), int(call[-1], 16))
+            for tid, call in after.items()
+            if before.get(tid) == call
+        ]
+        if found or time.monotonic() >= give_up:
+            return found
+        before = after
 
 
 def _waiting(pid: int) -> dict[int, list[str]]:
