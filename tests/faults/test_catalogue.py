@@ -23,21 +23,21 @@ async def shop(target: LaunchedTarget) -> LaunchedTarget:
     return target
 
 
-async def worst_nap_s(target: LaunchedTarget) -> float:
-    """The longest of twenty naps of a millisecond: how late a thread is that has to fight for its turn."""
-    naps: list[float] = [await target.ask(NAP_S) for _ in range(20)]
-    return max(naps)
+async def usual_nap_s(target: LaunchedTarget) -> float:
+    """The middle of five naps of a millisecond: how late a thread is that has to fight for its turn."""
+    found: float = await target.ask(f"sorted({NAP_S} for _ in range(5))[2]")
+    return found
 
 
 async def test_contending_threads_make_others_late_and_stop_nobody(
     controller: Controller, shop: LaunchedTarget
 ) -> None:
     await shop.do("sys.setswitchinterval(0.05)")
-    before_s = await worst_nap_s(shop)
+    before_s = await usual_nap_s(shop)
     async with controller.arm("gil.contend", process="bench", params={"threads": 3}) as fault:
         status = await fault.biting(timeout_s=5)
         await until(lambda: fault.status().inside == 3)
-        assert await worst_nap_s(shop) > max(0.04, before_s)
+        assert await usual_nap_s(shop) > max(0.04, before_s)
         await shop.ticks()
         assert status.state is State.BITING
     assert fault.status().inside == 0
@@ -53,10 +53,12 @@ async def test_a_delayed_call_is_late_by_so_much_and_another_is_not(
     async with controller.arm("call.delay", process="bench", params={"site": "work", "delay": 0.2}) as fault:
         value, took_s = await shop.ask(timed.format(call="work(3)"))
         assert value == 3
-        assert 0.2 <= took_s < 2.0
-        assert (await shop.ask(timed.format(call="device_work(1)")))[1] < 0.2
-        assert (await fault.biting(timeout_s=5)).hits == 1
-    assert (await shop.ask(timed.format(call="work(3)")))[1] < 0.2
+        assert took_s >= 0.2
+        assert await shop.ask("workshop.device_work(1)") == "none on 1"
+        status = await fault.biting(timeout_s=5)
+        assert (status.calls, status.hits) == (1, 1)
+    assert await shop.ask("workshop.work(3)") == 3
+    assert fault.status().calls == 1
 
 
 async def test_a_delayed_coroutine_lets_its_loop_run(controller: Controller, shop: LaunchedTarget) -> None:

@@ -32,7 +32,7 @@ async def test_its_neighbour_ticks_on(controller: Controller, target: LaunchedTa
 
 
 async def test_the_lease_lets_it_go_on(controller: Controller, target: LaunchedTarget) -> None:
-    async with controller.arm("process.stop", process="bench", lease_s=0.3) as fault:
+    async with controller.arm("process.stop", process="bench", lease_s=1.0) as fault:
         await fault.biting(timeout_s=5)
         await target.ticks()
         await until(lambda: fault.status().state.over)

@@ -1,6 +1,7 @@
 """Every fault bites and is given back, by every way of getting in, on every Python that is here.
 
-The matrix is printed at the end of the run (a run in one process: xdist's workers have no terminal).
+A cell is a market of its own, mostly waiting for processes to start, so some run at a time. The matrix is
+printed at the end of the run (a run in one process: xdist's workers have no terminal).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from faults import Controller, Selector, catalogue
 from faults.attach import attach
@@ -26,6 +28,7 @@ from tests.faults.matrix_report import MatrixReport
 
 PROGRAM = Path(__file__).parent / "program" / "market.py"
 WAYS = ("environment", "fork", "spawn", "forkserver", "exec", "attach", "embedded")
+AT_A_TIME = 4
 SITE = {"site": "workshop:work"}
 FAULTS: Mapping[str, Mapping[str, Any]] = {
     "noop": {},
@@ -128,28 +131,62 @@ def command(way: str, version: str, directory: Path) -> list[str]:
     return [python, str(PROGRAM), "plain" if way in ("environment", "attach") else way]
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cells(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Mapping[tuple[str, str], asyncio.Task[dict[str, str]]]]:
+    """The cells that were asked for, by way and version, under way; those that cannot be had are left out."""
+    room = asyncio.Semaphore(AT_A_TIME)
+
+    async def cell(way: str, version: str) -> dict[str, str]:
+        async with room:
+            return await failures(way, version, tmp_path_factory.mktemp(way))
+
+    wanted = [
+        (str(item.callspec.params["way"]), str(item.callspec.params["version"]))
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
+    ]
+    tasks = {key: asyncio.create_task(cell(*key)) for key in wanted if obstacle(*key) is None}
+    yield tasks
+    for task in tasks.values():
+        task.cancel()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_every_fault_bites_and_is_given_back(
-    way: str, version: str, report: MatrixReport, tmp_path: Path
+    way: str,
+    version: str,
+    report: MatrixReport,
+    cells: Mapping[tuple[str, str], asyncio.Task[dict[str, str]]],
 ) -> None:
     if (why := obstacle(way, version)) is not None:
         report.skipped(f"{way} {version}", why)
         pytest.skip(why)
-    failures = {}
+    failed = await cells[way, version]
+    for name in FAULTS:
+        report.add(way, version, name, bit=name not in failed)
+    assert failed == {}
+
+
+async def failures(way: str, version: str, directory: Path) -> dict[str, str]:
+    """Break a market in every way, one after the other; what went wrong, by fault."""
+    failed = {}
     async with Controller() as controller:
         env = dict(os.environ) if way == "attach" else controller.environment(os.environ)
-        async with market(controller, command(way, version, tmp_path), env) as opened:
+        async with market(controller, command(way, version, directory), env) as opened:
             if way == "attach":
                 await attach(controller, opened.pid)
             await controller.process(Selector(pid=opened.pid))
             for name, params in FAULTS.items():
                 try:
                     await bite_and_give_back(controller, opened, name, params)
-                except Exception as error:  # noqa: BLE001  # told below, with the others
-                    failures[name] = f"{type(error).__name__}: {error}"
-                report.add(way, version, name, bit=name not in failures)
-    assert failures == {}
+                except Exception as error:  # noqa: BLE001  # told, with the others
+                    failed[name] = f"{type(error).__name__}: {error}"
+    return failed
 
 
 async def bite_and_give_back(
