@@ -29,6 +29,7 @@ from scenarios.experiment.watch import Watch, watching
 from scenarios.prober import ProberHandle
 from scenarios.report.model import Scenario as Record
 from scenarios.suite import Scenario
+from scenarios.traffic.load import Running, loading
 
 WRONG_INPUT = (
     BadParameter,
@@ -105,8 +106,11 @@ class Experiment:
             if not await self._baseline(watch):
                 return False
             self._enter("arm")
-            bit = await self._fault(watch, listening)
-            self._enter("release")
+            async with loading(self._row.load, self._server) as loads:
+                bit = await self._fault(watch, listening, loads)
+                self._enter("release")
+                await loads.clean_up()
+                self._judge_loads(loads)
             await self._calls.ended()
             self._enter("recover")
             if self._scenario.destroys:
@@ -135,7 +139,7 @@ class Experiment:
         self._facts.prove("the baseline was lit", lit, detail)
         return lit
 
-    async def _fault(self, watch: Watch, listening: Listening) -> bool:
+    async def _fault(self, watch: Watch, listening: Listening, loads: Running) -> bool:
         """Arm, prove, pile up, watch, release; whether the fault bit."""
         facts = self._facts
         async with Breakage(self._scenario, self._server.controller, facts) as breakage:
@@ -148,15 +152,17 @@ class Experiment:
                 if self._row.bites == "alone":
                     self._calls.pile_up()
                 self._enter("watch")
-                await self._window(watch, breakage, listening)
+                await self._window(watch, breakage, listening, loads)
+                await loads.stop()
                 await self._recovery.stops()
             facts.mark("releasing")
             await breakage.release()
             facts.mark("released")
         return bit
 
-    async def _window(self, watch: Watch, breakage: Breakage, listening: Listening) -> None:
+    async def _window(self, watch: Watch, breakage: Breakage, listening: Listening, loads: Running) -> None:
         facts, timing = self._facts, self._timing
+        await loads.window()
         opened_s = facts.open(timing.window_s)
         listening.open()
         self._calls.start_beside(said=False)
@@ -168,7 +174,7 @@ class Experiment:
             said = listening.met()
             if said:
                 self._calls.start_beside(said=True)
-            return said and self._calls.done() and breakage.done()
+            return said and self._calls.done() and breakage.done() and not loads.pending
 
         reading = asyncio.create_task(breakage.stacks())
         flapping = asyncio.create_task(breakage.come_and_go())
@@ -189,6 +195,14 @@ class Experiment:
         facts.prove("the prober was on time", late_s <= allowed_s, f"at worst {late_s * 1e3:.1f} ms late")
         self._calls.judge()
         listening.judge(facts)
+
+    def _judge_loads(self, loads: Running) -> None:
+        self._facts.loads = loads.facts()
+        for load in self._facts.loads:
+            self._facts.prove(f"the {load.kind} of {load.name} was there", load.there, load.detail)
+            if load.left or load.left_detail:
+                detail = "; ".join(load.left) or load.left_detail
+                self._facts.claim(f"the {load.kind} of {load.name} left nothing", not load.left, detail)
 
     def _enter(self, phase: str) -> None:
         self._facts.mark(phase)

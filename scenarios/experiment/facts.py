@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import itertools
 import math
 import time
 from dataclasses import dataclass, field
 
+import msgspec
 from msgspec.structs import replace
 
 from faults import FaultStatus
@@ -23,6 +25,7 @@ from scenarios.report.model import (
     Guard,
     Latency,
     Leaks,
+    Loaded,
     Phases,
     Ratio,
     Said,
@@ -33,6 +36,7 @@ from scenarios.report.model import (
 )
 from scenarios.report.model import Scenario as Record
 from scenarios.suite import Scenario
+from scenarios.traffic.load import LoadFacts
 from scenarios.traffic.pile import Pile
 
 PHASES = ("start", "baseline", "arm", "bite", "watch", "release", "recover")
@@ -54,6 +58,7 @@ class Facts:
     pile: Pile | None = None
     beside: tuple[Pile, ...] = ()
     said: tuple[Said, ...] = ()
+    loads: tuple[LoadFacts, ...] = ()
     stopped: Stopped | None = None
     pending_in_window: int = 0
     seen: Observation | None = None
@@ -116,6 +121,7 @@ class Facts:
             also=self._also(origin_s),
             beside=tuple(call for pile in self.beside for call in pile.records(origin_s)),
             said=self.said,
+            loads=tuple(_loaded(load) for load in self.loads),
             stopped=self.stopped,
             phase_durations_s=self._durations(ended_s),
         )
@@ -204,6 +210,11 @@ def _bite(status: FaultStatus, origin_s: float) -> Bite:
         state=str(status.state),
         times_s={str(state): round(at_s - origin_s, 4) for state, at_s in status.times.items()},
     )
+
+
+def _loaded(load: LoadFacts) -> Loaded:
+    known = {field.name for field in msgspec.structs.fields(Loaded)}
+    return Loaded(**{name: value for name, value in dataclasses.asdict(load).items() if name in known})
 
 
 def _ratios(phases: Phases) -> dict[str, Ratio]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 
 from faults import NoSuchProcess
 from scenarios.errors import SetupFailed
@@ -85,7 +86,7 @@ class Recovery:
             server.before, server.held, self._scenario.target.target.leaks, self._timing.settle_within_s
         )
         self._facts.leaks = found
-        self._facts.claim(guard, not found.details, "; ".join(found.details) or "as before")
+        self._facts.claim(guard, not found.details, "; ".join(found.details) or _no_more(found))
         return not found.details
 
     async def gone(self) -> None:
@@ -94,7 +95,7 @@ class Recovery:
         pids = facts.status.pids if facts.status is not None else ()
         if self._scenario.row.stop is None:
             left = [pid for pid in pids if resources.alive(pid)]
-            detail = f"{pids} killed, {left or 'none'} left"
+            detail = f"{_processes(pids)} killed, {_processes(left) if left else 'none'} left"
             facts.claim("the process is gone", bool(pids) and not left, detail)
         everyone = server.pids()
         await server.stop()
@@ -118,5 +119,20 @@ class Recovery:
         except NoSuchProcess as error:
             self._facts.claim("respawned", False, str(error))
             return False
-        self._facts.claim("respawned", found.pid not in before, f"{before} became {found.pid}")
+        self._facts.claim("respawned", found.pid not in before, f"{_processes(before)} became {found.pid}")
         return found.pid not in before
+
+
+def _no_more(leaks: Leaks) -> str:
+    held = leaks.after
+    if held is None:
+        return "no more than before"
+    return (
+        f"no more than before: processes {held.processes}, threads {held.threads}, descriptors {held.fds}, "
+        f"shared memory {held.mappings}"
+    )
+
+
+def _processes(pids: Iterable[int]) -> str:
+    named = ", ".join(map(str, pids))
+    return f"processes {named}" if "," in named else f"process {named}"

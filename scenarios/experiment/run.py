@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import datetime
 import importlib.metadata
+import itertools
+import math
 import os
 import platform
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +24,14 @@ from scenarios.report.model import Scenario as Record
 from scenarios.report.model import Suite as SuiteRecord
 from scenarios.suite import Scenario
 
-_SPLIT_FROM = 6
-"""A target with fewer scenarios than this is not worth a second server: its start costs more than it
-saves.
-"""
+_START_S, _SCENARIO_S = 5.0, 3.5
+"""About what a server's start and a scenario on it take, to share the work out by."""
+
+_OVER = 0.2
+"""A group may be longer than its share by this part of it before it is split."""
+
+_SPLIT_FROM = 4
+"""A part with fewer scenarios than this is not worth a server: its start costs more than it saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +97,35 @@ async def run(plan: Plan, progress: Progress) -> tuple[Report, tuple[str, ...]]:
 
 
 def spread(scenarios: Sequence[Scenario], jobs: int) -> list[tuple[Scenario, ...]]:
-    """Group scenarios by target, the largest group first, and split the largest while jobs are to spare.
+    """Group scenarios by target, and split what would take longer than its share of the whole; the longest
+    group first.
 
-    Scenarios that end their server stay at the end of the last part.
+    Scenarios that end their server stay at the end, and are dealt out among the parts of their target.
     """
     by_target: dict[str, list[Scenario]] = {}
-    for scenario in sorted(scenarios, key=lambda s: s.destroys):
+    for scenario in scenarios:
         by_target.setdefault(scenario.target.name, []).append(scenario)
-    groups = [tuple(group) for group in by_target.values()]
-    size: Callable[[tuple[Scenario, ...]], int] = len
-    while len(groups) < jobs:
-        largest = max(groups, key=size)
-        if len(largest) < _SPLIT_FROM:
-            break
-        groups.remove(largest)
-        half = len(largest) // 2
-        groups += [largest[:half], largest[half:]]
-    return sorted(groups, key=size, reverse=True)
+    share_s = sum(map(_takes_s, by_target.values())) / jobs
+    groups: list[tuple[Scenario, ...]] = []
+    for group in by_target.values():
+        most = min(jobs, max(1, len(group) // _SPLIT_FROM))
+        groups += _parts(group, min(most, max(1, math.ceil(_takes_s(group) / share_s - _OVER))))
+    return sorted(groups, key=_takes_s, reverse=True)
+
+
+def _parts(group: Sequence[Scenario], count: int) -> list[tuple[Scenario, ...]]:
+    going_on = [scenario for scenario in group if not scenario.destroys]
+    ending = [scenario for scenario in group if scenario.destroys]
+    bounds = [len(going_on) * i // count for i in range(count + 1)]
+    parts = [(*going_on[a:b], *ending[i::count]) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
+    return [part for part in parts if part]
+
+
+def _takes_s(group: Sequence[Scenario]) -> float:
+    starts = max(1, sum(scenario.destroys for scenario in group))
+    return _START_S * starts + _SCENARIO_S * len(group)
 
 
 def default_jobs() -> int:
-    """Lanes at a time: twice the cores, since most of a lane is waiting, but from 2 to 4."""
-    return max(2, min(4, 2 * (os.cpu_count() or 1)))
+    """Lanes at a time: three for each core, since most of a lane is waiting, but at most 8."""
+    return min(8, 3 * (os.cpu_count() or 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from scenarios.experiment.facts import Facts
 from scenarios.report.model import Said
 from scenarios.suite.model import Say
 from scenarios.suite.scenario import Wanted
-from scenarios.target import GrpcProbe, Probe
+from scenarios.target import GrpcProbe, HttpProbe
 from scenarios.target.placeholders import fill
 
 _EVERY_S = 0.1
@@ -26,6 +27,11 @@ _FEWEST = 5
 """An endpoint that was asked fewer times than this says too little about `always`."""
 
 _SHOWN = 200
+_CHANNEL_OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
 
 
 @dataclass(slots=True)
@@ -51,7 +57,7 @@ class Listening:
         self._tasks: list[asyncio.Task[None]] = []
         self._time: Literal["window", "after"] | None = None
         self._http: httpx.AsyncClient | None = None
-        self._channels: list[grpc.aio.Channel] = []
+        self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def __aenter__(self) -> Self:
         self._tasks = [
@@ -68,8 +74,11 @@ class Listening:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._http is not None:
             await self._http.aclose()
-        for channel in self._channels:
+        for channel in self._channels.values():
             await channel.close(None)
+        if self._channels:
+            self._channels.clear()
+            gc.collect()  # grpc lets go of some connections only when they are collected
 
     def open(self) -> None:
         """The window opens: what is said from now on counts."""
@@ -110,7 +119,7 @@ class Listening:
         facts.said += tuple(_record(heard, facts.opened_s or 0.0) for heard in awaited)
         return all(heard.met for heard in awaited)
 
-    async def _ask(self, probe: Probe, heard: _Heard) -> None:
+    async def _ask(self, probe: HttpProbe | GrpcProbe, heard: _Heard) -> None:
         due_s = time.monotonic()
         while True:
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
@@ -137,16 +146,13 @@ class Listening:
     def _counts(self, heard: _Heard) -> bool:
         return self._time is not None and (self._time == "after") == (heard.say.when == "after")
 
-    async def _asked(self, probe: Probe) -> tuple[int | str, str]:
+    async def _asked(self, probe: HttpProbe | GrpcProbe) -> tuple[int | str, str]:
         if isinstance(probe, GrpcProbe):
-            channel = grpc.aio.insecure_channel(
-                fill(probe.address, self._names), options=(("grpc.use_local_subchannel_pool", 1),)
-            )
-            self._channels.append(channel)
+            address = fill(probe.address, self._names)
+            if address not in self._channels:
+                self._channels[address] = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
             request = health_pb2.HealthCheckRequest(service=probe.service)
-            answer = await health_pb2_grpc.HealthStub(channel).Check(request)
-            await channel.close(None)
-            self._channels.remove(channel)
+            answer = await health_pb2_grpc.HealthStub(self._channels[address]).Check(request)
             return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status), ""
         if self._http is None:
             self._http = httpx.AsyncClient(trust_env=False, verify=False, timeout=None)

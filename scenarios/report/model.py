@@ -69,6 +69,22 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     last: str = ""
 
 
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """Traffic besides the calls and the probes. `name`: the call, probe or client it was made of. `there`: it
+    was what it should be for as long as the window was open; `detail` says by what that is known. `open`: at
+    the window's end; `closed`: connections that the server closed, or clients that were killed."""
+
+    kind: str
+    name: str
+    started: int = 0
+    answered: int = 0
+    errors: int = 0
+    open: int = 0
+    closed: int = 0
+    there: bool = False
+    detail: str = ""
+
+
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     """How the server ended when it was asked to under the fault: its exit code (None: not in time), the
     seconds until it and every process of it had ended, and how many had not."""
@@ -225,6 +241,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     also: tuple[Broken, ...] = ()
     beside: tuple[Call, ...] = ()
     said: tuple[Said, ...] = ()
+    loads: tuple[Loaded, ...] = ()
     stopped: Stopped | None = None
     target_log: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()

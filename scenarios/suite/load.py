@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -51,15 +51,15 @@ def load(path: Path, target: str | None = None) -> tuple[Suite, tuple[Scenario, 
     else:
         targets = [load_target(find_target(name, beside=path.parent)) for name in suite.suite.targets]
     own = {loaded.name for loaded in targets}
-    if target is None:
-        targets += _further(document, suite, own)
+    further = _further(document, suite, own) if target is None else {}
+    targets += further.values()
     if not targets:
         raise document.malformed(("suite", "targets"), "is empty, and no --target was given")
     scenarios = tuple(
         fitting.scenario(suite.timing)
         for loaded in targets
         for i, row in enumerate(suite.row)
-        if (loaded.name in row.targets if row.targets else loaded.name in own)
+        if _meant(row, loaded, own, further)
         and _applies(document, i, row, fitting := Fitting(document, i, row, loaded))
     )
     if target is None:
@@ -67,8 +67,14 @@ def load(path: Path, target: str | None = None) -> tuple[Suite, tuple[Scenario, 
     return suite, scenarios
 
 
-def _further(document: Document, suite: Suite, own: Collection[str]) -> list[LoadedTarget]:
-    """Targets that only rows name, each once. Raises `Malformed` for one that there is not."""
+def _meant(row: Row, loaded: LoadedTarget, own: Collection[str], further: Mapping[str, LoadedTarget]) -> bool:
+    if not row.targets:
+        return loaded.name in own
+    return any((further[name].name if name in further else name) == loaded.name for name in row.targets)
+
+
+def _further(document: Document, suite: Suite, own: Collection[str]) -> dict[str, LoadedTarget]:
+    """Targets that only rows name, as they name them. Raises `Malformed` for one that there is not."""
     found: dict[str, LoadedTarget] = {}
     for i, row in enumerate(suite.row):
         for name in row.targets:
@@ -81,7 +87,7 @@ def _further(document: Document, suite: Suite, own: Collection[str]) -> list[Loa
                 raise document.malformed(
                     ("row", i, "targets"), f"no target is named {name!r}{hint}"
                 ) from error
-    return list(found.values())
+    return found
 
 
 def _applies(document: Document, index: int, row: Row, fitting: Fitting) -> bool:

@@ -6,12 +6,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
-from scenarios.errors import CouldNotRun
 from scenarios.experiment.experiment import Experiment
+from scenarios.experiment.held import Held
 from scenarios.experiment.progress import Silent
-from scenarios.experiment.server import Server, serving
+from scenarios.experiment.server import serving
 from scenarios.judge.controls import with_controls
 from scenarios.prober import ProberHandle
 from scenarios.report.model import Scenario as Record
@@ -27,9 +26,7 @@ class Bench:
     def __init__(self) -> None:
         self._portal = Portal()
         self._stack = ExitStack()
-        self._prober: ProberHandle | None = None
-        self._held: tuple[Path, Server, ExitStack] | None = None
-        self._failures: dict[Path, CouldNotRun] = {}
+        self._holding: tuple[ProberHandle, Held] | None = None
 
     def run(self, scenarios: tuple[Scenario, ...], *, seed: int, reproduce: str) -> Record:
         """Run a scenario and its controls, the controls first; the scenario's record, judged in their light.
@@ -55,39 +52,17 @@ class Bench:
 
     def close(self) -> None:
         """End everything. Doing it again does nothing."""
-        self._let_go()
         self._stack.close()
         self._portal.close()
 
     def _run(self, scenario: Scenario, seed: int, reproduce: str) -> Record:
         began_s = time.monotonic()
-        server = self._server(scenario.target)
-        experiment = Experiment(scenario, server, self._probing(), seed, Silent())
+        if self._holding is None:
+            self._holding = (
+                self._stack.enter_context(self._portal.within(ProberHandle())),
+                self._stack.enter_context(self._portal.within(Held())),
+            )
+        prober, held = self._holding
+        server = self._portal.call(held.server(scenario.target))
+        experiment = Experiment(scenario, server, prober, seed, Silent())
         return self._portal.call(experiment.run(reproduce, began_s))
-
-    def _probing(self) -> ProberHandle:
-        if self._prober is None:
-            self._prober = self._stack.enter_context(self._portal.within(ProberHandle()))
-        return self._prober
-
-    def _server(self, target: LoadedTarget) -> Server:
-        """One server is kept, the last: two at a time may not fit on a GPU. What failed to start is not
-        started again."""
-        if self._held is not None and self._held[0] == target.path and self._held[1].usable:
-            return self._held[1]
-        self._let_go()
-        if target.path in self._failures:
-            raise self._failures[target.path]
-        stack = ExitStack()
-        try:
-            server = stack.enter_context(self._portal.within(serving(target)))
-        except CouldNotRun as error:
-            self._failures[target.path] = error
-            raise
-        self._held = (target.path, server, stack)
-        return server
-
-    def _let_go(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            held[2].close()

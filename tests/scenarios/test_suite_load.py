@@ -103,11 +103,88 @@ def test_the_default_suite_has_every_row_of_the_design_on_every_placement() -> N
     assert expected["process.kill@pegaref-thread"] == ("dark", "gone")
 
 
-def test_every_wedge_of_the_default_suite_that_stays_lit_has_a_control_that_is_in_it() -> None:
+def test_every_row_of_the_default_suite_stands_for_something_and_is_vouched_for() -> None:
     _, scenarios = suites.load(suites.find(suites.DEFAULT))
+    assert len(scenarios) >= 60
     dark = {scenario.name for scenario in scenarios if scenario.expected == "dark"}
-    wedges = [s for s in scenarios if s.expected == "lit" and s.row.name not in ("noop", "call.drop")]
-    assert wedges
-    for scenario in wedges:
-        assert scenario.controls
+    for scenario in scenarios:
+        assert scenario.row.stands_for or scenario.row.name == "noop"
+        assert scenario.row.controls or scenario.row.because
         assert set(scenario.controls) <= dark
+
+
+BROKEN = {
+    "a call that is not there": ('beside = [{ call = "kepe" }]', "beside[0]", "did you mean keep"),
+    "too many calls": ('beside = [{ call = "keep", count = 20000 }]', "beside[0].count", "<= 10000"),
+    "a call that waits for nothing": (
+        'beside = [{ call = "keep", starts = "said" }]',
+        "beside",
+        'give the row `says` with `when = "eventually"`',
+    ),
+    "an endpoint that is not there": (
+        'says = [{ probe = "http /helth" }]',
+        "says[0]",
+        "did you mean http /health",
+    ),
+    "a status that an endpoint cannot say": (
+        'says = [{ probe = "grpc health", status = 503 }]',
+        "says[0]",
+        'a serving status, such as "NOT_SERVING"',
+    ),
+    "a body where there is none": (
+        'says = [{ probe = "grpc health", status = "SERVING", body = "x" }]',
+        "says[0]",
+        "it has a status and no body",
+    ),
+    "a regex that is none": ('says = [{ probe = "http /health", body = "(" }]', "says[0]", "is no regex"),
+    "a time that is none": (
+        'says = [{ probe = "http /health", when = "soon" }]',
+        "says[0].when",
+        "Invalid enum value 'soon'",
+    ),
+    "a second fault in no process": (
+        'also = [{ fault = "noop", process = "regstry" }]\ntargets = ["tiny-child"]',
+        "also[0].process",
+        "did you mean registry",
+    ),
+    "a flap that waits for traffic": (
+        'flap = { held_s = 1, free_s = 1 }\nbites = "on-traffic"',
+        "flap",
+        "every coming must bite by itself",
+    ),
+    "a flap without an end": ("flap = { held_s = 1 }", "flap", "the key 'free_s' is missing"),
+    "an end after which the server goes on": ("stop = { within_s = 5 }", "stop", 'say `after = "gone"`'),
+    "an end that takes no time": ("stop = { within_s = 0 }", "stop.within_s", "> 0"),
+    "a load of no call": (
+        'load = [{ kind = "storm", call = "kepe" }]',
+        "load[0]",
+        "did you mean keep",
+    ),
+    "a load of no kind": ('load = [{ kind = "strom" }]', "load[0].kind", "did you mean storm"),
+    "a target that is not there": ('targets = ["tiny-chidl"]', "targets", "did you mean tiny-child"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_cannot_be_is_told_with_its_line_its_key_and_the_remedy(load, what: str) -> None:  # type: ignore[no-untyped-def]
+    line, key, remedy = BROKEN[what]
+    with pytest.raises(Malformed) as raised:
+        load(ROW + line + "\n")
+    assert raised.value.line == 13
+    assert raised.value.key == f"row[0].{key}"
+    assert remedy in raised.value.problem
+
+
+def test_a_row_may_name_a_target_that_the_suite_has_not(load, servers: Path) -> None:  # type: ignore[no-untyped-def]
+    further = ROW.replace('targets = ["tiny-loop.toml", "tiny-child.toml"]', 'targets = ["tiny-loop.toml"]')
+    rows = further + further[further.index("[[row]]") :].replace(
+        'name = "gil.hold"', f'name = "more"\ntargets = ["{servers}/tiny-child.toml"]'
+    ).replace("[[row]]\n", '[[row]]\ncontrols_row = "gil.hold"\n')
+    assert [s.name for s in load(rows)] == ["gil.hold@tiny-loop", "more@tiny-child"]
+
+
+def test_a_control_that_is_not_in_the_suite_or_stays_lit_is_refused(load) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(Malformed, match=r"no scenario is named 'gil.hold@tiny-lop'; did you mean"):
+        load(ROW.replace('controls = ["tiny-loop"]', 'controls = ["tiny-lop"]'))
+    with pytest.raises(Malformed, match=r"gil\.hold@tiny-child is expected to be lit: it proves nothing"):
+        load(ROW.replace('controls = ["tiny-loop"]', 'controls = ["tiny-child"]'))
