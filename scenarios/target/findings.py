@@ -141,7 +141,7 @@ def _advice(checked: Checked) -> Iterator[str]:
             "torch.cuda:empty_cache could be sites"
         )
     for asked in target.probe:
-        if isinstance(asked, TcpProbe) and asked.expect is None:
+        if isinstance(asked, TcpProbe) and asked.expect is None and asked.watched:
             yield (
                 f"probe {asked.name!r} only connects, and the kernel accepts connections for a stuck process "
                 "too: give it `send` and `expect`"
