@@ -25,12 +25,21 @@ MIN_SAMPLES = 5
 @dataclass(frozen=True, slots=True)
 class Observation:
     """`light` is None for neither. `detail` is why, in words. `dark_gaps`: silences over budget, by lane.
-    `too_few`: lanes with fewer than `MIN_SAMPLES` probes to judge by."""
+    `too_few`: lanes with fewer than `MIN_SAMPLES` probes to judge by; `fewest`: of the lanes' numbers of
+    probes."""
 
     light: Literal["lit", "dark"] | None
     detail: str
     dark_gaps: Mapping[str, tuple[tuple[float, float], ...]]
     too_few: tuple[str, ...] = ()
+    fewest: int = 0
+
+    @property
+    def probes(self) -> str:
+        """Whether there were probes enough, in words."""
+        if self.light == "dark":
+            return "a silence longer than the budget takes no number of them"
+        return "; ".join(self.too_few) or f"at least {self.fewest} in every watched lane"
 
 
 def observe(
@@ -56,6 +65,7 @@ def observe(
     too_few = tuple(
         f"{name}: {len(found)} probes" for name, found in judged.items() if len(found) < MIN_SAMPLES
     )
+    fewest = min(map(len, judged.values()), default=0)
     missed = {
         name: bad
         for name, found in judged.items()
@@ -63,12 +73,12 @@ def observe(
     }
     if not missed and closed_s >= judged_until_s:
         count = sum(len(found) for found in judged.values())
-        return Observation("lit", f"all {count} probes answered within budget", {}, too_few)
+        return Observation("lit", f"all {count} probes answered within budget", {}, too_few, fewest)
     detail = "; ".join(
         f"{name}: {len(bad)} of {len(judged[name])} probes missed ({_outcomes(bad, closed_s)})"
         for name, bad in missed.items()
     )
-    return Observation(None, detail or "the window is still open", {}, too_few)
+    return Observation(None, detail or "the window is still open", {}, too_few, fewest)
 
 
 def _silences(

@@ -8,12 +8,17 @@ makes it `fail`."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
 from scenarios.report.model import Guard, Observed, Scenario, Verdict
 
-EXPECTATION = "as expected"
+HELD: Final = {"lit": "stayed lit", "dark": "went dark"}
+BROKEN: Final = {"lit": "had to stay lit", "dark": "had to go dark"}
+"""The claim that the watch itself decides: its name by what was expected, when it held and when not."""
+EXPECTATIONS: Final = frozenset({*HELD.values(), *BROKEN.values(), "as expected"})
+"""Every name that this claim has in a stored report; the last is an older one."""
 
 
 def proof(name: str, held: bool, detail: str) -> Guard:
@@ -35,10 +40,10 @@ def judged(scenario: Scenario, guards: Iterable[Guard], light: Observed) -> Scen
     missing = [guard for guard in guards if guard.kind == "proof" and not guard.held]
     observed: Observed = "unproven" if missing else light
     if not missing:
-        expectation = claim(
-            EXPECTATION, observed == scenario.expected, _difference(scenario, observed, guards)
-        )
-        guards = (*(g for g in guards if g.name != EXPECTATION), expectation)
+        held = observed == scenario.expected
+        name = (HELD if held else BROKEN)[scenario.expected]
+        expectation = claim(name, held, _difference(scenario, observed, guards))
+        guards = (*(g for g in guards if g.name not in EXPECTATIONS), expectation)
     broken = [guard for guard in guards if not guard.held]
     verdict: Verdict = "unproven" if missing else "fail" if broken else "pass"
     return msgspec.structs.replace(
@@ -52,6 +57,9 @@ def judged(scenario: Scenario, guards: Iterable[Guard], light: Observed) -> Scen
 
 def _difference(scenario: Scenario, observed: Observed, guards: tuple[Guard, ...]) -> str:
     seen = next((guard.detail for guard in guards if guard.name == "watched"), "")
-    if observed == "unproven":
-        return f"expected {scenario.expected}, but it was neither lit nor dark ({seen})"
-    return f"expected {scenario.expected}, observed {observed}" + (f" ({seen})" if seen else "")
+    if observed == scenario.expected:
+        return seen
+    found = {"lit": "it stayed lit", "dark": "it went dark", "unproven": "it was neither lit nor dark"}[
+        observed
+    ]
+    return f"{found} ({seen})" if seen else found

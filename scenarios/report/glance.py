@@ -8,7 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from scenarios.judge.observe import observe
-from scenarios.judge.verdict import EXPECTATION
+from scenarios.judge.verdict import BROKEN, EXPECTATIONS
 from scenarios.report.model import Report, Scenario, Verdict
 from scenarios.report.numbers import count
 
@@ -117,10 +117,11 @@ def why(scenario: Scenario) -> str:
         return ""
     if not scenario.reasons:
         return f"expected {scenario.expected}, observed {scenario.observed}"
-    expectation = f"{EXPECTATION}: "
-    first = min(scenario.reasons, key=lambda reason: not reason.startswith(expectation))
+    first = min(scenario.reasons, key=lambda reason: reason.partition(":")[0] not in EXPECTATIONS)
+    if first.partition(":")[0] == BROKEN[scenario.expected]:
+        first = f"expected {scenario.expected}, but{first.partition(':')[2]}"
     others = len(scenario.reasons) - 1
-    return first.removeprefix(expectation) + (f"; and {count(others, 'more reason')}" if others else "")
+    return first + (f"; and {count(others, 'more reason')}" if others else "")
 
 
 def overhead(report: Report) -> str:

@@ -15,11 +15,14 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from scenarios.report import glance, numbers, timeline
+from scenarios.report import curves, glance, numbers, timeline
+from scenarios.report.grid import grid
 from scenarios.report.model import Report, Scenario, Verdict
 
 OPEN_AT_FIRST: Final = 6
 """So many scenarios that did not pass are unfolded when the page opens."""
+ROWS_SHOWN: Final = 12
+"""With more scenarios than this, the endpoints of what passed are folded away under the matrix."""
 CALLS_LISTED: Final = 40
 LOG_LINES: Final = 200
 STACK_CHARACTERS: Final = 24_000
@@ -54,6 +57,7 @@ class Row:
 def render(report: Report) -> str:
     """The whole page. Its size follows the number of scenarios, hardly that of their samples."""
     ordered = glance.worst_first(report)
+    crossed = grid(report.scenarios)
     endpoints = tuple(dict.fromkeys(_endpoint(s, lane) for s in ordered for lane in glance.lanes(s)))
     unfold = [s for s in ordered if s.verdict != "pass"][:OPEN_AT_FIRST] or list(ordered[:1])
     rows = tuple(
@@ -81,12 +85,25 @@ def render(report: Report) -> str:
             endpoints=endpoints,
             targets=sorted({s.target for s in ordered}),
             faults=sorted({s.fault.name for s in ordered}),
+            cross=crossed,
+            spots={s.name: _spot(s) for s in report.scenarios},
+            curves=curves.draw(report.pooled),
+            overhead=glance.overhead(report),
             anchors={row.scenario.name: row.anchor for row in rows},
             style=style,
             script=script,
             policy=_policy(style, script),
         )
     )
+
+
+def _spot(scenario: Scenario) -> str:
+    """The scenario in a word, beside the sign of its verdict."""
+    if scenario.verdict != "pass" or scenario.observed != "lit":
+        return "gone" if scenario.verdict == "pass" and scenario.after == "gone" else scenario.observed
+    lane = glance.worst_lane(scenario)
+    seen = scenario.phases.faulted.get(lane) if lane else None
+    return numbers.milliseconds(seen.p99_ms if seen else None)
 
 
 def _endpoint(scenario: Scenario, lane: str) -> str:
@@ -142,6 +159,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "WORDS": WORDS,
         "CALLS_LISTED": CALLS_LISTED,
+        "ROWS_SHOWN": ROWS_SHOWN,
         "LOG_LINES": LOG_LINES,
         "STACK_CHARACTERS": STACK_CHARACTERS,
         "lane_state": glance.lane_state,

@@ -32,6 +32,12 @@ def milliseconds(ms: float | None) -> str:
     return duration(None if ms is None else ms / 1000)
 
 
+def power_of_ten(power: int) -> str:
+    """10 to the power of `power` seconds, as an axis has it: `10 ms`, `0.1 s`, `1 s`."""
+    label = {-6: "1 µs", -5: "10 µs", -4: "0.1 ms", -3: "1 ms", -2: "10 ms", -1: "0.1 s"}.get(power)
+    return label or f"{10**power} s"
+
+
 def ratio(value: float | None) -> str:
     """`1.2×`, `340×`; a dash for None."""
     if value is None or not math.isfinite(value):

@@ -16,7 +16,7 @@ from scenarios.judge.controls import GUARD, with_controls
 from scenarios.judge.latency import faulted, ratio
 from scenarios.judge.observe import observe
 from scenarios.judge.pool import pool
-from scenarios.judge.verdict import EXPECTATION, judged, proof
+from scenarios.judge.verdict import EXPECTATIONS, judged, proof
 from scenarios.report.model import Report, Scenario
 
 WATCHED, ENOUGH = "watched", "enough probes"
@@ -60,13 +60,13 @@ def _again(scenario: Scenario) -> Scenario:
     window = scenario.window
     if not scenario.guards:
         return scenario
-    recorded = [guard for guard in scenario.guards if guard.name not in (EXPECTATION, GUARD)]
+    recorded = [guard for guard in scenario.guards if guard.name not in {*EXPECTATIONS, GUARD}]
     if window.closed_s is None or window.judged_until_s is None or not scenario.samples:
         return judged(scenario, recorded, "unproven")
     seen = observe(scenario.lanes, scenario.samples, window.opened_s, window.judged_until_s, window.closed_s)
     anew = {
         WATCHED: proof(WATCHED, True, seen.detail),
-        ENOUGH: proof(ENOUGH, not seen.too_few, "; ".join(seen.too_few) or "in every watched lane"),
+        ENOUGH: proof(ENOUGH, not seen.too_few, seen.probes),
     }
     under = {
         name: faulted(samples, seen.light, window.judged_until_s, window.closed_s, window.opened_s)

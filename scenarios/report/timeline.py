@@ -15,7 +15,7 @@ from typing import Final
 
 from scenarios.report import glance
 from scenarios.report.model import Call, Sample, Scenario
-from scenarios.report.numbers import duration, moment
+from scenarios.report.numbers import duration, moment, power_of_ten
 
 WIDTH: Final = 1000
 COLUMN: Final = 2
@@ -86,6 +86,7 @@ class Timeline:
     events: tuple[Tick, ...]
     ticks: tuple[Tick, ...]
     scale: tuple[Tick, ...]
+    grid: str
     lanes: tuple[DrawnLane, ...]
     calls: tuple[DrawnCall, ...]
     probes: int
@@ -102,6 +103,7 @@ def draw(scenario: Scenario) -> Timeline | None:
     floor_s, ceiling_s = _decades(scenario, every)
     axis = _Axis(start_s, end_s, floor_s, ceiling_s)
     closed_s = scenario.window.closed_s
+    ticks, scale = tuple(_time_ticks(axis)), tuple(_latency_ticks(axis))
     drawn = [_lane(scenario, name, axis) for name in glance.lanes(scenario) if scenario.samples.get(name)]
     return Timeline(
         start_s=start_s,
@@ -117,8 +119,10 @@ def draw(scenario: Scenario) -> Timeline | None:
             for label, at_s in _bite_events(scenario)
             if start_s <= at_s <= end_s
         ),
-        ticks=tuple(_time_ticks(axis)),
-        scale=tuple(_latency_ticks(axis)),
+        ticks=ticks,
+        scale=scale,
+        grid="".join(f"M{tick.at * WIDTH / 100:.0f} 0v{HEIGHT}" for tick in ticks)
+        + "".join(f"M0 {tick.at * HEIGHT / 100:.0f}h{WIDTH}" for tick in scale),
         lanes=tuple(lane for lane, _ in drawn),
         calls=_calls(scenario.stuck.calls, axis),
         probes=len(every),
@@ -256,8 +260,7 @@ def _latency_ticks(axis: _Axis) -> Iterable[Tick]:
     low, high = round(math.log10(axis.floor_s)), round(math.log10(axis.ceiling_s))
     for power in range(low, high + 1, 1 if high - low <= 3 else 2):
         at = axis.y(10.0**power) / HEIGHT * 100
-        label = {-6: "1 µs", -5: "10 µs", -4: "0.1 ms", -3: "1 ms", -2: "10 ms", -1: "0.1 s"}.get(power)
-        yield Tick(round(at, 2), label or f"{10**power} s")
+        yield Tick(round(at, 2), power_of_ten(power))
 
 
 def _calls(calls: tuple[Call, ...], axis: _Axis) -> tuple[DrawnCall, ...]:

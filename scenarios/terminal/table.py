@@ -15,6 +15,7 @@ from rich.text import Text
 
 from scenarios.judge.pool import by_endpoint, whole
 from scenarios.report import glance
+from scenarios.report.grid import grid
 from scenarios.report.model import Distribution, Report, Scenario
 from scenarios.report.numbers import NONE
 from scenarios.report.stability import in_words
@@ -28,8 +29,9 @@ _TOLD: Final = 20
 
 def show(report: Report, console: Console) -> None:
     """Print what was seen, then why whatever did not pass did not, then the run's own figures."""
-    if matrix.fits(report.scenarios):
-        matrix.show(report.scenarios, console)
+    crossed = grid(report.scenarios)
+    if crossed is not None:
+        matrix.show(crossed, console)
     else:
         rows.show(report.scenarios, console)
     bad = [scenario for scenario in report.scenarios if scenario.verdict != "pass"]

@@ -72,7 +72,7 @@ class Endpoint:
     """One lane, with the median latency it has while nothing is wrong."""
 
     name: str
-    kind: Literal["http", "grpc"]
+    kind: Literal["http", "grpc", "tcp"]
     connection: Literal["fresh", "kept"]
     median_ms: float
     watched: bool = True
@@ -290,7 +290,7 @@ def many(count: int, samples_each: int) -> Report:
     return report(
         *(
             scenario(
-                f"call.stall-{n}@pegaref-{placements[n % 4]}",
+                f"call.stall-{n // 4}@pegaref-{placements[n % 4]}",
                 server=servers[n % 8],
                 expected="dark" if servers[n % 8] == "gone" else "lit",
                 seed=n,

@@ -132,14 +132,17 @@ GUARDS = [proof("the fault bit", True, "it did"), claim("nothing leaked", True, 
 
 
 def test_as_expected_and_every_guard_held_is_a_pass() -> None:
-    assert judged(scenario(), GUARDS, "lit").verdict == "pass"
+    found = judged(scenario(), [*GUARDS, proof("watched", True, "all 60 probes answered")], "lit")
+    assert found.verdict == "pass"
+    assert (found.guards[-1].name, found.guards[-1].detail) == ("stayed lit", "all 60 probes answered")
 
 
 @pytest.mark.parametrize("light", ["dark", "unproven"])
 def test_another_light_than_expected_is_a_fail_that_says_which(light: str) -> None:
     found = judged(scenario(), GUARDS, "dark" if light == "dark" else "unproven")
     assert found.verdict == "fail"
-    assert "expected lit" in found.reasons[0]
+    said = "it went dark" if light == "dark" else "it was neither lit nor dark"
+    assert found.reasons[0] == f"had to stay lit: {said}"
 
 
 def test_a_missing_proof_is_unproven_whatever_was_seen() -> None:

@@ -34,6 +34,6 @@ def test_a_scenario_that_passes_is_a_passing_test_and_one_that_fails_tells_the_r
     done = run("--wedge-suite", str(suite), "-q")
     assert done.returncode == 1
     assert "1 failed, 1 passed" in done.stdout
-    assert "as expected: expected lit, observed dark" in done.stdout
+    assert "had to stay lit: it went dark (" in done.stdout
     assert "wedge run gil.hold@tiny-loop --suite" in done.stdout
     assert "Traceback" not in done.stdout

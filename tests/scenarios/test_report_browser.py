@@ -156,6 +156,31 @@ def test_the_page_never_scrolls_sideways(browser: Page, tmp_path: Path, width: i
     assert page.run("document.documentElement.scrollWidth") <= width
 
 
+def test_a_filter_pales_what_it_leaves_out_of_the_crossing(opened: Page) -> None:
+    names = (
+        "[...document.querySelectorAll('td.spot')].filter(s => !s.classList.contains('off'))"
+        ".map(s => s.dataset.name)"
+    )
+    assert len(opened.run(names)) == 6
+    fill(opened, "#by-target", "pegaref-inline")
+    assert opened.run(names) == ["gil.hold@pegaref-inline", "process.kill@pegaref-inline"]
+
+
+def test_of_many_only_what_did_not_pass_is_listed_until_asked_for(browser: Page, tmp_path: Path) -> None:
+    page = show(browser, tmp_path, sample_reports.many(32, 300))
+    bad = page.run(ROWS)
+    assert len(bad) == 4
+    assert len(page.run(SECTIONS)) == 32
+    assert page.run(SHOWN) == ""
+    fill(page, "#by-name", "call.stall-1@")
+    assert len(page.run(ROWS)) == len(page.run(SECTIONS)) == 4
+    fill(page, "#by-name", "")
+    assert page.run(ROWS) == bad
+    click(page, "#passing")
+    assert len(page.run(ROWS)) == 32
+    assert page.run("Boolean(document.querySelector('#passing').offsetParent)") is False
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_does_not_run(browser: Page, tmp_path: Path, text: str) -> None:
     page = show(browser, tmp_path, hostile_report(text))

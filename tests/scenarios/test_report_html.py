@@ -12,8 +12,22 @@ import pytest
 from msgspec.structs import replace
 
 from scenarios.report import html
-from scenarios.report.model import Call, Report, Scenario, Stack, Suite, decode
-from tests.scenarios.sample_reports import many, one_of_each, report, scenario
+from scenarios.report.model import (
+    Bite,
+    Broken,
+    Call,
+    Fault,
+    KubeletRules,
+    Loaded,
+    Report,
+    Said,
+    Scenario,
+    Stack,
+    Stopped,
+    Suite,
+    decode,
+)
+from tests.scenarios.sample_reports import Endpoint, many, one_of_each, report, scenario
 
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 HOSTILE = (
@@ -83,6 +97,13 @@ def hostile(text: str) -> Scenario:
             "summary": text,
             "stands_for": text,
             "controls": [text, text + "?"],
+            "also": [{"fault": {"name": text, "params": {text: text}}, "bite": {"evidence": [text]}}],
+            "beside": [
+                {"n": 1, "name": text, "began_s": 0, "ended_s": 1, "outcome": "error", "detail": text}
+            ],
+            "said": [{"probe": text, "status": text, "body": text, "last": text}],
+            "loads": [{"kind": text, "name": text, "detail": text}],
+            "kubelet": msgspec.to_builtins(plain.kubelet) | {"source": text, "note": text},
             "guards": [{"name": text, "kind": "claim", "held": False, "detail": text}],
             "bite": {"hits": 1, "evidence": [text], "state": text, "times_s": {text: 1.0, "biting": -0.4}},
             "stacks": [{"process": text, "pid": 1, "source": text, "text": text}],
@@ -280,3 +301,117 @@ def contrast(one: str, other: str) -> float:
 
     high, low = sorted((luminance(one), luminance(other)), reverse=True)
     return (high + 0.05) / (low + 0.05)
+
+
+def test_scenarios_on_several_targets_are_crossed_above_everything_else() -> None:
+    text = html.render(report())
+    table = text[text.index('<table class="cross">') : text.index('<table class="matrix">')]
+    assert re.findall(r'<th scope="col">([^<]*)</th>', table) == [
+        "pegaref-…",
+        "process",
+        "inline",
+        "thread",
+        "pool",
+    ]
+    assert re.findall(r'<th scope="row">([^<]*)</th>', table) == [
+        "gil.hold",
+        "call.stall",
+        "process.kill",
+        "call.drop",
+    ]
+    linked = dict(re.findall(r'<a href="#(s\d+)" title="([^:"]*):', table))
+    sections = dict(re.findall(r'<details class="scenario[^>]* id="(s\d+)"[^>]*data-name="([^"]*)"', text))
+    assert linked == sections
+
+
+def test_scenarios_on_one_target_are_not_crossed() -> None:
+    assert 'class="cross"' not in html.render(report(scenario(), scenario("call.drop@pegaref-process")))
+
+
+def test_the_probers_cost_stands_at_the_top() -> None:
+    words = Page(html.render(report())).words
+    assert "at worst 2 ms late and 8% of a core" in words[: words.index("Overview")]
+
+
+def test_latencies_of_the_whole_run_are_plotted_baseline_against_faults() -> None:
+    text = html.render(report(*(scenario(seed=n) for n in range(12))))
+    section = text[text.index('id="pooled"') : text.index('id="details"')]
+    assert "12 scenarios pooled" in section
+    assert re.findall(r"<figcaption><b>([^<]*)", section) == ["http /health", "http /metrics", "grpc health"]
+    for kind in ("before", "under"):
+        paths = re.findall(f'<path class="{kind}" d="(M0 [^"]*)"', section)
+        assert len(paths) == 3
+        assert all(re.fullmatch(r"M0 \d+(H\d+V\d+)*H\d+", path) for path in paths)
+    answered = re.findall(r">([\d,]+) of ([\d,]+) answered under the faults", section)
+    assert len(answered) == 3
+    assert all(ok == sent for ok, sent in answered)
+    assert "p50 0." in re.findall(r'aria-label="(http /health: [^"]*)"', section)[0]
+
+
+def test_without_histograms_there_are_no_plots() -> None:
+    assert 'id="pooled"' not in html.render(replace(report(), pooled={}))
+
+
+def test_the_source_of_the_kubelets_rules_is_named() -> None:
+    plain = scenario()
+    given = replace(
+        plain,
+        kubelet=replace(
+            plain.kubelet,
+            source="deploy.yaml: Deployment/pegaref, container server",
+            readiness_rules=KubeletRules(timeout_s=2.0, period_s=5.0, failure_threshold=1),
+        ),
+    )
+    words = Page(html.render(report(given))).words
+    assert "rules deploy.yaml: Deployment/pegaref, container server" in words
+    assert "liveness timeout 1.00 s, period 10.0 s, threshold 3" in words
+    assert "readiness timeout 2.00 s, period 5.00 s, threshold 1" in words
+    assert "rules Kubernetes' defaults" in Page(html.render(report(plain))).words
+
+
+def test_what_happened_beside_the_fault_is_shown() -> None:
+    given = scenario(
+        also=(
+            Broken(fault=Fault(name="fd.exhaust", process="main"), bite=Bite(hits=1, evidence=("EMFILE",))),
+        ),
+        beside=(Call(n=7, name="session", began_s=0.1, ended_s=0.2, outcome="error", detail="UNAVAILABLE"),),
+        said=(
+            Said(
+                probe="http /ready",
+                status=503,
+                body="gil_held",
+                asked=20,
+                met=9,
+                first_met_s=1.25,
+                last="200",
+            ),
+            Said(probe="http /health", status=200, when="always", asked=21, met=20),
+        ),
+        loads=(
+            Loaded(kind="idle", name="http /health", started=2_000, open=2_000, there=True, detail="all up"),
+        ),
+        stopped=Stopped(code=0, took_s=1.4),
+    )
+    words = Page(html.render(report(given))).words
+    for told in (
+        "And at once fault fd.exhaust in main",
+        "EMFILE",
+        "1 call beside them",
+        "session 7",
+        "http /ready eventually 503 gil_held 9 of 20 answers, first at +1.25 s; last: 200",
+        "http /health always 200 20 of 21 answers",
+        "idle of http /health 2,000 started, 0 answered, 0 errors, 2,000 open at the end; all up",
+        "gone after 1.40 s, exit code 0",
+    ):
+        assert told in words, told
+
+
+def test_a_lane_that_speaks_neither_http_nor_grpc_is_a_lane_like_others() -> None:
+    raw = Endpoint("tcp port", "tcp", "fresh", 0.2)
+    words = Page(html.render(report(scenario(endpoints=(raw,))))).words
+    assert "tcp port" in words
+    assert "Passed 1 passed" in words
+
+
+def test_seventy_real_sized_scenarios_stay_under_three_megabytes() -> None:
+    assert len(html.render(many(70, 260)).encode()) < 3_000_000

@@ -92,7 +92,7 @@ def test_a_changed_verdict_is_named_with_its_reasons() -> None:
     stored = report(replace(one_of_each()[4], verdict="pass", reasons=()))
     (change,) = changes(stored, rejudge(stored))
     assert (change.was, change.now) == ("pass", "fail")
-    assert any("expected lit, observed dark" in reason for reason in change.why)
+    assert any("had to stay lit: it went dark (" in reason for reason in change.why)
 
 
 def test_a_report_without_guards_has_nothing_to_be_judged_on_and_stays_as_it_is() -> None:

@@ -7,24 +7,29 @@
   const form = one("#filters");
   if (form) {
     const wanted = { verdict: "", target: "", fault: "", name: "" };
-    const items = all("tr.row, details.scenario");
-    const total = all("tr.row").length;
+    const rows = all("tr.row"), items = all("details.scenario"), spots = all("td.spot");
+    const passing = one("#passing");
+    let folded = Boolean(passing);
     const buttons = all("[data-verdict]", form);
     const apply = () => {
       const name = wanted.name.trim().toLowerCase();
-      for (const item of items) {
-        const has = item.dataset;
-        item.hidden = (wanted.verdict && has.verdict !== wanted.verdict) || (wanted.target && has.target !== wanted.target)
-          || (wanted.fault && has.fault !== wanted.fault) || !has.name.toLowerCase().includes(name);
-      }
-      const shown = all("tr.row:not([hidden])").length;
-      one("#shown").value = shown === total ? "" : `${shown} of ${total} shown`;
+      const all = !wanted.verdict && !wanted.target && !wanted.fault && !name;
+      const out = ({ dataset: has }) => Boolean((wanted.verdict && has.verdict !== wanted.verdict) || (wanted.target && has.target !== wanted.target)
+        || (wanted.fault && has.fault !== wanted.fault) || !has.name.toLowerCase().includes(name));
+      for (const row of rows) row.hidden = out(row) || (folded && all && row.dataset.verdict === "pass");
+      for (const item of items) item.hidden = out(item);
+      for (const spot of spots) spot.classList.toggle("off", out(spot));
+      for (const part of [one(".rows"), one(".rows-legend")]) part.hidden = rows.every((row) => row.hidden);
+      if (passing) passing.hidden = !(folded && all);
+      const shown = items.filter((item) => !item.hidden).length;
+      one("#shown").value = shown === items.length ? "" : `${shown} of ${items.length} shown`;
       one("#none").hidden = shown > 0;
       for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.verdict === wanted.verdict));
     };
     const fields = { target: one("#by-target"), fault: one("#by-fault"), name: one("#by-name") };
     for (const button of buttons) button.addEventListener("click", () => { wanted.verdict = button.dataset.verdict; apply(); });
     for (const [key, field] of Object.entries(fields)) field.addEventListener("input", () => { wanted[key] = field.value; apply(); });
+    if (passing) passing.addEventListener("click", () => { folded = false; apply(); });
     form.addEventListener("submit", (event) => event.preventDefault());
     one("#reset").addEventListener("click", () => {
       wanted.verdict = "";
@@ -51,7 +56,7 @@
     for (const item of scenarios) item.open = button.dataset.fold === "open";
   });
   let before = [];
-  addEventListener("beforeprint", () => { before = scenarios.map((item) => item.open); for (const item of scenarios) item.open = true; });
+  addEventListener("beforeprint", () => { one("#passing")?.click(); before = scenarios.map((item) => item.open); for (const item of scenarios) item.open = true; });
   addEventListener("afterprint", () => scenarios.forEach((item, n) => { item.open = before[n]; }));
 
   // Copying, also where the page is a local file and the browser has no clipboard for it.
