@@ -24,7 +24,7 @@ from pegaref.registry.settings import RegistrySettings
 from pegaref.serving import engine, health_grpc
 from pegaref.serving.access import Access, explain
 from pegaref.serving.connections import Connections
-from pegaref.serving.descriptors import connections_within, raise_limit
+from pegaref.serving.descriptors import Reserve, connections_within, raise_limit
 from pegaref.serving.health import Health
 from pegaref.serving.http import Endpoints
 from pegaref.serving.listening import (
@@ -43,7 +43,7 @@ from pegaref.serving.tls import grpc_credentials, http_context
 
 log = logging.getLogger(__name__)
 
-_TICK_S = 0.25  # how often the loop's lag is measured and connections are swept
+_TICK_S = 0.25  # how often the loop's lag is measured, connections are swept and descriptors looked for
 _STOP_WITHIN_S = 9.5  # after that the process ends as it is
 _GRPC_GRACE_S = 1.0  # for answers in progress, once no call waits for an actor any more
 _REFLECTED = (engine.DESCRIPTOR.full_name, health_grpc.DESCRIPTOR.full_name, reflection.SERVICE_NAME)
@@ -76,6 +76,7 @@ class Server:
         direct = isinstance(placement.dispatch, DirectDispatch)
         self.connections = Connections(config.limits, clock, Shortcut(self.metrics) if direct else None)
         self.access = Access(config)
+        self.reserve = Reserve()
         self.handle.on_lost = self.sessions.lost
 
     def shut_down(self, reason: str) -> None:
@@ -97,6 +98,7 @@ class Server:
             self.metrics.loop_lag_s = lag
             self.metrics.loop_lag_most_s = max(lag, self.metrics.loop_lag_most_s)
             self.connections.sweep()
+            self.connections.make_room(self.reserve.look())
             due = loop.time() + _TICK_S
         await loading
 
@@ -149,6 +151,7 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
         placement = open_placement(config.placement, workers=config.workers)
         life.callback(placement.close)
         server = Server(config, placement, LoopClock(asyncio.get_running_loop()))
+        life.callback(server.reserve.close)
 
         grpc_server = make_grpc_server(server.grpc_handlers(), config.limits)
         life.push_async_callback(grpc_server.stop, _GRPC_GRACE_S)
@@ -157,7 +160,9 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
 
         # What is entered last ends first: readiness, the sessions, the actors, and only then the listeners,
         # so that the probes tell what happens until the end.
-        http_server = HttpServer(server.http_app(), server.connections, http_tls, config.limits)
+        http_server = HttpServer(
+            server.http_app(), server.connections, http_tls, config.limits, server.reserve.check
+        )
         await life.enter_async_context(http_server.serving(http_socket))
         life.push_async_callback(server.end)
         await server.handle.start()

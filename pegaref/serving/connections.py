@@ -91,6 +91,11 @@ class Connections:
                 break
             self._abort(connection)
 
+    def make_room(self, count: int) -> None:
+        """So many connections give way now, as far as there are any that may."""
+        for _ in range(count):
+            self._evict()
+
     def _evict(self) -> None:
         victim = next(iter(self._waiting), None)
         if victim is None:

@@ -1,12 +1,15 @@
 """File descriptors: every connection needs one, and a server without any left answers nobody."""
 
+import contextlib
 import logging
+import os
 import resource
 
 log = logging.getLogger(__name__)
 
+RESERVE = 32  # enough for every probe there is, of all that come anew
 _WANTED = 65_536
-_SPARE = 64  # for the actors, the logs, and what a handler may open
+_SPARE = 64 + RESERVE  # for the actors, the logs, and what a handler may open
 
 
 def raise_limit() -> int:
@@ -29,3 +32,55 @@ def connections_within(descriptors: int, wanted: int) -> int:
             room,
         )
     return min(room, wanted)
+
+
+class Reserve:
+    """Descriptors kept for the day when there are no others: let go of then, and taken back afterwards.
+
+    Whatever took the rest of them, a probe that comes anew is answered out of these.
+    """
+
+    def __init__(self) -> None:
+        self._held = _open_up_to(RESERVE)
+
+    def check(self) -> None:
+        """Let go of the reserve if there is no other descriptor. Cheap: called before each accept."""
+        if not self._held:
+            return
+        try:
+            os.close(os.dup(self._held[0]))
+        except OSError:
+            log.error("no file descriptor is left: the last %d are let go of", len(self._held))
+            self.close()
+
+    def look(self) -> int:
+        """Look how it stands; called now and then. How many more descriptors should be made free now."""
+        self.check()
+        if self._held:
+            return 0
+        free = _open_up_to(2 * RESERVE)
+        if len(free) == 2 * RESERVE:
+            log.warning("there are file descriptors again")
+            self._held = free[:RESERVE]
+            _close(free[RESERVE:])
+            return 0
+        _close(free)
+        return max(0, RESERVE // 2 - len(free))
+
+    def close(self) -> None:
+        """Let go of all."""
+        _close(self._held)
+        self._held = []
+
+
+def _open_up_to(count: int) -> list[int]:
+    opened: list[int] = []
+    with contextlib.suppress(OSError):
+        while len(opened) < count:
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    return opened
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Final
 
 import grpc
@@ -80,7 +80,12 @@ class HttpServer(uvicorn.Server):
     """uvicorn without its signal handlers and its own listeners: both are the caller's."""
 
     def __init__(
-        self, app: ASGIApp, connections: Connections, tls: ssl.SSLContext | None, limits: Limits
+        self,
+        app: ASGIApp,
+        connections: Connections,
+        tls: ssl.SSLContext | None,
+        limits: Limits,
+        before_accept: Callable[[], object],
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -97,6 +102,7 @@ class HttpServer(uvicorn.Server):
         )
         super().__init__(config)
         self._connections = connections
+        self._before_accept = before_accept
         self._tls = tls
         self._handshake_s = limits.header_timeout_s
         self._listening = asyncio.Event()
@@ -105,12 +111,17 @@ class HttpServer(uvicorn.Server):
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
         """Answers on the socket for as long as the block lasts, and a second longer what was asked before."""
         task = asyncio.create_task(self.serve(sockets=[listener]))
-        try:
-            await self._listening.wait()
-            yield
-        finally:
-            self.should_exit = True
-            await task
+        loop = asyncio.get_running_loop()
+        with listener.dup() as bell:
+            try:
+                await self._listening.wait()
+                # The duplicate is polled after the listener and told of first: epoll wakes who came last.
+                loop.add_reader(bell.fileno(), self._before_accept)
+                yield
+            finally:
+                loop.remove_reader(bell.fileno())
+                self.should_exit = True
+                await task
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on the sockets given."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -135,6 +137,32 @@ def test_without_file_descriptors_an_open_connection_stays_lit_and_new_ones_come
     eventually(lambda: _answers(server), what="fresh connections are answered again")
     assert server.get("/ready").status_code == 200
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
+    assert_lit(server)
+
+
+@contextlib.contextmanager
+def no_descriptor_left(server: Running) -> Iterator[None]:
+    """The server has as many files open as it may."""
+    before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    taken = {int(entry.name) for entry in Path(f"/proc/{server.pid}/fd").iterdir()}
+    first_free = next(number for number in itertools.count() if number not in taken)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (first_free, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_without_file_descriptors_probes_that_come_anew_are_answered_out_of_a_reserve(serve: Serve) -> None:
+    server = serve()
+    with no_descriptor_left(server):
+        assert_lit(server)  # from the first connection on
+        assert "no file descriptor is left" in server.log()
+        with crowd(server.http, 100):  # whose connections give way
+            eventually(lambda: _answers(server), what="fresh connections are answered in the crowd")
+            eventually(lambda: "gave way to new ones" in server.log(), what="the crowd gives way")
+            eventually(lambda: _answers(server), what="fresh connections are answered again")
+    eventually(lambda: "there are file descriptors again" in server.log(), what="the reserve is taken back")
     assert_lit(server)
 
 
