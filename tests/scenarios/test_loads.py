@@ -245,6 +245,20 @@ async def test_what_a_storm_kept_is_taken_back() -> None:
     assert told["keys"] == []
 
 
+async def test_what_a_storm_may_have_kept_is_taken_back_after_the_fault() -> None:
+    async with counting() as server:
+        async with loading((Storm("keep-silently", rate_hz=200, at_most=40),), server) as running:
+            await running.window()
+            await until(server, lambda told: len(told["keys"]) == 40)
+            await running.stop()
+            assert len((await counts(server))["keys"]) == 40
+            await running.clean_up()
+            (facts,) = running.facts()
+        told = await counts(server)
+    assert facts.there, facts.detail
+    assert (told["keys"], facts.left) == ([], ())
+
+
 async def test_a_storm_whose_every_call_fails_was_not_there() -> None:
     async with counting() as server:
         facts = await one(server, Storm("refused"))

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -65,6 +65,15 @@ def actor(server: Server) -> int:
         if pid != main and "pegaref.actor" in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     )
     return pid
+
+
+def holding() -> int:
+    """How many `pegaref.client hold` run below this process, whatever guards them."""
+    found = 0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            found += process.cmdline()[1:4] == ["-m", "pegaref.client", "hold"]
+    return found
 
 
 @contextmanager
@@ -146,10 +155,10 @@ async def test_a_client_killed_with_an_open_session_leaves_no_memory_behind() ->
             assert await figure(server, "pegaref_sessions") == 2.0
             await running.window()
             await running.settled()
+            await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
             await running.stop()
             await running.clean_up()
             (facts,) = running.facts()
-        await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
         assert set(psutil.Process().children(recursive=True)) == before
     assert facts.there, facts.detail
     assert (facts.started, facts.answered, facts.closed, facts.left) == (2, 2, 2, ())
@@ -180,7 +189,9 @@ async def test_a_client_is_killed_in_the_middle_of_a_register_and_nothing_is_lef
             async with loading((load,), server) as running:
                 await running.window()
                 await until(server, registering, lambda commands: commands == 1.0)
+                assert holding() == 1
                 await running.settled()
+                assert holding() == 0
                 await running.stop()
                 (facts,) = running.facts()
         await running.clean_up()

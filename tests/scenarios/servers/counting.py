@@ -1,8 +1,9 @@
 """A server that counts what comes: connections, bytes, requests, keys. The standard library alone.
 
 It answers every request with 200 but those to /never, which it leaves unanswered. `POST /keep?key=K` keeps a
-key, `POST /drop?key=K` drops it, and `GET /counts` tells. With `--most N` the oldest connection is closed
-when there are more; with `--no-keep-alive` every one is closed once it is answered; `--tls` speaks TLS.
+key (with `&silently=1` and without an answer), `POST /drop?key=K` drops it, and `GET /counts` tells. With
+`--most N` the oldest connection is closed when there are more; with `--no-keep-alive` every one is closed
+once it is answered; `--tls` speaks TLS.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class Connection(asyncio.Protocol):
             self.counts.most_waiting = max(self.counts.most_waiting, len(self.counts.waiting))
         elif path == "/keep":
             self.counts.keys[query["key"][0]] = None
-            self.answer("kept")
+            if "silently" not in query:
+                self.answer("kept")
         elif path == "/drop":
             self.counts.keys.pop(query["key"][0], None)
             self.answer("dropped")
