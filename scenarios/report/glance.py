@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
 
 from scenarios.judge.observe import observe
+from scenarios.judge.pool import by_endpoint, whole
 from scenarios.judge.verdict import BROKEN, EXPECTATIONS
-from scenarios.report.model import Report, Scenario, Verdict
-from scenarios.report.numbers import count
+from scenarios.report.model import Distribution, Report, Scenario, Verdict
+from scenarios.report.numbers import count, milliseconds
 
 LaneState = Literal["lit", "missed", "dark", "unknown"]
 """`lit`: every probe that counted was answered as expected within its budget. `dark`: a watched lane got no
@@ -91,6 +93,15 @@ def worst_lane(scenario: Scenario) -> str | None:
     return min(watched(scenario), key=badness, default=None)
 
 
+def spot(scenario: Scenario) -> str:
+    """The scenario in a word, beside the sign of its verdict."""
+    if scenario.verdict != "pass" or scenario.observed != "lit":
+        return "gone" if scenario.verdict == "pass" and scenario.after == "gone" else scenario.observed
+    lane = worst_lane(scenario)
+    seen = scenario.phases.faulted.get(lane) if lane else None
+    return milliseconds(seen.p99_ms if seen else None)
+
+
 def watched(scenario: Scenario) -> tuple[str, ...]:
     """The lanes that the verdict was reached on. A report without lanes has only the phases' names."""
     if scenario.lanes:
@@ -122,6 +133,36 @@ def why(scenario: Scenario) -> str:
         first = f"expected {scenario.expected}, but{first.partition(':')[2]}"
     others = len(scenario.reasons) - 1
     return first + (f"; and {count(others, 'more reason')}" if others else "")
+
+
+@dataclass(frozen=True, slots=True)
+class PooledLine:
+    """Latencies of the whole run: of a target (`endpoint` is None) or of one of its endpoints."""
+
+    target: str
+    scenarios: int
+    endpoint: str | None
+    baseline: Distribution
+    faulted: Distribution
+
+
+def pooled_lines(report: Report) -> Iterator[PooledLine]:
+    """A line a target, that of most scenarios first and with its endpoints."""
+    many = {target: max(lane.scenarios for lane in lanes.values()) for target, lanes in report.pooled.items()}
+    for n, target in enumerate(sorted(many, key=lambda target: -many[target])):
+        lanes = report.pooled[target]
+        yield PooledLine(target, many[target], None, *whole(lanes.values()))
+        for endpoint, figures in by_endpoint(lanes).items() if n == 0 else ():
+            yield PooledLine(target, many[target], endpoint, *figures)
+
+
+def told(found: Distribution) -> tuple[float | None, float | None, float | None]:
+    """p50, p99 and p99.9 in ms; None where there are too few answers to tell one from the slowest."""
+    return (
+        found.p50_ms,
+        found.p99_ms if found.ok >= 100 else None,
+        found.p999_ms if found.ok >= 1_000 else None,
+    )
 
 
 def overhead(report: Report) -> str:

@@ -86,7 +86,7 @@ def render(report: Report) -> str:
             targets=sorted({s.target for s in ordered}),
             faults=sorted({s.fault.name for s in ordered}),
             cross=crossed,
-            spots={s.name: _spot(s) for s in report.scenarios},
+            spots={s.name: glance.spot(s) for s in report.scenarios},
             curves=curves.draw(report.pooled),
             overhead=glance.overhead(report),
             anchors={row.scenario.name: row.anchor for row in rows},
@@ -95,15 +95,6 @@ def render(report: Report) -> str:
             policy=_policy(style, script),
         )
     )
-
-
-def _spot(scenario: Scenario) -> str:
-    """The scenario in a word, beside the sign of its verdict."""
-    if scenario.verdict != "pass" or scenario.observed != "lit":
-        return "gone" if scenario.verdict == "pass" and scenario.after == "gone" else scenario.observed
-    lane = glance.worst_lane(scenario)
-    seen = scenario.phases.faulted.get(lane) if lane else None
-    return numbers.milliseconds(seen.p99_ms if seen else None)
 
 
 def _endpoint(scenario: Scenario, lane: str) -> str:

@@ -11,11 +11,15 @@ from collections.abc import Iterable
 from typing import Final
 
 from scenarios.report import glance, numbers
+from scenarios.report.grid import Grid, grid
 from scenarios.report.model import Report, Scenario
 
 SIGNS: Final = {"pass": "✅", "fail": "❌", "unproven": "⚠️"}
 LIMIT_BYTES: Final = 900 * 1024
 _DETAILED: Final = 50
+_LEGEND: Final = (
+    "A time is the worst endpoint's p99 under the fault, of what stayed lit; ✅ dark: it had to go dark."
+)
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$@!])")
 
 
@@ -27,11 +31,15 @@ def render(report: Report) -> str:
         f"seed {report.seed}",
         *([f"suite {_text(report.suite.name)}"] if report.suite.name else []),
         *([_text(report.host.platform)] if report.host.platform else []),
+        *([_text(overhead)] if (overhead := glance.overhead(report)) else []),
     ]
     lines = [f"## {SIGNS[tally.verdict]} wedge: {tally.words()}", "", " · ".join(about), ""]
     notes = [f"- {SIGNS['fail']} {_text(p)}" for p in glance.wider_problems(report)]
     notes += [f"- {SIGNS['unproven']} {_text(r)}" for r in glance.remarks(report)]
     lines += [*notes, *([""] if notes else [])]
+    crossed = grid(report.scenarios)
+    if crossed is not None:
+        lines += [*_crossed(crossed), "", _LEGEND, ""]
     ordered = glance.worst_first(report)
     bad = [s for s in ordered if s.verdict != "pass"]
     if bad:
@@ -41,11 +49,13 @@ def render(report: Report) -> str:
         if len(bad) > _DETAILED:
             lines += [f"and {numbers.count(len(bad) - _DETAILED, 'more', 'more')}: see the table.", ""]
         lines += ["Reproduce:", "", *_fenced(s.reproduce for s in bad[:_DETAILED]), ""]
+    if report.pooled:
+        lines += [*_pooled(report), ""]
     good = [s for s in ordered if s.verdict == "pass"]
     if good:
         summary = f"{numbers.count(len(good), 'scenario')} passed"
         lines += [
-            f"<details{'' if bad else ' open'}><summary>{summary}</summary>",
+            f"<details{'' if bad or crossed else ' open'}><summary>{summary}</summary>",
             "",
             *_table(good),
             "",
@@ -53,6 +63,36 @@ def render(report: Report) -> str:
             "",
         ]
     return _bounded(lines)
+
+
+def _crossed(crossed: Grid) -> Iterable[str]:
+    """Faults down, targets across."""
+    prefix = _code(f"{crossed.prefix}…") if crossed.prefix else "scenario"
+    yield f"| {prefix} | {' | '.join(_text(crossed.short(target)) for target in crossed.targets)} |"
+    yield "|---" * (1 + len(crossed.targets)) + "|"
+    for row in crossed.rows:
+        found = (crossed.cells.get((row, target)) for target in crossed.targets)
+        yield f"| {_code(row)} | {' | '.join(_spot(s) if s is not None else '' for s in found)} |"
+
+
+def _spot(scenario: Scenario) -> str:
+    word = glance.spot(scenario)
+    return f"✅ {word}" if scenario.verdict == "pass" else f"{SIGNS[scenario.verdict]} **{word}**"
+
+
+def _pooled(report: Report) -> Iterable[str]:
+    """The run's own latencies."""
+    yield "| all scenarios that had to stay lit | answered | baseline p50 / p99 / p99.9 | under the fault |"
+    yield "|---|---:|---:|---:|"
+    for line in glance.pooled_lines(report):
+        scenarios = numbers.count(line.scenarios, "scenario")
+        name = f"&emsp;{_text(line.endpoint)}" if line.endpoint else f"{_code(line.target)}, {scenarios}"
+        answered = f"{line.faulted.ok:,} / {line.faulted.sent:,}"
+        figures = (
+            " / ".join(map(numbers.milliseconds, glance.told(found)))
+            for found in (line.baseline, line.faulted)
+        )
+        yield f"| {name} | {answered} | {' | '.join(figures)} |"
 
 
 def _table(scenarios: Iterable[Scenario]) -> Iterable[str]:

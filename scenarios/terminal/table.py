@@ -4,7 +4,6 @@ all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from rich.console import Console
@@ -13,11 +12,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from scenarios.judge.pool import by_endpoint, whole
 from scenarios.report import glance
 from scenarios.report.grid import grid
-from scenarios.report.model import Distribution, Report, Scenario
-from scenarios.report.numbers import NONE
+from scenarios.report.model import Report, Scenario
 from scenarios.report.stability import in_words
 from scenarios.terminal import matrix, rows
 from scenarios.terminal.signs import COLOURS, short
@@ -69,33 +66,19 @@ def _say(console: Console, text: Text, indent: int = 0) -> None:
 
 
 def _pooled(report: Report) -> Table:
-    """Baseline against fault windows, a line a target; the one with most scenarios by endpoint too."""
+    """Baseline against fault windows."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
     for heading in ("scenarios pooled, ms", "baseline p50/p99/p99.9", "under the fault", "answered"):
         table.add_column(heading, no_wrap=True)
-    many = {target: max(lane.scenarios for lane in lanes.values()) for target, lanes in report.pooled.items()}
-    for target in sorted(many, key=lambda target: -many[target]):
-        lanes = report.pooled[target]
-        table.add_row(*_figures(f"{target} ({many[target]})", *whole(lanes.values())))
-        if target == max(many, key=lambda target: many[target]):
-            for endpoint, figures in by_endpoint(lanes).items():
-                table.add_row(*_figures(f"  {endpoint}", *figures))
+    for line in glance.pooled_lines(report):
+        name = f"{line.target} ({line.scenarios})" if line.endpoint is None else f"  {line.endpoint}"
+        missed = line.faulted.ok < line.faulted.sent
+        table.add_row(
+            Text(name),
+            *(" / ".join(map(short, glance.told(found))) for found in (line.baseline, line.faulted)),
+            Text(f"{line.faulted.ok:,}/{line.faulted.sent:,}", style=COLOURS["fail"] if missed else ""),
+        )
     return table
-
-
-def _figures(name: str, baseline: Distribution, faulted: Distribution) -> Iterable[Text]:
-    yield Text(name)
-    yield _percentiles(baseline)
-    yield _percentiles(faulted)
-    missed = faulted.ok < faulted.sent
-    yield Text(f"{faulted.ok:,}/{faulted.sent:,}", style=COLOURS["fail"] if missed else "")
-
-
-def _percentiles(found: Distribution) -> Text:
-    """Those that there are answers enough to tell."""
-    p99 = short(found.p99_ms) if found.ok >= 100 else NONE
-    p999 = short(found.p999_ms) if found.ok >= 1_000 else NONE
-    return Text(f"{short(found.p50_ms)} / {p99} / {p999}")
 
 
 def _bottom_lines(report: Report) -> list[str]:

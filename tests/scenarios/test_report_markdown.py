@@ -56,8 +56,7 @@ def test_names_cannot_break_the_table_or_bring_in_markup() -> None:
     name = "a|b`c``<script>alert(1)</script>\n## heading ![x](http://x) @somebody"
     given = replace(scenario(server="stalled"), name=name, reasons=(name,), reproduce=name)
     text = markdown.render(report(given))
-    widths = {len(row) for row in rows(text)}
-    assert widths == {8}
+    assert {len(row) for row in rows(text)} == {8, 4}  # the scenarios' table and that of the whole run
     assert "\n## heading" not in text
     outside = re.sub(r"(`+).*?(?<!`)\1(?!`)", "", text)
     assert not re.search(
@@ -72,3 +71,29 @@ def test_a_summary_never_exceeds_what_a_ci_service_takes_and_says_that_it_was_cu
     assert len(text.encode()) < 1024 * 1024
     assert re.search(r"^Cut here: [\d,]+ more lines; see the HTML or JSON report\.$", text, re.MULTILINE)
     assert "Cut here" not in markdown.render(report())
+
+
+def test_scenarios_on_several_targets_are_crossed_first() -> None:
+    table = rows(markdown.render(report()))
+    assert table[0] == ["`pegaref-…`", "process", "inline", "thread", "pool"]
+    crossed = {row[0]: row[1:] for row in table[2:6]}
+    assert crossed["`gil.hold`"][1:] == ["✅ dark", "", ""]
+    assert crossed["`process.kill`"][1] == "✅ gone"
+    assert crossed["`call.stall`"][2].startswith("✅ ")
+    assert crossed["`call.stall`"][3] == "❌ **dark**"
+    assert crossed["`call.drop`"][0] == "⚠️ **unproven**"
+
+
+def test_the_latencies_of_the_whole_run_are_shown_with_what_was_answered() -> None:
+    table = rows(markdown.render(report(*(scenario(seed=n) for n in range(12)))))
+    at = next(n for n, row in enumerate(table) if row[0].startswith("all scenarios"))
+    whole, health = table[at + 2], table[at + 3]
+    assert whole[0] == "`pegaref-process`, 12 scenarios"
+    assert health[0] == "&emsp;http /health"
+    answered, sent = whole[1].split(" / ")
+    assert answered == sent
+    assert len(health[2].split(" / ")) == len(health[3].split(" / ")) == 3
+
+
+def test_the_probers_cost_is_said() -> None:
+    assert "at worst 2 ms late and 8% of a core" in markdown.render(report()).splitlines()[2]
