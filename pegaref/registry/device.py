@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from pegaref.clock import Clock, Timer
+from pegaref.clock import Clock
 from pegaref.errors import (
     DeadlineExpired,
     DeviceLost,
@@ -49,14 +48,15 @@ from pegaref.registry.entry import (
 from pegaref.registry.keeper import Keeper
 from pegaref.registry.link import Launcher
 from pegaref.registry.mailbox import Mailbox
+from pegaref.registry.observation import observe
 from pegaref.registry.refusal import as_error
+from pegaref.registry.retry import Retry
 from pegaref.registry.settings import RegistrySettings
 from pegaref.registry.snapshot import ContextSummary, DeviceSnapshot, Phase
+from pegaref.registry.tally import Tally
 
 logger = logging.getLogger(__name__)
 
-RETRY_FIRST_S = 0.05
-RETRY_MOST_S = 2.0
 REFUSED = "refused"
 
 
@@ -81,9 +81,8 @@ class Device:
         self._serial = 0
         self._created = False  # whether the running register's key was new in the book
         self._given_up: set[int] = set()  # serials whose answers may still come, and mean nothing
-        self._retry: Timer | None = None  # set while the next cleanup waits to be tried again
-        self._finished: Counter[tuple[str, str]] = Counter()
-        self._rejected = self._rolled_back = self._lost_replies = 0
+        self._retry = Retry(clock, self._pump)
+        self._tally = Tally()
         self.keeper = Keeper(device_id, launcher, settings, clock, self)
 
     # ---- what the handle asks for
@@ -103,7 +102,7 @@ class Device:
             try:
                 self._mailbox.put(entry)
             except MailboxFull:
-                self._rejected += 1
+                self._tally.rejected += 1
                 raise
         entry.timer = self._clock.call_at(now_s + answer_within_s(deadline_s), partial(self._expire, entry))
         return entry
@@ -150,7 +149,7 @@ class Device:
         self._fail_registers(error)
         for cleanup in self._take_cleanups():
             cleanup.finish(error)
-        self._stop_retrying()
+        self._retry.stop()
 
     # ---- what the keeper says
 
@@ -183,10 +182,10 @@ class Device:
     def on_lost(self, reason: str) -> None:
         """The actor is gone, with everything that it held."""
         self._given_up.clear()
-        self._stop_retrying()
+        self._retry.stop()
         self._fail_registers(DeviceLost(f"the actor of device {self._device_id} died: {reason}"))
         for cleanup in self._take_cleanups():
-            self._count(cleanup, DONE)
+            self._tally.ended(cleanup, DONE)
             cleanup.finish(self._book.forget(cleanup.command))
         lost = self._book.settled_generations()  # what was being cleaned up is missed by nobody
         self._book = Book()
@@ -198,7 +197,7 @@ class Device:
     @property
     def _idle(self) -> bool:
         """Whether a command may be sent now. If so nothing waits: whoever makes this true calls _pump."""
-        return self._running is None and self._retry is None and self.keeper.able
+        return self._running is None and not self._retry.waiting and self.keeper.able
 
     def _pump(self) -> None:
         if self._idle and (command := self._mailbox.take()) is not None:
@@ -232,11 +231,11 @@ class Device:
     def _cleaned(self, cleanup: Cleanup, answer: Dropped | Refused) -> None:
         if isinstance(answer, Dropped):
             self._book.forget(cleanup.command)
-            self._count(cleanup, DONE)
+            self._tally.ended(cleanup, DONE)
             cleanup.finish(answer)
             return
         logger.error("device %d: cleanup refused: %s; it is tried again", self._device_id, answer)
-        self._count(cleanup, REFUSED)
+        self._tally.ended(cleanup, REFUSED)
         self._try_again(cleanup)
 
     def _give_up_on_reply(self) -> None:
@@ -248,7 +247,7 @@ class Device:
             self._serial,
             OPERATION_NAMES[type(running.command)],
         )
-        self._lost_replies += 1
+        self._tally.lost_replies += 1
         self._given_up.add(self._serial)
         self._running = None
         if isinstance(running, Entry):
@@ -276,19 +275,11 @@ class Device:
     def _end(
         self, entry: Entry, state: State, error: RegistryError | None = None, *, outcome: str = ""
     ) -> None:
-        self._count(entry, outcome or state)
-        entry.state = state
-        if entry.timer is not None:
-            entry.timer.cancel()
-            entry.timer = None
-        if error is not None and not entry.future.done():
-            entry.future.set_exception(error)
-
-    def _count(self, command: Entry | Cleanup, outcome: str) -> None:
-        self._finished[OPERATION_NAMES[type(command.command)], outcome] += 1
+        self._tally.ended(entry, outcome or state)
+        entry.finish(state, error)
 
     def _roll_back(self, key: ContextKey) -> None:
-        self._rolled_back += 1
+        self._tally.rolled_back += 1
         self._mailbox.put_cleanup(DropContext(key), self._clock.now())
         self._pump()
 
@@ -298,20 +289,10 @@ class Device:
             self._roll_back(key)
 
     def _try_again(self, cleanup: Cleanup) -> None:
-        delay_s = min(RETRY_FIRST_S * 2 ** min(cleanup.attempts, 30), RETRY_MOST_S)
+        self._retry.after(cleanup.attempts)
         cleanup.attempts += 1
         cleanup.state = PENDING
         self._mailbox.put_back(cleanup)
-        self._retry = self._clock.call_at(self._clock.now() + delay_s, self._retry_now)
-
-    def _retry_now(self) -> None:
-        self._retry = None
-        self._pump()
-
-    def _stop_retrying(self) -> None:
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
 
     def _fail_registers(self, error: RegistryError) -> None:
         running = self._running
@@ -336,37 +317,12 @@ class Device:
 
     def snapshot(self) -> DeviceSnapshot:
         """All of it, from memory."""
-        keeper, mailbox, now_s = self.keeper, self._mailbox, self._clock.now()
-        in_flight: Counter[str] = Counter()
-        oldest = [] if (waiting_s := mailbox.oldest_s()) is None else [waiting_s]
-        if mailbox.register_count:
-            in_flight["register"] = mailbox.register_count
-        for cleanup in mailbox.cleanups():
-            in_flight[OPERATION_NAMES[type(cleanup.command)]] += 1
-        if self._running is not None:
-            in_flight[OPERATION_NAMES[type(self._running.command)]] += 1
-            oldest.append(self._running.submitted_s)
-        return DeviceSnapshot(
-            device_id=self._device_id,
-            phase=keeper.phase,
-            ready=keeper.able,
-            reason=keeper.reason(),
-            hang=keeper.hang,
-            hang_age_s=0.0 if keeper.hang is None else now_s - keeper.hang_since_s,
-            traceback=keeper.traceback,
-            epoch=keeper.epoch,
-            pid=keeper.pid,
-            mailbox_depth=mailbox.register_count,
-            mailbox_bytes=mailbox.register_bytes,
-            cleanup_depth=mailbox.cleanup_count,
-            oldest_command_age_s=max((now_s - submitted_s for submitted_s in oldest), default=0.0),
-            contexts=len(self._book),
-            tensors=self._book.tensors,
-            bytes=self._book.bytes,
-            in_flight=dict(in_flight),
-            finished=dict(self._finished),
-            respawns=keeper.respawns,
-            rejected=self._rejected,
-            rolled_back=self._rolled_back,
-            lost_replies=self._lost_replies,
+        return observe(
+            self._device_id,
+            self._clock.now(),
+            keeper=self.keeper,
+            mailbox=self._mailbox,
+            running=self._running,
+            book=self._book,
+            tally=self._tally,
         )

@@ -48,6 +48,15 @@ class Entry:
         self.context = contextvars.copy_context()
         self.timer: Timer | None = None
 
+    def finish(self, state: State, error: RegistryError | None) -> None:
+        """It has ended: its deadline counts no more, and a caller that still waits gets the error."""
+        self.state = state
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if error is not None and not self.future.done():
+            self.future.set_exception(error)
+
 
 class Cleanup:
     """A cleanup. It has no deadline and ends with an outcome; callers may wait for that, or leave."""
