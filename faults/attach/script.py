@@ -1,7 +1,8 @@
 """What the process is asked to run: it loads the agent and writes down how that went.
 
-The script is a file in the controller's private directory. A process that comes to it renames it first, so it
-is either withdrawn or run, never both: one that comes late (its GIL was held all the while) does nothing.
+The script is a file in a directory of its own below the controller's private one. A process that comes to it
+renames it first, so it is either withdrawn or run, never both: one that comes late (its GIL was held all the
+while) does nothing, and one that is done late finds nowhere to write.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -58,9 +61,9 @@ class Script:
     """The script for one process, there to be run as long as this is entered."""
 
     def __init__(self, private: Path, pid: int) -> None:
-        self.path = private / f"attach-{pid}.py"
-        self._answer = private / f"attach-{pid}.answer"
-        self._taken = private / f"attach-{pid}.py.taken"
+        self._directory = Path(tempfile.mkdtemp(prefix=f"attach-{pid}-", dir=private))
+        self.path = self._directory / "load.py"
+        self._answer = self._directory / "answer"
         self._text = _TEXT.format(
             path=json.dumps(str(self.path)),
             directory=json.dumps(str(AGENT_DIRECTORY)),
@@ -69,8 +72,6 @@ class Script:
         )
 
     def __enter__(self) -> Self:
-        self._taken.unlink(missing_ok=True)
-        self._answer.unlink(missing_ok=True)
         fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(fd, "w") as file:
             file.write(self._text)
@@ -79,8 +80,9 @@ class Script:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        for left in (self.path, self._taken, self._answer):
-            left.unlink(missing_ok=True)
+        over = self._directory.with_suffix(".over")  # by its old name, nothing more can be put into it
+        self._directory.rename(over)
+        shutil.rmtree(over, ignore_errors=True)
 
     @property
     def source(self) -> str:

@@ -15,14 +15,15 @@ import pytest
 from faults import Controller, LaunchFailed, procfs
 from tests.faults.bench import DEADLINE_S, until
 
+# Several write to one pipe: each line is one write, with PYTHONUNBUFFERED too.
 TREE = """
 import os, signal, subprocess, sys, time
-says = "print(os.getpid(), flush=True); time.sleep(600)"
+says = "os.write(1, b'%d\\\\n' % os.getpid()); time.sleep(600)"
 daemon = "import os, time; os.fork() and os._exit(0); os.setsid(); " + says
 deaf = "import signal, os, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + says
 for program in (daemon, deaf):
     subprocess.Popen([sys.executable, "-c", program])
-print(os.getpid(), flush=True)
+os.write(1, b"%d\\n" % os.getpid())
 time.sleep(600)
 """
 
@@ -39,12 +40,12 @@ sys.stdin.read()
 """
 
 HARNESS = """
-import asyncio, sys
+import asyncio, os, sys
 from faults import Controller
 async def main():
     async with Controller() as c:
         launched = await c.launch([sys.executable, "-c", sys.argv[1]], stdin=asyncio.subprocess.PIPE)
-        print(c.path, flush=True)
+        os.write(1, f"{c.path}\\n".encode())
         await asyncio.sleep(60)
 asyncio.run(main())
 """
