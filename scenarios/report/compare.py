@@ -167,14 +167,21 @@ def _latencies(old: Scenario, new: Scenario, noise: float, floor_ms: float) -> I
 def _together(
     both: Sequence[tuple[Scenario, Scenario]], noise: float, floor_ms: float
 ) -> Iterable[PooledChange]:
-    """Over the scenarios that belong in the pool of either run, so that like is held against like."""
+    """Over the scenarios that belong in the pool of either run, so that like is held against like; where
+    there are answers enough to tell a p99, since without one it says less than the scenarios themselves.
+    """
     pairs = [(a, b) for a, b in both if pooled(a) and pooled(b)]
     before, after = pool(a for a, _ in pairs), pool(b for _, b in pairs)
     for target, lane, now in (
         (target, lane, now) for target, lanes in after.items() for lane, now in lanes.items()
     ):
         then = before.get(target, {}).get(lane)
-        if then is not None and then.scenarios == now.scenarios:
+        if then is None or then.scenarios != now.scenarios:
+            continue
+        if (
+            min(phase.ok for run in (then, now) for phase in (run.baseline, run.faulted))
+            >= MIN_ANSWERS["p99"]
+        ):
             moved = _moved(lane, (then.baseline, then.faulted), (now.baseline, now.faulted), noise, floor_ms)
             yield from (
                 PooledChange(target=target, scenarios=now.scenarios, **msgspec.structs.asdict(change))

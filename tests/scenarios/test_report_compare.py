@@ -186,3 +186,11 @@ def test_only_scenarios_that_both_runs_have_are_taken_together() -> None:
         replace(s, name=f"new-{s.name}") if n % 2 == 0 else s for n, s in enumerate(new.scenarios)
     )
     assert not compare(pooled(1.0, 1.0), replace(new, scenarios=renamed)).regressed
+
+
+def test_a_few_scenarios_together_have_nothing_to_add_to_what_each_says() -> None:
+    def few(given: Report) -> Report:
+        return replace(given, scenarios=given.scenarios[:4])
+
+    assert compare(few(pooled(1.0, 1.0)), few(pooled(1.0, 40.0))).pooled == ()
+    assert compare(pooled(1.0, 1.0), pooled(1.0, 40.0)).pooled

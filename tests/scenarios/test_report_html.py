@@ -400,7 +400,7 @@ def test_what_happened_beside_the_fault_is_shown() -> None:
         "session 7",
         "http /ready eventually 503 gil_held 9 of 20 answers, first at +1.25 s; last: 200",
         "http /health always 200 20 of 21 answers",
-        "idle of http /health 2,000 started, 0 answered, 0 errors, 2,000 open at the end; all up",
+        "idle of http /health 2,000 started, 0 answered, 0 errors, 2,000 open at the end",
         "gone after 1.40 s, exit code 0",
     ):
         assert told in words, told
