@@ -66,9 +66,9 @@ class Breakage:
         flap = self._row.flap
         while flap is not None and not await self._stays(flap.held_s):
             await self._main.release()
-            self._over.append(self._main.status())
             if await self._stays(flap.free_s):
                 return
+            self._over.append(self._main.status())
             row = self._row
             self._main = self._fault(Also(row.fault, row.params, row.process, row.trigger))
             await self._armed.enter_async_context(self._main)

@@ -188,7 +188,7 @@ class Experiment:
             flapping.cancel()
             await asyncio.gather(reading, flapping, return_exceptions=True)
         facts.prove("watched", True, seen.detail)
-        facts.prove("enough probes", not seen.too_few, "; ".join(seen.too_few) or "in every watched lane")
+        facts.prove("enough probes", not seen.too_few, seen.probes)
         breakage.judge()
         late_s = watch.samples.late_max_s(opened_s, closed_s)
         allowed_s = _LATE_SHARE * min(lane.budget_s for lane in watch.samples.lanes.described.values())

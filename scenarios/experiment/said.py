@@ -23,6 +23,7 @@ from scenarios.target import GrpcProbe, HttpProbe
 from scenarios.target.placeholders import fill
 
 _EVERY_S = 0.1
+_END_WITHIN_S = 0.5
 _FEWEST = 5
 """An endpoint that was asked fewer times than this says too little about `always`."""
 
@@ -55,6 +56,7 @@ class Listening:
         self._wanted, self._names = wanted, names
         self._heard = [_Heard(one.say) for one in wanted]
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending = False
         self._time: Literal["window", "after"] | None = None
         self._http: httpx.AsyncClient | None = None
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -69,6 +71,9 @@ class Listening:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
+        self._ending = True
+        if self._tasks:  # grpc may keep the connection of a call that was cancelled
+            await asyncio.wait(self._tasks, timeout=_END_WITHIN_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -121,7 +126,7 @@ class Listening:
 
     async def _ask(self, probe: HttpProbe | GrpcProbe, heard: _Heard) -> None:
         due_s = time.monotonic()
-        while True:
+        while not self._ending:
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             due_s = max(due_s + _EVERY_S, time.monotonic())
             counts = self._counts(heard)

@@ -82,6 +82,7 @@ async def test_calls_beside_what_is_said_two_faults_a_flap_a_load_and_an_end_pas
     assert [broken.fault.name for broken in found["also"].also] == ["process.stop"]
     assert found["also"].also[0].bite.evidence
     assert found["flap"].bite.hits >= 2
+    assert len(found["flap"].bite.evidence) == found["flap"].bite.hits
     assert [(load.kind, load.open, load.there) for load in found["load"].loads] == [("idle", 20, True)]
     assert found["end"].stopped is not None
     assert (found["end"].stopped.code, found["end"].stopped.left) == (BY_SIGNAL, 0)
@@ -104,6 +105,7 @@ async def test_each_of_them_is_found_out_where_it_does_not_hold(
             "says = [{ probe = 'http /health', status = 503 }]",
             beside.format("calls = 'answered', starts = 'said'"),
         ),
+        "left-behind": (STUCK, "beside = [{ call = 'keep', calls = 'error', deadline_s = 0.3 }]"),
         "not-replaced": (STUCK, "ends_by = 'server'"),
     }
     text = TIMING + "".join(row(name, "process.stop", "lit", *more) for name, more in rows.items())
@@ -117,6 +119,7 @@ async def test_each_of_them_is_found_out_where_it_does_not_hold(
         "not-always": ("fail", {"http /health always said 200 with 'never'"}),
         "not-after": ("fail", {"grpc health said after release NOT_SERVING"}),
         "never-began": ("fail", {"http /health said 503", "drop beside them began"}),
+        "left-behind": ("fail", {"nothing was left behind"}),
         "not-replaced": ("fail", {"the server replaced what was wedged"}),
     }
 
