@@ -92,21 +92,10 @@ class Controller:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if self._listener is not None:
                 self._listener.close()
-            await self._end_keeper()
+            if self._keeper_process is not None:
+                await keeper.ended(self._keeper_process)
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
-
-    async def _end_keeper(self) -> None:
-        """It ends by itself when its connection does, once it has undone what it did."""
-        if self._keeper_process is None:
-            return
-        try:
-            async with asyncio.timeout(_KEEPER_WITHIN_S):
-                await self._keeper_process.wait()
-        except TimeoutError:
-            log.error("the keeper %d does not end, and is killed", self._keeper_process.pid)
-            self._keeper_process.kill()
-            await self._keeper_process.wait()
 
     @property
     def path(self) -> Path:

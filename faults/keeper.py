@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import sys
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
+_END_WITHIN_S = 10.0
 AGENT_DIRECTORY = Path(__file__).parent / "agent"
 
 _CODE = "import sys; sys.path.insert(0, {path!r}); from wedge_agent.keeper import main; main(sys.argv[1:])"
@@ -23,3 +27,16 @@ async def start(directory: Path) -> tuple[asyncio.subprocess.Process, socket.soc
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
     return process, ours
+
+
+async def ended(process: asyncio.subprocess.Process) -> None:
+    """Wait for its end, which is its own once its socket is closed and it has undone what it did; kills it if
+    that takes too long.
+    """
+    try:
+        async with asyncio.timeout(_END_WITHIN_S):
+            await process.wait()
+    except TimeoutError:
+        log.error("the keeper %d does not end, and is killed", process.pid)
+        process.kill()
+        await process.wait()

@@ -17,7 +17,7 @@ from . import page as words
 from .page import Page
 from .refusal import Refused
 from .trigger import Trigger
-from .waiting import wait_for_end
+from .waiting import wait_for_end, wait_on_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class Fault:
             return
         fd = os.dup(self._line.fileno())  # each waiter its own: a loop takes one reader for a descriptor
         try:
-            await _wait_on_loop(fd, (self._wait_until(for_s) - time.monotonic_ns()) / 1e9)
+            await wait_on_loop(fd, (self._wait_until(for_s) - time.monotonic_ns()) / 1e9)
         finally:
             os.close(fd)
             self.leave(False)
@@ -286,29 +286,3 @@ def started_at(pid: int) -> int | None:
             return int(stat.read().rpartition(b")")[2].split()[19])
     except OSError:
         return None
-
-
-async def _wait_on_loop(fd: int, for_s: float) -> None:
-    import asyncio
-
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        import trio  # type: ignore[import-not-found, unused-ignore]  # the other loop with an `async def` to wait in
-
-        with trio.move_on_after(for_s):
-            await trio.lowlevel.wait_readable(fd)
-        return
-    ended: asyncio.Future[None] = loop.create_future()
-
-    def end() -> None:
-        if not ended.done():
-            ended.set_result(None)
-
-    loop.add_reader(fd, end)
-    timer = loop.call_later(max(0.0, for_s), end)
-    try:
-        await ended
-    finally:
-        timer.cancel()
-        loop.remove_reader(fd)

@@ -47,3 +47,30 @@ def wait_for_end(fd: int, until_ns: int, *, keep_gil: bool) -> None:
 def handled_in_python() -> list[int]:
     """The signals that a Python function handles in this process."""
     return [number for number in _signal.valid_signals() if callable(_signal.getsignal(number))]
+
+
+async def wait_on_loop(fd: int, for_s: float) -> None:
+    """The same for a task, whose event loop runs on meanwhile: asyncio's, uvloop's or trio's."""
+    import asyncio
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        import trio  # type: ignore[import-not-found, unused-ignore]  # the other loop with an `async def` to wait in
+
+        with trio.move_on_after(for_s):
+            await trio.lowlevel.wait_readable(fd)
+        return
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def end() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(fd, end)
+    timer = loop.call_later(max(0.0, for_s), end)
+    try:
+        await ended
+    finally:
+        timer.cancel()
+        loop.remove_reader(fd)
