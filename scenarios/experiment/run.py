@@ -127,5 +127,5 @@ def _takes_s(group: Sequence[Scenario]) -> float:
 
 
 def default_jobs() -> int:
-    """Lanes at a time: three for each core, since most of a lane is waiting, but at most 8."""
-    return min(8, 3 * (os.cpu_count() or 1))
+    """Lanes at a time: a few for each core, since most of a lane is waiting, but at most 8."""
+    return min(8, 3 * (os.cpu_count() or 1) + 1)
