@@ -197,4 +197,9 @@ def remarks(report: Report) -> tuple[str, ...]:
         )
     if suite.not_run:
         found.append(f"{count(len(suite.not_run), 'scenario')} not run: {', '.join(suite.not_run)}")
+    if report.stability is not None:
+        for name, failing in report.stability.failing.items():
+            flips = count(report.stability.flips.get(name, 0), "flip")
+            runs = count(len(report.stability.turns), "run")
+            found.append(f"not steady: {name} did not pass in {failing} of {runs} ({flips})")
     return tuple(found)

@@ -15,7 +15,7 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from scenarios.report import curves, glance, numbers, timeline
+from scenarios.report import curves, glance, numbers, stability, timeline
 from scenarios.report.grid import grid
 from scenarios.report.model import Report, Scenario, Verdict
 
@@ -89,6 +89,7 @@ def render(report: Report) -> str:
             spots={s.name: glance.spot(s) for s in report.scenarios},
             curves=curves.draw(report.pooled),
             overhead=glance.overhead(report),
+            steady=stability.in_words(report.stability) if report.stability else "",
             anchors={row.scenario.name: row.anchor for row in rows},
             style=style,
             script=script,

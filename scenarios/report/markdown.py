@@ -13,6 +13,7 @@ from typing import Final
 from scenarios.report import glance, numbers
 from scenarios.report.grid import Grid, grid
 from scenarios.report.model import Report, Scenario
+from scenarios.report.stability import in_words
 
 SIGNS: Final = {"pass": "✅", "fail": "❌", "unproven": "⚠️"}
 LIMIT_BYTES: Final = 900 * 1024
@@ -33,6 +34,8 @@ def render(report: Report) -> str:
         *([_text(report.host.platform)] if report.host.platform else []),
         *([_text(overhead)] if (overhead := glance.overhead(report)) else []),
     ]
+    if report.stability is not None:
+        about.append(_text(in_words(report.stability)))
     lines = [f"## {SIGNS[tally.verdict]} wedge: {tally.words()}", "", " · ".join(about), ""]
     notes = [f"- {SIGNS['fail']} {_text(p)}" for p in glance.wider_problems(report)]
     notes += [f"- {SIGNS['unproven']} {_text(r)}" for r in glance.remarks(report)]

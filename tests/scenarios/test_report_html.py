@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from scenarios.report import html
+from scenarios.report import html, markdown
 from scenarios.report.model import (
     Bite,
     Broken,
@@ -27,6 +27,7 @@ from scenarios.report.model import (
     Suite,
     decode,
 )
+from scenarios.report.stability import stability, turn
 from tests.scenarios.sample_reports import Endpoint, many, one_of_each, report, scenario
 
 VOID = {"meta", "link", "input", "br", "img", "hr"}
@@ -411,6 +412,19 @@ def test_a_lane_that_speaks_neither_http_nor_grpc_is_a_lane_like_others() -> Non
     words = Page(html.render(report(scenario(endpoints=(raw,))))).words
     assert "tcp port" in words
     assert "Passed 1 passed" in words
+
+
+def test_a_suite_that_was_repeated_says_how_steady_it_was() -> None:
+    given = report(scenario())
+    turns = [turn(replace(given, seed=n), 1.5) for n in range(19)]
+    bad = turn(replace(given, scenarios=(scenario(server="stalled"),)), 9.0)
+    repeated = replace(given, stability=stability([*turns[:9], bad, *turns[9:]]))
+    flaky = "not steady: gil.hold@pegaref-process did not pass in 1 of 20 runs (2 flips)"
+    words = Page(html.render(repeated)).words
+    assert "repeated 20 runs × 1 scenarios, 20 verdicts: 2 flips, 1 not pass" in words
+    assert flaky in words
+    assert flaky in markdown.render(repeated).replace("\\", "")
+    assert "runs ×" not in Page(html.render(given)).words
 
 
 def test_seventy_real_sized_scenarios_stay_under_three_megabytes() -> None:
