@@ -51,7 +51,8 @@ def test_a_load_that_was_there_counts(load: Crowding, closed: Tally) -> None:
             "not one request was answered as the probe expects",
         ),
         (Storm("c", rate_hz=50), Tally(started=40, answered=40), "too few calls were started"),
-        (Storm("c", rate_hz=50), Tally(started=100, errors=100), "not one call was answered, and none waits"),
+        (Storm("c", rate_hz=50), Tally(started=101, errors=100, open=1), "not one call was answered"),
+        (Storm("c", rate_hz=50), Tally(), "not one call was answered"),
     ],
 )
 def test_what_was_missing_is_told(load: Crowding, closed: Tally, missing: str) -> None:

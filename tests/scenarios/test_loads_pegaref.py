@@ -108,7 +108,7 @@ async def test_slow_connections_keep_neither_http_nor_grpc_from_others() -> None
             await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
             assert await server.caller.make(server.target.target.call[0], 1)
             await running.stop()
-            assert all(facts.there for facts in running.facts()), running.facts()
+            assert all(facts.there for facts in running.facts()), [facts.detail for facts in running.facts()]
 
 
 async def test_a_session_storm_is_there_as_the_server_counts_it_and_ends_with_the_window() -> None:

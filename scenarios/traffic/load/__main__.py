@@ -40,7 +40,6 @@ from scenarios.traffic.load.scrape import ScrapingConnections
 from scenarios.traffic.load.slow_loris import SlowConnections
 
 _PR_SET_PDEATHSIG = 1
-_NICER_BY = 5
 _LINE_LIMIT_BYTES = 1 << 24
 _SPARE_DESCRIPTORS = 64
 
@@ -139,7 +138,6 @@ def main() -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the runner decides when to end
-    os.nice(_NICER_BY)  # the prober goes first
     asyncio.run(_main())
 
 

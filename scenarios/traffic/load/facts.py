@@ -89,8 +89,8 @@ def _storm(load: Storm, opened: Tally, closed: Tally, window_s: float) -> tuple[
     missing = []
     if started + held_back + 1 < _KEPT_PACE * load.rate_hz * window_s:
         missing.append("too few calls were started")
-    if not closed.answered and not closed.open:
-        missing.append("not one call was answered, and none waits")
+    if not closed.answered and (closed.errors or not closed.open):
+        missing.append("not one call was answered")
     return missing, (
         f"{started:,} calls started in the window's {window_s:.1f} s ({load.rate_hz:g} a second were due), "
         f"{closed.answered - opened.answered:,} answered, {closed.errors - opened.errors:,} in error, "
