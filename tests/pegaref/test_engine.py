@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import os
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,36 +17,13 @@ from pegaref.client import SharedTensor
 from pegaref.serving.engine import UNBUILT
 from pegaref.wire import engine_pb2
 from tests.pegaref.conftest import Serve
+from tests.pegaref.requests import Request, refusal, register_of
 from tests.pegaref.running import DEADLINE_S, Running, eventually
 from tests.pegaref.shared import mapped
 
 pytestmark = pytest.mark.torch
 
-Request = engine_pb2.RegisterContextRequest
 Spoil = Callable[[Request], Any]
-
-
-def register_of(instance: str, tensor: SharedTensor, layers: int = 2) -> Request:
-    """A register that is accepted."""
-    return Request(
-        instance_id=instance,
-        namespace="tests",
-        tp_size=1,
-        world_size=1,
-        layer_names=[f"layer.{number}" for number in range(layers)],
-        wrapper_bytes=[tensor.wrapper] * layers,
-        num_blocks=[4] * layers,
-        bytes_per_block=[tensor.nbytes // 4] * layers,
-        kv_stride_bytes=[0] * layers,
-        segments=[1] * layers,
-    )
-
-
-def refusal(call: Callable[[], Any]) -> Any:
-    """The RpcError that the call ends with, which knows its code, details and trailing metadata."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    return caught.value
 
 
 def test_what_was_registered_is_held_until_it_is_unregistered(
@@ -178,62 +157,6 @@ def test_a_session_with_a_bad_name_is_invalid_argument(server: Running, field: s
     assert dict(error.trailing_metadata())["field"] == field
 
 
-def test_a_register_on_a_wedged_device_ends_by_its_deadline_and_leaves_nothing(
-    server: Running, tensor: SharedTensor, instance: str
-) -> None:
-    with server.stub() as stub, server.actor_stopped():
-        error = refusal(lambda: stub.RegisterContextBatch(register_of(instance, tensor), timeout=0.4))
-        assert error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
-    server.wait_ready()
-    with server.stub() as stub:
-        assert stub.RegisterContextBatch(register_of(instance, tensor), timeout=DEADLINE_S).status.ok
-        stub.UnregisterContext(engine_pb2.UnregisterRequest(instance_id=instance), timeout=DEADLINE_S)
-
-
-def test_the_other_device_works_meanwhile(server: Running, tensor: SharedTensor, instance: str) -> None:
-    request = register_of(instance, tensor)
-    request.device_id = 1
-    with server.stub() as stub, server.actor_stopped(device=0):
-        assert stub.RegisterContextBatch(request, timeout=5).status.ok
-        assert instance in server.instances()
-    with server.stub() as stub:
-        stub.UnregisterContext(engine_pb2.UnregisterRequest(instance_id=instance), timeout=DEADLINE_S)
-    server.wait_ready()
-
-
-def test_no_caller_waits_longer_than_the_servers_limit(
-    serve: Serve, tensor: SharedTensor, instance: str
-) -> None:
-    server = serve("--max-deadline=0.5", "--wedge-after=60")
-    with server.stub() as stub, server.actor_stopped():
-        began = time.monotonic()
-        error = refusal(lambda: stub.RegisterContextBatch(register_of(instance, tensor), timeout=DEADLINE_S))
-        assert time.monotonic() - began < 10
-        assert error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
-
-
-def test_over_the_mailboxs_limit_a_register_is_refused_at_once_and_told_when_to_come_back(
-    serve: Serve, tensor: SharedTensor, instance: str
-) -> None:
-    server = serve("--mailbox-commands=2", "--wedge-after=60")
-    with server.stub() as stub:
-        with server.actor_stopped():
-            stuck = [
-                stub.RegisterContextBatch.future(
-                    register_of(f"{instance}-{number}", tensor), timeout=DEADLINE_S
-                )
-                for number in range(6)
-            ]
-            eventually(
-                lambda: sum(call.done() for call in stuck) == 3, what="one runs, two wait, three are refused"
-            )
-            for call in stuck:
-                if call.done():
-                    assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-                    assert float(dict(call.trailing_metadata())["retry-after-s"]) > 0
-        assert sum(call.exception(timeout=DEADLINE_S) is None for call in stuck) == 3
-
-
 def test_a_caller_that_goes_away_leaves_nothing_registered(
     server: Running, tensor: SharedTensor, instance: str
 ) -> None:
@@ -326,3 +249,25 @@ def test_only_accepted_client_versions_may_register(
         assert "0.22.*, 1.0.0" in error.details()
         request.client_version = "0.22.4"
         assert stub.RegisterContextBatch(request, timeout=DEADLINE_S).status.ok
+
+
+def test_a_hostile_pickle_is_invalid_argument_and_does_nothing(
+    server: Running, tensor: SharedTensor, instance: str, tmp_path: Path
+) -> None:
+    """Every one of them is in test_actor_pickled.py; here, that the whole way is guarded."""
+
+    class Hostile:
+        def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+            return os.system, (f"touch {tmp_path}/done",)
+
+    request = register_of(instance, tensor)
+    request.wrapper_bytes[1] = pickle.dumps(Hostile())
+    before = server.ready()["devices"]
+    with server.stub() as stub:
+        error = refusal(lambda: stub.RegisterContextBatch(request, timeout=DEADLINE_S))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert dict(error.trailing_metadata())["field"] == "wrapper_bytes"
+    assert not (tmp_path / "done").exists()
+    assert instance not in server.instances()
+    assert mapped(tensor.name, server.actor_pid()) == 0
+    assert server.ready()["devices"] == before

@@ -106,12 +106,14 @@ def test_a_wedged_server_with_stuck_calls_ends_too_and_answers_every_one(
 def test_readiness_goes_first_and_liveness_stays_while_the_actor_is_waited_for(
     serve: Serve, tensor: SharedTensor
 ) -> None:
-    server = serve("--wedge-after=60", "--shutdown-grace=3")
+    server = serve("--wedge-after=60", "--shutdown-grace=6")
     with server.actor_stopped():
         os.kill(server.pid, signal.SIGTERM)
-        eventually(lambda: server.get("/ready").status_code == 503, within_s=2.5, what="not ready")
+        eventually(lambda: server.get("/ready").status_code == 503, what="not ready")
         assert server.ready()["stage"] == "stopping"
         assert server.get("/health").status_code == 200
+        refused = server.post("/instances/cleanup")
+        assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (503, True)
         with server.client() as client, pytest.raises(ClientError) as caught:
             client.register("late", {"a": tensor})
         assert caught.value.code == "UNAVAILABLE"
