@@ -113,6 +113,7 @@ def run(project: Path, script: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.journey
 def test_the_steps_of_the_github_job_do_what_the_page_says(project: Path) -> None:
     scripts = [step["run"] for step in github() if "run" in step and "pip install" not in step["run"]]
     assert len(scripts) == 3
