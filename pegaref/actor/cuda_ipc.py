@@ -47,6 +47,12 @@ def open_cuda_ipc(wrapper: CudaIpc, files: OpenFiles) -> torch.Tensor:
             wrapper.event_handle,
             wrapper.event_sync_required,
         )
+    except torch.OutOfMemoryError as error:
+        raise RegistryError(
+            f"the GPU has no memory left: {str(error).splitlines()[0][:200]}",
+            code="RESOURCE_EXHAUSTED",
+            field=FIELD,
+        ) from None
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InvalidCommand(f"the GPU memory cannot be opened: {reason}", field=FIELD) from None

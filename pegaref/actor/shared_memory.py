@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import mmap
 import operator
@@ -18,6 +19,8 @@ from pegaref.wrapper import FIELD, SharedMemory
 
 SHM_DIR: Final = "/dev/shm"  # where glibc's shm_open keeps its objects, shm_overview(7)
 MAX_NAME_BYTES: Final = 255
+#: Errors that are this process's want, and no mistake of whoever asked.
+WANTS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 MOST_DIMENSIONS: Final = 16
 
 DTYPES: Final[dict[str, torch.dtype]] = {
@@ -53,7 +56,10 @@ class OpenFiles:
 
 
 def open_shared_memory(wrapper: SharedMemory, files: OpenFiles) -> torch.Tensor:
-    """Map the object and lay the tensor over it. Raises InvalidCommand, with nothing left open."""
+    """Map the object and lay the tensor over it, or leave nothing open.
+
+    Raises InvalidCommand, and RegistryError (RESOURCE_EXHAUSTED) where descriptors or memory are wanting.
+    """
     dtype = DTYPES.get(wrapper.dtype)
     if dtype is None:
         known = ", ".join(DTYPES)
@@ -139,6 +145,7 @@ def _open_object(name: str) -> int:
         # Not to block on a fifo, not to follow a link out of the directory.
         return os.open(f"{SHM_DIR}/{name}", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise InvalidCommand(
-            f"shared memory {name!r} cannot be opened: {error.strerror}", field=FIELD
-        ) from None
+        message = f"shared memory {name!r} cannot be opened: {error.strerror}"
+        if error.errno in WANTS:
+            raise RegistryError(message, code="RESOURCE_EXHAUSTED", field=FIELD) from None
+        raise InvalidCommand(message, field=FIELD) from None

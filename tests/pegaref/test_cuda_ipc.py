@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
+from msgspec import structs
 
 torch = pytest.importorskip("torch", reason="the actor's side needs torch")
 
@@ -48,6 +49,20 @@ def register(wrapper: bytes, nbytes: int = 4096) -> RegisterLayers:
 @pytest.fixture
 def registry() -> CudaTensorRegistry:
     return CudaTensorRegistry(0, lambda: None)
+
+
+def test_a_gpu_without_memory_is_not_the_senders_mistake(
+    registry: CudaTensorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB\nand much more")
+
+    monkeypatch.setattr("pegaref.actor.cuda_ipc._uuids", lambda: ("some-gpu",))
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared_cuda", full)
+    wrapper = structs.replace(WRAPPER, device_uuid="some-gpu")
+    with pytest.raises(RegistryError, match="no memory left: CUDA out of memory") as refused:
+        registry.register_layers(register(encode_wrapper(wrapper)))
+    assert refused.value.code == "RESOURCE_EXHAUSTED"
 
 
 @without_gpu

@@ -216,6 +216,7 @@ async def test_closing_does_not_wait_for_a_thread_that_is_stuck(name: str, block
                 await r.handle.close(grace_s=0.5)
             with pytest.raises(RegistryError):
                 await stuck
+            blocker.open()
 
 
 async def test_a_handler_that_is_cancelled_before_its_turn_never_starts_and_frees_its_worker() -> None:

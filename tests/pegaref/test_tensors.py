@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from pegaref.errors import AlreadyExists, InvalidCommand
+from pegaref.errors import AlreadyExists, InvalidCommand, RegistryError
 from pegaref.messages import Clear, DropContext, DropInstance, Dropped, Layer, RegisterLayers
 from pegaref.wrapper import SharedMemory, encode_wrapper
 from tests.pegaref.shared import mapped, register_shared, shared_memory
@@ -195,6 +197,21 @@ def test_a_name_that_is_no_object_is_refused(registry: CudaTensorRegistry, name:
     with pytest.raises(InvalidCommand) as refusal:
         registry.register_layers(one_layer(SharedMemory(name, 64, "uint8", (64,))))
     assert refusal.value.field == "wrapper_bytes"
+
+
+def test_without_a_descriptor_the_object_is_not_what_is_wrong(registry: CudaTensorRegistry) -> None:
+    with shared_memory() as name:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        taken = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+        first_free = next(number for number in itertools.count() if number not in taken)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, before[1]))
+        try:
+            with pytest.raises(RegistryError, match="Too many open files") as refusal:
+                registry.register_layers(register_shared(name, key()))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert (refusal.value.code, refusal.value.field) == ("RESOURCE_EXHAUSTED", "wrapper_bytes")
+        registry.register_layers(register_shared(name, key()))
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
