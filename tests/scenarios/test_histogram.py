@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -27,6 +28,12 @@ def close(found: float, exact: float) -> bool:
     return abs(found - exact) <= max(1.5e-6, exact / 1000)
 
 
+def nearest_rank(values: list[float], share: float) -> float:
+    """By definition: the smallest value that at least `share` of the values do not exceed."""
+    ordered = sorted(values)
+    return next(v for n, v in enumerate(ordered, 1) if n >= share * len(ordered) - 1e-9)
+
+
 def timed(*latencies_s: float) -> Distribution:
     """The distribution of these latencies, of probes 10 ms apart."""
     probes = [Sample(n / 100, n / 100, n / 100 + took, "ok", 200) for n, took in enumerate(latencies_s)]
@@ -41,11 +48,10 @@ def test_percentiles_are_the_exact_ones_within_its_resolution(
     latencies: list[float], shares: list[float]
 ) -> None:
     found = Histogram.of(latencies)
-    ordered = sorted(latencies)
     assert found.count == len(latencies)
     for share, seconds in zip(shares, found.percentiles(shares), strict=True):
-        exact = percentile(ordered, share)
-        assert exact is not None
+        exact = nearest_rank(latencies, share)
+        assert percentile(sorted(latencies), share) == exact
         assert close(seconds, exact), (share, seconds, exact)
 
 
@@ -120,6 +126,17 @@ def bomb() -> str:
 def test_another_text_is_refused(text: str) -> None:
     with pytest.raises(UnreadableHistogram):
         Histogram.decode(text)
+
+
+def test_a_small_text_cannot_become_a_large_one() -> None:
+    text = bomb()
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableHistogram):
+            Histogram.decode(text)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_pool_is_of_scenarios_that_had_to_stay_lit_under_a_fault() -> None:

@@ -194,3 +194,18 @@ def test_a_few_scenarios_together_have_nothing_to_add_to_what_each_says() -> Non
 
     assert compare(few(pooled(1.0, 1.0)), few(pooled(1.0, 40.0))).pooled == ()
     assert compare(pooled(1.0, 1.0), pooled(1.0, 40.0)).pooled
+
+
+def test_what_only_one_run_could_judge_is_taken_together_in_neither() -> None:
+    """As many scenarios in both pools would not make them the same ones."""
+
+    def unproven(given: Report, n: int) -> Report:
+        row = list(given.scenarios)
+        row[n] = replace(row[n], verdict="unproven")
+        return replace(given, scenarios=tuple(row))
+
+    old, new = pooled(1.0, 1.0), pooled(1.0, 1.0)
+    slow = replace(new.scenarios[1], phases=pooled(1.0, 200.0).scenarios[1].phases)
+    new = replace(new, scenarios=(new.scenarios[0], slow, *new.scenarios[2:]))
+    assert compare(unproven(old, 1), unproven(new, 0)).pooled == ()
+    assert compare(old, new).pooled
