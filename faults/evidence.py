@@ -24,12 +24,16 @@ otherwise.
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One process that a fault runs in (`link`), its page, and the processes it is done to (`processes`)."""
+    """One process that a fault runs in (`link`), its page, and the processes it is done to (`processes`).
+
+    `limit_before` is how many descriptors the first could have before the fault came.
+    """
 
     link: AgentLink
     page: Page
     processes: tuple[ProcessInfo, ...]
     params: Mapping[str, Any]
+    limit_before: int = 0
 
 
 Findings = list[str]
@@ -100,14 +104,16 @@ async def is_gone(place: Place) -> Findings:
 
 async def is_exhausted(place: Place) -> Findings:
     """The kernel says that the process has as many descriptors open as it may have, but for those left to
-    it.
+    it; or that it may have fewer than before, and it was refused one: it has given some up since.
     """
     pid = place.link.info.pid
-    count, limit = procfs.descriptors(pid)
-    count += procfs.accepting(pid)
-    if not limit or count < limit - place.params["leave"]:
-        return []
-    return [f"process {pid} has {count} descriptors open, and may have {limit}"]
+    count, limit = procfs.descriptors(pid) + procfs.accepting(pid), procfs.descriptor_limit(pid)
+    says = f"process {pid} has {count} descriptors open, and may have {limit}"
+    if limit and count and count >= limit - place.params["leave"]:
+        return [says]
+    if place.page.read()["hits"] and not place.params["leave"] and 0 < limit < place.limit_before:
+        return [f"{says} instead of {place.limit_before}; when it had as many it was refused one more"]
+    return []
 
 
 async def is_grown(place: Place) -> Findings:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from faults import errors
+from faults import errors, procfs
 from faults.agent.wedge_agent.page import LET_GO, SIZE_BYTES, WORDS, Page
 from faults.agents import AgentLink
 from faults.catalogue import Definition
@@ -89,7 +89,8 @@ class Hold:
         self._line, theirs = socket.socketpair()
         page_fd = os.memfd_create(f"wedge-{order.id}", os.MFD_CLOEXEC)
         os.truncate(page_fd, SIZE_BYTES)
-        self.place = Place(link, Page(page_fd), processes, order.params)
+        limit = procfs.descriptor_limit(link.info.pid)
+        self.place = Place(link, Page(page_fd), processes, order.params, limit)
         self._theirs = theirs.detach(), page_fd
         self._shared_fd = os.dup(page_fd) if order.definition.beside else None
         self._beside: tuple[AgentLink, socket.socket] | None = None

@@ -84,17 +84,22 @@ def descendants(root: int) -> tuple[int, ...]:
     return tuple(below)
 
 
-def descriptors(pid: int) -> tuple[int, int]:
-    """How many descriptors it has open, and how many it may have (its soft limit); zeros when that cannot be
-    read.
-    """
+def descriptors(pid: int) -> int:
+    """How many descriptors it has open; 0 when that cannot be read."""
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return 0
+
+
+def descriptor_limit(pid: int) -> int:
+    """How many descriptors it may have (its soft limit); 0 when there is no limit, or it cannot be read."""
     try:
         limits = Path(f"/proc/{pid}/limits").read_text()
-        count = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
-        return 0, 0
+        return 0
     soft = next(line.split()[3] for line in limits.splitlines() if line.startswith("Max open files"))
-    return count, int(soft) if soft.isdigit() else 0
+    return int(soft) if soft.isdigit() else 0
 
 
 def accepting(pid: int) -> int:

@@ -1,7 +1,7 @@
 """The process has no file descriptor left: whatever opens, accepts or connects fails with EMFILE.
 
 Does: lowers the process's soft limit to what is open (setrlimit(2), RLIMIT_NOFILE) and fills the gaps below
-it, but for `leave` descriptors. Release closes the fillers and restores the limit.
+it, until one more is refused or `leave` are left. Release closes the fillers and restores the limit.
 A user sees: "Too many open files" from accept, open, socket, pipe, dlopen, import. Connections that are open
 live on; new ones wait in the kernel's queue, and a server that does not expect it may spin.
 Cannot: exhaust the whole machine (ENFILE). A child that is started meanwhile inherits the lowered limit and
@@ -10,6 +10,7 @@ keeps it. Other faults cannot be armed in the process while none is left.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 
@@ -29,8 +30,8 @@ def arm(fault: Fault) -> object:
     fillers: list[int] = []
 
     def close_fillers() -> None:
-        for fd in fillers:
-            os.close(fd)
+        while fillers:
+            os.close(fillers.pop())
 
     def exhaust() -> None:
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -40,16 +41,29 @@ def arm(fault: Fault) -> object:
             limit = before[0] - fault.params["leave"]
         fault.undo(close_fillers)
         fault.undo(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, before))
-        while True:
-            fd = os.open(os.devnull, os.O_RDONLY)
-            if fd >= limit:
-                os.close(fd)
-                break
-            fillers.append(fd)
-        fault.takes()
+        while _fill(fillers, below=limit):
+            continue
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit + fault.params["leave"], before[1]))
+        while not fault.params["leave"] and _fill(fillers, below=limit):  # what others have closed meanwhile
+            continue
+        fault.takes()
 
     return exhaust
+
+
+def _fill(fillers: list[int], below: int) -> bool:
+    """Take one more below that number; False once there is none, or one is refused."""
+    try:
+        fd = os.open(os.devnull, os.O_RDONLY)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        return False
+    if fd < below:
+        fillers.append(fd)
+        return True
+    os.close(fd)
+    return False
 
 
 def _is_open(fd: int) -> bool:

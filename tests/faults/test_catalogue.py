@@ -250,6 +250,18 @@ async def test_descriptors_are_exhausted_but_for_those_left(
     assert await shop.ask("open('/dev/null').close()") is None
 
 
+async def test_a_process_that_gives_descriptors_up_was_exhausted_all_the_same(
+    controller: Controller, shop: LaunchedTarget
+) -> None:
+    await shop.do("spares = [os.open('/dev/null', os.O_RDONLY) for _ in range(8)]")
+    async with controller.arm("fd.exhaust", process="bench") as fault:
+        await until(lambda: fault.status().hits == 1)
+        await shop.do("for fd in spares: os.close(fd)")
+        status = await fault.biting(timeout_s=5)
+        assert "was refused one more" in status.evidence[0]
+    await shop.ask("[os.open('/dev/null', os.O_RDONLY) for _ in range(64)] and None")
+
+
 async def test_memory_is_taken_and_given_back(controller: Controller, shop: LaunchedTarget) -> None:
     size = 64 << 20
     before = procfs.resident_bytes(shop.pid)
