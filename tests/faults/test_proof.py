@@ -62,6 +62,23 @@ def arm(fault):
 
     return make
 '''
+BESIDE = '''"""Acts in the target, and makes a file in the keeper, which has the same page."""
+import os
+NAME = "beside.file"
+PROOF = "hit"
+PARAMETERS = {"path": {"type": "str", "required": True, "help": "the file"}}
+
+
+def arm(fault):
+    return fault.takes
+
+
+def arm_beside(fault):
+    with open(fault.params["path"], "x") as made:
+        made.write(" ".join(str(pid) for pid, _ in fault.targets))
+    fault.undo(lambda: os.unlink(fault.params["path"]))
+    fault.undo(fault.let_go)
+'''
 SEEN_FROM_OUTSIDE = sorted(set(PROVERS) - {"answer", "hit", "inside"})
 
 
@@ -127,6 +144,20 @@ async def test_what_is_done_from_outside_is_done_when_arm_returns_and_undone_whe
     assert made.exists()
     await fault.release()
     assert not made.exists()
+
+
+async def test_what_the_keeper_does_beside_the_target_comes_and_goes_with_the_fault(
+    controller: Controller, target: LaunchedTarget, plugins: Plugins, tmp_path: Path
+) -> None:
+    plugins.install("beside_file", BESIDE)
+    made = tmp_path / "made"
+    fault = controller.arm("beside.file", process="bench", params={"path": str(made)})
+    for _ in range(2):
+        async with fault:
+            assert made.read_text() == str(target.pid)
+            await fault.biting(timeout_s=5)
+        assert not made.exists()
+        fault = controller.arm("beside.file", process="bench", params={"path": str(made)})
 
 
 async def test_what_cannot_be_done_from_outside_is_refused_by_arm(
