@@ -122,10 +122,10 @@ class Device:
         """Let a cleanup wait for its turn, or give the outcome at once where there is nothing to do."""
         for entry in self._mailbox.take_registers(command):
             self._end(entry, CANCELLED, Superseded("the instance was dropped before this register ran"))
-        if isinstance(self._running, Cleanup) and self._running.covers(command):
-            return self._running
         if not self.keeper.alive or not (isinstance(command, Clear) or self._book.has(command)):
             return NOTHING
+        if isinstance(self._running, Cleanup) and self._running.covers(command):
+            return self._running
         if self._idle:
             cleanup = Cleanup(command, self._clock.now())
             self._begin(cleanup)

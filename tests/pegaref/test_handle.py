@@ -67,6 +67,15 @@ async def test_dropping_what_nobody_registered_is_answered_without_the_actor() -
         assert b.actor.inbox == []
 
 
+async def test_dropping_what_nobody_registered_waits_for_no_clear_that_runs() -> None:
+    async with bench(auto=False) as b:
+        clearing = asyncio.create_task(b.handle.clear(deadline_s=60))
+        await settle()
+        assert await b.handle.drop_instance("a", generation=None, deadline_s=1) == Dropped()
+        b.actor.work()
+        await clearing
+
+
 async def test_one_context_is_dropped_by_its_key() -> None:
     async with bench() as b:
         await b.handle.register(register_of(key(tp=0)), deadline_s=1)
