@@ -7,9 +7,9 @@ import socket
 from benchmarks.figures import Shot
 
 
-def _request(path: str, *, keep: bool) -> bytes:
+def _request(path: str, *, keep: bool, method: str = "GET") -> bytes:
     connection = "keep-alive" if keep else "close"
-    return f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: {connection}\r\n\r\n".encode()
+    return f"{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: {connection}\r\n\r\n".encode()
 
 
 def _answer(connection: socket.socket) -> bytes:
@@ -54,10 +54,10 @@ def status(port: int, path: str) -> int:
         return int(_answer(connection).split(b" ", 2)[1])
 
 
-def text(port: int, path: str) -> str:
-    """The body of one GET over a fresh connection."""
+def text(port: int, path: str, *, method: str = "GET") -> str:
+    """The body of one answer over a fresh connection, whatever its status."""
     with _connect(port) as connection:
-        connection.sendall(_request(path, keep=False))
+        connection.sendall(_request(path, keep=False, method=method))
         return _head_and_body(connection)[1].decode()
 
 
