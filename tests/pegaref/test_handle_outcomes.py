@@ -1,0 +1,140 @@
+"""Answers that are lost, late, refused or wrong, on a simulated actor in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pegaref.errors import (
+    ActorRefused,
+    OutcomeUnknown,
+)
+from pegaref.messages import Dropped, Refused, Registered, Reply
+from tests.pegaref.simulation import bench, key, register_of, settle
+
+
+async def test_a_lost_answer_is_an_unknown_outcome_and_is_undone() -> None:
+    async with bench(auto=False) as b:
+        call = asyncio.create_task(b.handle.register(register_of(key()), deadline_s=5))
+        await settle()
+        b.actor.work(lose_reply=True)
+        assert list(b.actor.held) == [key()]
+        await b.clock.advance(1)
+        with pytest.raises(OutcomeUnknown):
+            await call
+        b.actor.work()
+        assert not b.actor.held
+        assert b.handle.snapshot().devices[0].lost_replies == 1
+
+
+async def test_an_answer_that_is_merely_slow_is_not_lost() -> None:
+    async with bench(auto=False) as b:
+        call = asyncio.create_task(b.handle.register(register_of(key()), deadline_s=9))
+        await b.clock.advance(4)
+        b.actor.work()
+        await call
+        assert b.handle.snapshot().devices[0].lost_replies == 0
+
+
+async def test_a_lost_answer_to_a_duplicate_does_not_undo_the_original() -> None:
+    async with bench() as b:
+        await b.handle.register(register_of(key()), deadline_s=5)
+        b.actor.auto = False
+        call = asyncio.create_task(b.handle.register(register_of(key()), deadline_s=5))
+        await settle()
+        b.actor.work(lose_reply=True)
+        await b.clock.advance(1)
+        with pytest.raises(OutcomeUnknown):
+            await call
+        assert b.actor.inbox == []
+        assert list(b.actor.held) == [key()]
+
+
+async def test_a_lost_answer_that_comes_late_means_nothing() -> None:
+    async with bench(auto=False) as b:
+        call = asyncio.create_task(b.handle.register(register_of(key()), deadline_s=5))
+        await settle()
+        request = b.actor.inbox[0]
+        b.actor.work(lose_reply=True)
+        await b.clock.advance(1)
+        with pytest.raises(OutcomeUnknown):
+            await call
+        b.actor.events.on_reply(Reply(request.serial, Registered(1, 1)))
+        assert b.actor.ended is None
+        b.actor.work()
+        assert b.handle.contexts() == ()
+
+
+async def test_a_cleanup_whose_answer_is_lost_is_done_again() -> None:
+    async with bench() as b:
+        await b.handle.register(register_of(key()), deadline_s=5)
+        b.actor.auto = False
+        drop = asyncio.create_task(b.handle.drop_instance("a", generation=None, deadline_s=9))
+        await settle()
+        b.actor.work(lose_reply=True)
+        await b.clock.advance(1)
+        assert not drop.done()
+        b.actor.work()
+        assert await drop == Dropped()
+        assert b.handle.contexts() == ()
+
+
+async def test_a_refused_cleanup_is_tried_again_ever_more_slowly() -> None:
+    async with bench() as b:
+        await b.handle.register(register_of(key()), deadline_s=5)
+        b.actor.auto = False
+        drop = asyncio.create_task(b.handle.drop_instance("a", generation=None, deadline_s=60))
+        await settle()
+        for _ in range(8):
+            b.actor.work(answer=Refused("INTERNAL", "no"))
+            await b.clock.advance(2)
+        b.actor.work()
+        assert (await drop).contexts == 1
+
+
+async def test_what_the_actor_refuses_arrives_with_code_and_field() -> None:
+    async with bench(auto=False) as b:
+        call = asyncio.create_task(b.handle.register(register_of(key()), deadline_s=5))
+        await settle()
+        b.actor.work(answer=Refused("FAILED_PRECONDITION", "no GPU here", "wrapper_bytes"))
+        with pytest.raises(ActorRefused) as refusal:
+            await call
+        assert (refusal.value.code, refusal.value.field) == ("FAILED_PRECONDITION", "wrapper_bytes")
+        assert b.handle.contexts() == ()
+
+
+async def test_a_register_that_failed_inside_the_actor_is_undone() -> None:
+    async with bench(auto=False) as b:
+        call = asyncio.create_task(b.handle.register(register_of(key()), deadline_s=5))
+        await settle()
+        b.actor.held[key()] = Registered(1, 1)  # it failed half-way
+        b.actor.work(answer=Refused("INTERNAL", "KeyError"))
+        with pytest.raises(ActorRefused):
+            await call
+        b.actor.work()
+        assert not b.actor.held
+
+
+@pytest.mark.parametrize("serial", [0, 2, 99])
+async def test_an_answer_that_was_not_asked_for_ends_the_actor(serial: int) -> None:
+    async with bench(auto=False) as b:
+        actor = b.actor
+        call = asyncio.create_task(b.handle.register(register_of(key()), deadline_s=5))
+        await settle()
+        actor.events.on_reply(Reply(serial, Registered(1, 1)))
+        assert actor.ended is True
+        await settle()
+        with pytest.raises(OutcomeUnknown):
+            await call
+
+
+async def test_an_answer_of_the_wrong_kind_ends_the_actor() -> None:
+    async with bench(auto=False) as b:
+        actor = b.actor
+        call = asyncio.create_task(b.handle.register(register_of(key()), deadline_s=5))
+        await settle()
+        actor.work(answer=Dropped())
+        assert actor.ended is True
+        with pytest.raises(OutcomeUnknown):
+            await call
