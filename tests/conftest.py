@@ -4,5 +4,6 @@ from __future__ import annotations
 
 import signal
 
-# A shell that starts the tests in the background ignores SIGINT, and so would every process that they start.
+# A shell that starts the tests in the background ignores these two, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 from scenarios.errors import CouldNotRun, did_you_mean, nearest
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.:-]*)\}")
+_OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST_PORT = 10_000
+_TRIES = 32
 
 
 class UnknownPlaceholder(CouldNotRun):
@@ -65,16 +71,22 @@ def used(value: Any) -> Iterator[str]:
 def free_ports(value: Any) -> dict[str, str]:
     """A free loopback port for every `{port:NAME}` used in `value`, by placeholder name.
 
-    The port is free now and not reserved: another process may take it before the target does. A target
-    that can bind port 0 and print what it got has no such race.
+    The port is free now and not reserved. It is none of those that the kernel gives to outgoing connections,
+    so only another server may take it before the target does. A target that can bind port 0 and print what it
+    got has no such race.
     """
     names = sorted({name for name in used(value) if name.startswith("port:")})
-    sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in names}
-    try:
-        return {name: str(bound.getsockname()[1]) for name, bound in sockets.items()}
-    finally:
-        for bound in sockets.values():
-            bound.close()
+    with ExitStack() as bound:
+        return {name: str(bound.enter_context(_bound()).getsockname()[1]) for name in names}
+
+
+def _bound() -> socket.socket:
+    """A socket on a free port below those of outgoing connections; on any free one where there is none."""
+    below = range(_LOWEST_PORT, int(_OUTGOING.read_text().split()[0]))
+    for port in random.SystemRandom().sample(below, k=min(_TRIES, len(below))):
+        with suppress(OSError):
+            return socket.create_server(("127.0.0.1", port))
+    return socket.create_server(("127.0.0.1", 0))
 
 
 def _replacement(found: re.Match[str], names: Mapping[str, str]) -> str:
