@@ -93,7 +93,7 @@ class Limits:
     cleanup_timeout_s: float = (
         10.0  # an HTTP clean-up without ?timeout= is answered by then, with 202 if need be
     )
-    mailbox_commands: int = 4096  # waiting registers per device
+    mailbox_commands: int = 2048  # waiting registers per device
     mailbox_bytes: int = 64 * 1024 * 1024
 
 

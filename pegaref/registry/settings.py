@@ -17,7 +17,7 @@ class RegistrySettings:
 
     wedge_after_s: float = 5.0
     on_wedge: Literal["report", "respawn"] = "report"
-    mailbox_commands: int = 4096
+    mailbox_commands: int = 2048
     mailbox_bytes: int = 64 * MIB
     start_within_s: float = 120.0  # torch loads within this, or the actor counts as wedged
     kill_grace_s: float = 2.0  # an actor that lives longer than this after SIGKILL is quarantined
