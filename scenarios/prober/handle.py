@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -13,14 +11,13 @@ from typing import Self
 
 import msgspec
 
+from scenarios import child
 from scenarios.errors import ProberFailed
 from scenarios.prober.messages import Batch, Command, Lane, Pause, Paused, Report, Watch
 
 log = logging.getLogger(__name__)
 
-_LINE_LIMIT_BYTES = 1 << 22
 _SILENT_AFTER_S = 5.0
-_END_WITHIN_S = 2.0
 
 
 class ProberHandle:
@@ -101,15 +98,7 @@ class ProberHandle:
 
     async def _start(self) -> None:
         self._gone = False
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "scenarios.prober",
-            str(os.getpid()),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=_LINE_LIMIT_BYTES,
-        )
+        self._process = await child.started("scenarios.prober")
         self._reader = asyncio.create_task(self._read(self._process))
 
     async def _end(self) -> None:
@@ -117,14 +106,7 @@ class ProberHandle:
         if process is None or reader is None:
             return
         self._process = None
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            async with asyncio.timeout(_END_WITHIN_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await child.ended(process)
         await asyncio.gather(reader, return_exceptions=True)
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:

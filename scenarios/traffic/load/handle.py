@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
+from scenarios import child
 from scenarios.errors import ScenariosError
 from scenarios.traffic.load.messages import CannotLoad, Command, Report
 
-_LINE_LIMIT_BYTES = 1 << 24
-_END_WITHIN_S = 2.0
 R = TypeVar("R")
 
 
@@ -36,17 +33,7 @@ class LoadProcess:
     @classmethod
     async def started(cls) -> LoadProcess:
         """Start one."""
-        return cls(
-            await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "scenarios.traffic.load",
-                str(os.getpid()),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=_LINE_LIMIT_BYTES,
-            )
-        )
+        return cls(await child.started("scenarios.traffic.load"))
 
     @property
     def pid(self) -> int:
@@ -81,12 +68,4 @@ class LoadProcess:
 
     async def end(self) -> None:
         """End it; the kernel closes what it has open."""
-        process = self._process
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            async with asyncio.timeout(_END_WITHIN_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await child.ended(self._process)

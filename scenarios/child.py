@@ -1,0 +1,35 @@
+"""A process of the harness apart from the runner: one JSON line each way, ended by closing its stdin."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+_LINE_LIMIT_BYTES = 1 << 24
+_END_WITHIN_S = 2.0
+
+
+async def started(module: str) -> asyncio.subprocess.Process:
+    """Start `python -m module PID`, told this process's id so that it ends with it."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        str(os.getpid()),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=_LINE_LIMIT_BYTES,
+    )
+
+
+async def ended(process: asyncio.subprocess.Process) -> None:
+    """End it, by force if it takes too long; the kernel closes what it has open."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        async with asyncio.timeout(_END_WITHIN_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
