@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from pegaref.registry.settings import RegistrySettings
+
 PlacementName = Literal["inline", "pool", "thread", "process"]
 WedgePolicy = Literal["report", "respawn"]
 
 PLACEMENTS: tuple[PlacementName, ...] = get_args(PlacementName)
 WEDGE_POLICIES: tuple[WedgePolicy, ...] = get_args(WedgePolicy)
 
+_REGISTRY = RegistrySettings()  # its defaults are the server's, and stand there
 _LAST_PORT = 65535  # of TCP
 # Longer lists of devices than any host has GPUs are a mistake, not a wish.
 _MOST_DEVICES = 64
@@ -93,8 +96,8 @@ class Limits:
     cleanup_timeout_s: float = (
         10.0  # an HTTP clean-up without ?timeout= is answered by then, with 202 if need be
     )
-    mailbox_commands: int = 2048  # waiting registers per device
-    mailbox_bytes: int = 64 * 1024 * 1024
+    mailbox_commands: int = _REGISTRY.mailbox_commands  # waiting registers per device
+    mailbox_bytes: int = _REGISTRY.mailbox_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +109,8 @@ class ServerConfig:
     http: Address = Address("127.0.0.1", 9091)
     grpc: Address = Address("127.0.0.1", 50055)
     workers: int = 2  # only placement `pool` has workers
-    wedge_after_s: float = 5.0
-    on_wedge: WedgePolicy = "report"
+    wedge_after_s: float = _REGISTRY.wedge_after_s
+    on_wedge: WedgePolicy = _REGISTRY.on_wedge
     limits: Limits = Limits()
     client_versions: tuple[str, ...] = ()  # patterns such as 0.22.*; empty accepts any
     token: str | None = field(default=None, repr=False)
