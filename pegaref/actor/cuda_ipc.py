@@ -11,20 +11,20 @@ from functools import lru_cache
 
 import torch
 
-from pegaref.actor.shared_memory import DTYPES, OpenFiles, checked_stride
+from pegaref.actor.shared_memory import DTYPES, checked_stride
 from pegaref.errors import InvalidCommand, RegistryError
 from pegaref.wrapper import FIELD, CudaIpc
 
 UUID_PREFIX = "GPU-"
 
 
-def open_cuda_ipc(wrapper: CudaIpc, files: OpenFiles) -> torch.Tensor:
-    """Map the exporter's memory on the GPU that the wrapper names.
+def open_cuda_ipc(wrapper: CudaIpc, device_id: int) -> torch.Tensor:
+    """Map the exporter's memory on the GPU that the wrapper names, which must be the device's own: closing
+    the mapping waits for that GPU, and one that hangs must take no other device's actor with it.
 
-    Raises InvalidCommand for a wrapper that no GPU can open, and RegistryError (FAILED_PRECONDITION) where
-    this host has no GPU or not the one named. Nothing is left mapped.
+    Raises InvalidCommand for a wrapper that no GPU can open or that is another GPU's, and RegistryError
+    (FAILED_PRECONDITION) where this host has no GPU or not the one named. Nothing is left mapped.
     """
-    del files  # torch keeps one mapping per exported block by itself
     dtype = DTYPES.get(wrapper.dtype)
     if dtype is None:
         raise InvalidCommand(f"dtype {wrapper.dtype[:40]!r} is none of {', '.join(DTYPES)}", field=FIELD)
@@ -36,6 +36,12 @@ def open_cuda_ipc(wrapper: CudaIpc, files: OpenFiles) -> torch.Tensor:
         item_bytes=dtype.itemsize,
     )
     device = _device(wrapper)
+    if device != device_id:
+        raise InvalidCommand(
+            f"the memory is on GPU {device} and was registered on device {device_id}: "
+            "a device's actor maps its own GPU's memory alone",
+            field="device_id",
+        )
     try:
         storage = torch.UntypedStorage._new_shared_cuda(
             device,

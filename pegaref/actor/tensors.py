@@ -15,15 +15,9 @@ from pegaref.actor.pickled import is_pickle, read_pickled
 from pegaref.actor.shared_memory import OpenFiles, open_shared_memory
 from pegaref.errors import AlreadyExists, InvalidCommand
 from pegaref.messages import ContextKey, DropContext, DropInstance, Dropped, Layer, Registered, RegisterLayers
-from pegaref.wrapper import CudaIpc, SharedMemory, Wrapper, decode_wrapper
+from pegaref.wrapper import CudaIpc, decode_wrapper
 
 logger = logging.getLogger(__name__)
-
-Opener = Callable[..., torch.Tensor]
-
-#: How each kind of wrapper becomes a tensor.
-OPENERS: dict[type[Wrapper], Opener] = {SharedMemory: open_shared_memory, CudaIpc: open_cuda_ipc}
-
 
 NOTHING = Dropped()
 
@@ -118,7 +112,10 @@ class CudaTensorRegistry:
     def _open(self, layer: Layer, files: OpenFiles) -> torch.Tensor:
         raw = layer.wrapper
         wrapper = read_pickled(raw) if is_pickle(raw) else decode_wrapper(raw)
-        tensor = OPENERS[type(wrapper)](wrapper, files)
+        if isinstance(wrapper, CudaIpc):
+            tensor = open_cuda_ipc(wrapper, self._device_id)
+        else:
+            tensor = open_shared_memory(wrapper, files)
         end_bytes = (layer.segments - 1) * layer.kv_stride_bytes + layer.num_blocks * layer.bytes_per_block
         tensor_bytes = tensor.numel() * tensor.element_size()
         if end_bytes > tensor_bytes:

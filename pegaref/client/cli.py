@@ -75,24 +75,31 @@ def cli() -> None:
 
 
 _CUDA = click.Option(["--cuda"], is_flag=True, help="Share GPU memory (CUDA IPC); needs torch.")
+_DEVICE = click.Option(
+    ["--device"],
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Device; with --cuda the GPU that has the memory.",
+)
 
 
-def _tensor(nbytes: int, *, cuda: bool) -> Shared:
+def _tensor(nbytes: int, device: int, *, cuda: bool) -> Shared:
     if not cuda:
         return SharedTensor(nbytes)
     from pegaref.client.gpu import SharedCudaTensor
 
-    return SharedCudaTensor(nbytes)
+    return SharedCudaTensor(nbytes, device)
 
 
-@cli.command(params=[_LAYERS, _BYTES, _CUDA])
-def share(layers: int, nbytes: int, cuda: bool) -> None:
+@cli.command(params=[_LAYERS, _BYTES, _CUDA, _DEVICE])
+def share(layers: int, nbytes: int, cuda: bool, device: int) -> None:
     """Create shared memory, print its wrapper, and hold it.
 
     Prints {"wrapper": BASE64, "layers": L, "bytes": N, "pid": …}. The wrapper may be registered for any
     number of layers and instances; --layers is only passed on.
     """
-    with End() as end, _tensor(nbytes, cuda=cuda) as tensor:
+    with End() as end, _tensor(nbytes, device, cuda=cuda) as tensor:
         wrapper = base64.b64encode(tensor.wrapper).decode()
         _say(wrapper=wrapper, layers=layers, bytes=nbytes, name=tensor.name, pid=os.getpid())
         end.wait()
@@ -105,7 +112,7 @@ def share(layers: int, nbytes: int, cuda: bool) -> None:
         _LAYERS,
         _BYTES,
         _CUDA,
-        click.Option(["--device"], type=click.IntRange(0), default=0, show_default=True, help="Device."),
+        _DEVICE,
         click.Option(["--no-session"], is_flag=True, help="Register without a session."),
         click.Option(["--ready-first"], is_flag=True, help="Print a line before the server is called, too."),
         click.Option(["--deadline"], type=click.FloatRange(0, min_open=True), default=10.0, show_default=True,
@@ -134,7 +141,11 @@ def hold(
     """
     from pegaref.client.connection import Client
 
-    with End() as end, _tensor(nbytes, cuda=cuda) as tensor, Client(addr, deadline_s=deadline) as client:
+    with (
+        End() as end,
+        _tensor(nbytes, device, cuda=cuda) as tensor,
+        Client(addr, deadline_s=deadline) as client,
+    ):
         names = [f"layer.{number}" for number in range(layers)]
         holder = Holder(client, instance, dict.fromkeys(names, tensor), device, with_session=not no_session)
         if ready_first:

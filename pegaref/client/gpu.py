@@ -23,7 +23,9 @@ class SharedCudaTensor:
         import torch
 
         if device >= torch.cuda.device_count():
-            raise RuntimeError(f"torch sees no GPU {device} here: leave --cuda away to share host memory")
+            raise RuntimeError(
+                f"torch sees no GPU {device} here: name another --device, or share host memory without --cuda"
+            )
         self._tensor: Any = torch.zeros(nbytes, dtype=torch.uint8, device=f"cuda:{device}")
         torch.cuda.synchronize(device)
         self.nbytes = nbytes

@@ -65,6 +65,19 @@ def test_a_gpu_without_memory_is_not_the_senders_mistake(
     assert refused.value.code == "RESOURCE_EXHAUSTED"
 
 
+def test_memory_of_another_devices_gpu_is_refused_before_it_is_opened(
+    registry: CudaTensorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr("pegaref.actor.cuda_ipc._uuids", lambda: ("gpu-0", "gpu-1"))
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared_cuda", lambda *given: opened.append(given))
+    wrapper = structs.replace(WRAPPER, device_uuid="gpu-1")
+    with pytest.raises(InvalidCommand, match="on GPU 1 and was registered on device 0") as refused:
+        registry.register_layers(register(encode_wrapper(wrapper)))
+    assert refused.value.field == "device_id"
+    assert not opened
+
+
 @without_gpu
 def test_gpu_memory_is_refused_with_the_remedy_where_there_is_no_gpu(registry: CudaTensorRegistry) -> None:
     with pytest.raises(RegistryError, match="sees no GPU") as refused:
