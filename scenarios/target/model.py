@@ -44,7 +44,7 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stop_within_s: float = 3.0
     requires: tuple[str, ...] = ()
     surroundings: bool = False
-    needs: tuple[Literal["gpu"], ...] = ()
+    needs: tuple[Literal["gpu", "2-gpus"], ...] = ()
 
 
 class HttpExpected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

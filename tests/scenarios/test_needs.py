@@ -10,7 +10,7 @@ from scenarios.target.model import Ready, Start
 from scenarios.target.needs import unmet
 
 
-def target(*needs: Literal["gpu"]) -> LoadedTarget:
+def target(*needs: Literal["gpu", "2-gpus"]) -> LoadedTarget:
     start = Start("mine", ("server",), Ready(url="http://127.0.0.1:1/"), needs=needs)
     return LoadedTarget(Path("mine.toml"), Target(start, ()))
 
@@ -31,6 +31,21 @@ def test_the_drivers_control_device_alone_is_no_gpu(tmp_path: Path) -> None:
     (tmp_path / "nvidiactl").touch()
 
     assert unmet(target("gpu"), devices=tmp_path) is not None
+
+
+def test_a_second_gpu_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "nvidia0").touch()
+
+    assert unmet(target("2-gpus"), devices=tmp_path) == (
+        f"needs two NVIDIA GPUs, and there is one here ({tmp_path}/nvidia*)"
+    )
+
+
+def test_two_gpus_are_enough_for_who_needs_two(tmp_path: Path) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (tmp_path / name).touch()
+
+    assert unmet(target("gpu", "2-gpus"), devices=tmp_path) is None
 
 
 def test_a_target_without_needs_runs_anywhere(tmp_path: Path) -> None:
