@@ -16,7 +16,7 @@ from faults import (
     UnknownSite,
 )
 from scenarios.errors import CouldNotRun, ProberFailed, SetupFailed
-from scenarios.experiment import resources
+from scenarios.experiment import cores, resources
 from scenarios.experiment.breakage import Breakage
 from scenarios.experiment.calls import Calls
 from scenarios.experiment.facts import Facts
@@ -44,9 +44,9 @@ WRONG_INPUT = (
 
 _LIMIT_S = 120.0
 _LATE_SHARE = 0.5
-"""A prober may be late by this share of a budget. Latency counts from the intended start, so a late probe
-can only make a lit target look worse; and half a budget of lateness cannot make up a silence of more than
-a whole one alone.
+"""A prober may be late, and a target wait for a core, by this share of a budget. Latency counts from the
+intended start, so a late probe can only make a lit target look worse; and half a budget of lateness cannot
+make up a silence of more than a whole one alone.
 """
 
 
@@ -164,6 +164,7 @@ class Experiment:
         facts, timing = self._facts, self._timing
         await loads.window()
         opened_s = facts.open(timing.window_s)
+        before = cores.look(self._server.pids())
         listening.open()
         self._calls.start_beside(said=False)
         # A server that replaces a process is given as long as one that comes back by itself.
@@ -180,6 +181,7 @@ class Experiment:
         flapping = asyncio.create_task(breakage.come_and_go())
         try:
             seen, closed_s = await watch.window(opened_s, timing.window_s, within_s, decided)
+            after = cores.look(self._server.pids())
             breakage.stay()
             facts.seen, facts.closed_s, facts.stacks = seen, closed_s, await reading
             await flapping
@@ -195,6 +197,7 @@ class Experiment:
         facts.prove("the prober was on time", late_s <= allowed_s, f"at worst {late_s * 1e3:.1f} ms late")
         self._calls.judge()
         listening.judge(facts)
+        facts.judge_cores(cores.between(before, after), allowed_s)
 
     def _judge_loads(self, loads: Running) -> None:
         self._facts.loads = loads.facts()

@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from faults import FaultStatus
+from scenarios.experiment.cores import Cores
 from scenarios.experiment.samples import Samples
 from scenarios.judge import kubelet
 from scenarios.judge.latency import faulted, ratio, summary
@@ -41,6 +42,9 @@ from scenarios.traffic.pile import Pile
 
 PHASES = ("start", "baseline", "arm", "bite", "watch", "release", "recover")
 """In order; a scenario that failed in one never entered those after it."""
+
+STARVES = "process.starve"
+"""The fault that takes a target's cores away."""
 
 
 @dataclass(slots=True)
@@ -90,6 +94,21 @@ class Facts:
     def claim(self, name: str, held: bool, detail: str) -> None:
         """Note a guard that the target has to hold."""
         self.guards.append(claim(name, held, detail))
+
+    def judge_cores(self, cores: Cores, allowed_s: float) -> None:
+        """Whether what went wrong in the window can be told from a machine without a core to spare.
+
+        What went as expected stands: a wait does not break a claim that held. A fault that takes the cores is
+        meant to, and excuses nothing.
+        """
+        row = self.scenario.row
+        starved = STARVES in (row.fault, *(also.fault for also in row.also))
+        light = self.seen.light if self.seen is not None else None
+        claims = all(guard.held for guard in self.guards if guard.kind == "claim")
+        as_expected = light == self.scenario.expected and claims
+        told = as_expected or starved or not cores.lacking(allowed_s)
+        remedy = "" if told else "; the machine was too busy to tell: run it with fewer --jobs, or alone"
+        self.prove("no lack of a core decided it", told, f"{cores.detail}{remedy}")
 
     def record(self, reproduce: str) -> Record:
         """The scenario as the report has it, judged."""
