@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from faults import FaultStatus
 from scenarios.experiment.cores import Cores
-from scenarios.experiment.samples import Samples
+from scenarios.experiment.samples import Samples, relative
 from scenarios.judge import kubelet
 from scenarios.judge.latency import faulted, ratio, summary
 from scenarios.judge.observe import Observation
@@ -197,21 +197,21 @@ class Facts:
         return Phases(baseline=over(self.baseline_s), faulted=under, recovered=over(self.recovered_s))
 
     def _window(self, origin_s: float) -> Window:
-        def relative(at_s: float | None) -> float | None:
-            return None if at_s is None else round(at_s - origin_s, 4)
+        def moved(at_s: float | None) -> float | None:
+            return None if at_s is None else relative(at_s, origin_s)
 
         return Window(
-            judged_until_s=relative(self.judged_until_s),
-            closed_s=relative(self.closed_s),
+            judged_until_s=moved(self.judged_until_s),
+            closed_s=moved(self.closed_s),
             opened_at=self.opened_at,
-            marks_s={name: round(at_s - origin_s, 4) for name, at_s in self.marks_s.items()},
+            marks_s={name: relative(at_s, origin_s) for name, at_s in self.marks_s.items()},
         )
 
     def _dark_gaps(self, origin_s: float) -> dict[str, tuple[tuple[float, float], ...]]:
         if self.seen is None:
             return {}
         return {
-            name: tuple((round(a - origin_s, 4), round(b - origin_s, 4)) for a, b in gaps)
+            name: tuple((relative(a, origin_s), relative(b, origin_s)) for a, b in gaps)
             for name, gaps in self.seen.dark_gaps.items()
         }
 
@@ -227,7 +227,7 @@ def _bite(status: FaultStatus, origin_s: float) -> Bite:
         evidence=status.evidence,
         held_s=round(status.held_s, 3),
         state=str(status.state),
-        times_s={str(state): round(at_s - origin_s, 4) for state, at_s in status.times.items()},
+        times_s={str(state): relative(at_s, origin_s) for state, at_s in status.times.items()},
     )
 
 

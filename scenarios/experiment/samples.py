@@ -13,6 +13,12 @@ from scenarios.prober.messages import Batch
 from scenarios.report.model import Prober, Sample
 
 
+def relative(at_s: float, origin_s: float) -> float:
+    """A time as the report has it: seconds since `origin_s`, to the microsecond. All are rounded here, so
+    that no two of them change their order."""
+    return round(at_s - origin_s, 6)
+
+
 class Samples:
     """Samples by lane, with `time.monotonic()` times, and the prober's own health."""
 
@@ -54,12 +60,12 @@ class Samples:
         """Every sample by lane, in order, with times relative to `origin_s`, rounded to microseconds."""
 
         def moved(at_s: float | None) -> float | None:
-            return None if at_s is None else round(at_s - origin_s, 6)
+            return None if at_s is None else relative(at_s, origin_s)
 
         return {
             name: tuple(
                 msgspec.structs.replace(
-                    s, at_s=round(s.at_s - origin_s, 6), sent_s=moved(s.sent_s), ended_s=moved(s.ended_s)
+                    s, at_s=relative(s.at_s, origin_s), sent_s=moved(s.sent_s), ended_s=moved(s.ended_s)
                 )
                 for s in sorted(samples, key=lambda s: s.at_s)
             )

@@ -14,6 +14,18 @@ def between(samples: Iterable[Sample], from_s: float, to_s: float) -> list[Sampl
     return sorted((s for s in samples if from_s <= s.at_s <= to_s), key=lambda s: s.at_s)
 
 
+def deciding(
+    samples: Iterable[Sample], opened_s: float, judged_until_s: float, closed_s: float
+) -> list[Sample]:
+    """The samples that decide whether a lane was lit: meant to start inside the window, bounds left out, and
+    sent by its end. (One that a prober was late with was not known of when the window closed.)"""
+    return [
+        sample
+        for sample in samples
+        if opened_s < sample.at_s < judged_until_s and (sample.sent_s is None or sample.sent_s <= closed_s)
+    ]
+
+
 def faulted(
     samples: Sequence[Sample],
     light: str | None,
@@ -24,7 +36,8 @@ def faulted(
     """A lane in the fault window. Of a lit one the probes that were judged: those after `judged_until_s` may
     still have been under way when the window closed, and say nothing."""
     if light == "lit":
-        return summary(samples, opened_s, judged_until_s, closed_s)
+        judged = deciding(samples, opened_s, judged_until_s, closed_s)
+        return summary(judged, opened_s, judged_until_s, closed_s)
     return summary(samples, opened_s, closed_s)
 
 

@@ -1,12 +1,13 @@
 """Lit or dark: the rule, as a pure function of the samples and the window.
 
-- lit: every probe of every watched lane that was meant to start in `[opened, judged_until]` had the expected
-  answer within its budget, and had it by `closed`;
+- lit: every probe of every watched lane that was meant to start inside the window, after `opened` and before
+  `judged_until`, and was sent by `closed`, had the expected answer within its budget, and had it by `closed`;
 - dark: some watched lane had no expected answer for longer than its budget, inside `[opened, closed]`;
 - neither (None): some probes failed or were late, but no lane was silent for long enough.
 
 An answer that is not the expected one is no answer. The live watch and a later re-judging of a stored report
-call the same function, so they cannot differ.
+call the same function, and the report has all times to the microsecond, which keeps their order: what was lit
+stays lit. (Two times may become equal, which is why a probe at the very bounds of a window is not judged.)
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scenarios.judge.latency import between, gaps
+from scenarios.judge.latency import deciding, gaps
 from scenarios.report.model import Lane, Sample
 
 MIN_SAMPLES = 5
@@ -61,7 +62,7 @@ def observe(
         others = f" (and {len(dark) - 1} more)" if len(dark) > 1 else ""
         detail = f"{name} answered nothing for {first[1] - first[0]:.2f} s{others}"
         return Observation("dark", detail, dark)
-    judged = {name: between(samples.get(name, ()), opened_s, judged_until_s) for name in watched}
+    judged = {name: deciding(samples.get(name, ()), opened_s, judged_until_s, closed_s) for name in watched}
     too_few = tuple(
         f"{name}: {len(found)} probes" for name, found in judged.items() if len(found) < MIN_SAMPLES
     )

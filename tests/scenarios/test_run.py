@@ -15,6 +15,7 @@ import pytest
 
 from scenarios.experiment.run import spread
 from scenarios.report.model import Report, Scenario, decode, encode
+from scenarios.report.rejudge import changes, rejudge
 from scenarios.suite import find, load
 
 RunSuite = Callable[..., Awaitable[tuple[Report, tuple[str, ...]]]]
@@ -69,7 +70,9 @@ async def test_the_bug_goes_dark_and_its_repair_stays_lit_with_every_proof(
         assert scenario.kubelet.liveness_restarts == (1 if scenario.observed == "dark" else 0)
         lit = scenario.observed == "lit"
         assert all((latency.ok == latency.sent) == lit for latency in scenario.phases.faulted.values())
-    assert decode(encode(report)) == report
+    stored = decode(encode(report))
+    assert stored == report
+    assert changes(stored, rejudge(stored)) == ()
 
 
 async def test_a_killed_worker_respawns_and_a_killed_server_is_gone(
