@@ -87,7 +87,12 @@ _OPTIONS = (
         "process",
         "Where the actor runs (see above).",
     ),
-    _option("--devices", Parsed("n,n…", config.parse_devices), "0", "Devices to serve, one actor each."),
+    _option(
+        "--devices",
+        Parsed("n,n…", config.parse_devices),
+        "0",
+        "CUDA devices to serve, by index; one actor each.",
+    ),
     _option("--http-addr", _ADDRESS, str(_DEFAULTS.http), "Where HTTP listens. Port 0 picks a free one."),
     _option("--addr", _ADDRESS, str(_DEFAULTS.grpc), "Where gRPC listens. Port 0 picks a free one."),
     _option("--workers", _COUNT, _DEFAULTS.workers, "Shared workers of placement `pool`."),
