@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,7 +34,13 @@ for line in sys.stdin:
         pass
     print("done", flush=True)
 """
-HOG = "import os, sys\nos.sched_setaffinity(0, [int(sys.argv[1])])\nwhile True: pass"
+HOG = """
+import os, sys
+os.sched_setaffinity(0, [int(sys.argv[1])])
+print("there", flush=True)
+while True:
+    pass
+"""
 
 
 class Worker:
@@ -80,9 +85,13 @@ def test_a_process_that_others_keep_from_its_core_is_seen_waiting_and_not_runnin
 ) -> None:
     with ExitStack() as stack:
         for _ in range(4):
-            hog = subprocess.Popen([sys.executable, "-c", HOG, str(core)], start_new_session=True)
-            stack.callback(hog.wait)
-            stack.callback(hog.send_signal, signal.SIGKILL)
+            command = [sys.executable, "-c", HOG, str(core)]
+            hog = stack.enter_context(
+                subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+            )
+            stack.callback(hog.kill)
+            assert hog.stdout is not None
+            hog.stdout.readline()
         found = worker.works(0.4)
     assert found.waited_s > found.elapsed_s / 2
     assert found.ran_s < found.elapsed_s / 2

@@ -64,6 +64,7 @@ async def test_the_bug_goes_dark_and_its_repair_stays_lit_with_every_proof(
         assert (scenario.stuck.started, scenario.stuck.pending_in_window) == (4, 4)
         assert scenario.stuck.ended_after_release == 4
         assert scenario.stacks
+        assert any("its threads waited for a core" in guard.detail for guard in scenario.guards)
         assert scenario.leaks.details == ()
         assert scenario.phases.baseline
         assert scenario.phases.recovered
