@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,15 +133,23 @@ def burnt_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def waited_s(pid: int) -> float:
-    """How long its threads have waited for a CPU while they could have run; 0 where the kernel does not
-    say.
+def ran_and_waited_ns(pid: int) -> dict[str, tuple[int, int]]:
+    """For each of its threads, how long it has run, and how long it has waited for a CPU while it could have.
+
+    Threads that end meanwhile are left out, and all of them where the kernel does not say.
     """
-    try:
-        tasks = [task / "schedstat" for task in Path(f"/proc/{pid}/task").iterdir()]
-        return sum(int(task.read_text().split()[1]) for task in tasks) / 1e9
-    except (OSError, IndexError):
-        return 0.0
+    found: dict[str, tuple[int, int]] = {}
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                ran, waited, _ = (task / "schedstat").read_text().split()
+                found[task.name] = int(ran), int(waited)
+    return found
+
+
+def waited_s(pid: int) -> float:
+    """How long its threads together have waited for a CPU while they could have run."""
+    return sum(waited for _, waited in ran_and_waited_ns(pid).values()) / 1e9
 
 
 def where(pid: int, tid: int) -> str:

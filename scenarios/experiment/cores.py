@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+
+from faults.procfs import ran_and_waited_ns
+from scenarios.experiment.facts import Facts
 
 _OWN_SHARE = 0.5
 """A target that itself ran for this share of all cores starved itself: that is a finding, and no excuse."""
+
+_STARVES = "process.starve"
+"""The fault that takes a target's cores away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +54,8 @@ class Cores:
 
 def look(pids: Iterable[int]) -> Look:
     """What the kernel has counted until now. A process or thread that ends meanwhile is left out."""
-    threads: dict[tuple[int, str], tuple[int, int]] = {}
     at_s = time.monotonic()
-    for pid in pids:
-        with suppress(OSError):
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                with suppress(OSError):
-                    ran, waited, _ = (task / "schedstat").read_text().split()
-                    threads[pid, task.name] = int(ran), int(waited)
-    return Look(at_s, threads)
+    return Look(at_s, {(pid, tid): spent for pid in pids for tid, spent in ran_and_waited_ns(pid).items()})
 
 
 def between(before: Look, after: Look) -> Cores:
@@ -75,3 +72,18 @@ def between(before: Look, after: Look) -> Cores:
         if (more_s := (waited - waited_before) / 1e9) <= elapsed_s:
             waited_s = max(waited_s, more_s)
     return Cores(waited_s, ran_ns / 1e9, elapsed_s, os.cpu_count() or 1)
+
+
+def judge(cores: Cores, facts: Facts, allowed_s: float) -> None:
+    """Whether what went wrong in the window can be told from a machine without a core to spare.
+
+    What went as expected stands: a wait does not break a claim that held. A fault that takes the cores is
+    meant to, and excuses nothing.
+    """
+    row = facts.scenario.row
+    starved = _STARVES in (row.fault, *(also.fault for also in row.also))
+    claims = all(guard.held for guard in facts.guards if guard.kind == "claim")
+    as_expected = facts.light == facts.scenario.expected and claims
+    told = as_expected or starved or not cores.lacking(allowed_s)
+    remedy = "" if told else "; the machine was too busy to tell: run it with fewer --jobs, or alone"
+    facts.prove("no lack of a core decided it", told, f"{cores.detail}{remedy}")

@@ -163,8 +163,8 @@ class Experiment:
     async def _window(self, watch: Watch, breakage: Breakage, listening: Listening, loads: Running) -> None:
         facts, timing = self._facts, self._timing
         await loads.window()
-        opened_s = facts.open(timing.window_s)
         before = cores.look(self._server.pids())
+        opened_s = facts.open(timing.window_s)
         listening.open()
         self._calls.start_beside(said=False)
         # A server that replaces a process is given as long as one that comes back by itself.
@@ -197,7 +197,7 @@ class Experiment:
         facts.prove("the prober was on time", late_s <= allowed_s, f"at worst {late_s * 1e3:.1f} ms late")
         self._calls.judge()
         listening.judge(facts)
-        facts.judge_cores(cores.between(before, after), allowed_s)
+        cores.judge(cores.between(before, after), facts, allowed_s)
 
     def _judge_loads(self, loads: Running) -> None:
         self._facts.loads = loads.facts()

@@ -8,17 +8,18 @@ import itertools
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
 
 from faults import FaultStatus
-from scenarios.experiment.cores import Cores
-from scenarios.experiment.samples import Samples, relative
+from scenarios.experiment.samples import Samples
 from scenarios.judge import kubelet
 from scenarios.judge.latency import faulted, ratio, summary
 from scenarios.judge.observe import Observation
 from scenarios.judge.verdict import claim, judged, proof
+from scenarios.report.figures import microsecond, relative
 from scenarios.report.model import (
     Bite,
     Broken,
@@ -42,9 +43,6 @@ from scenarios.traffic.pile import Pile
 
 PHASES = ("start", "baseline", "arm", "bite", "watch", "release", "recover")
 """In order; a scenario that failed in one never entered those after it."""
-
-STARVES = "process.starve"
-"""The fault that takes a target's cores away."""
 
 
 @dataclass(slots=True)
@@ -76,10 +74,15 @@ class Facts:
     log: tuple[str, ...] = ()
     stacks: tuple[Stack, ...] = ()
 
+    @property
+    def light(self) -> Literal["lit", "dark"] | None:
+        """What the watch saw; None for neither, and before it has seen anything."""
+        return self.seen.light if self.seen is not None else None
+
     def open(self, window_s: float) -> float:
         """The fault window opens now."""
-        self.opened_s = time.monotonic()
-        self.judged_until_s = self.opened_s + window_s
+        self.opened_s = microsecond(time.monotonic())
+        self.judged_until_s = microsecond(self.opened_s + window_s)
         self.opened_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         return self.opened_s
 
@@ -94,21 +97,6 @@ class Facts:
     def claim(self, name: str, held: bool, detail: str) -> None:
         """Note a guard that the target has to hold."""
         self.guards.append(claim(name, held, detail))
-
-    def judge_cores(self, cores: Cores, allowed_s: float) -> None:
-        """Whether what went wrong in the window can be told from a machine without a core to spare.
-
-        What went as expected stands: a wait does not break a claim that held. A fault that takes the cores is
-        meant to, and excuses nothing.
-        """
-        row = self.scenario.row
-        starved = STARVES in (row.fault, *(also.fault for also in row.also))
-        light = self.seen.light if self.seen is not None else None
-        claims = all(guard.held for guard in self.guards if guard.kind == "claim")
-        as_expected = light == self.scenario.expected and claims
-        told = as_expected or starved or not cores.lacking(allowed_s)
-        remedy = "" if told else "; the machine was too busy to tell: run it with fewer --jobs, or alone"
-        self.prove("no lack of a core decided it", told, f"{cores.detail}{remedy}")
 
     def record(self, reproduce: str) -> Record:
         """The scenario as the report has it, judged."""
@@ -151,8 +139,7 @@ class Facts:
             record = replace(
                 record, kubelet=kubelet.replay(record.lanes, record.samples, record.window.closed_s)
             )
-        light = self.seen.light if self.seen is not None else None
-        record = judged(record, self.guards, light or "unproven")
+        record = judged(record, self.guards, self.light or "unproven")
         return record if record.verdict == "pass" else replace(record, target_log=self.log)
 
     def _bite(self, origin_s: float) -> Bite:
@@ -189,20 +176,16 @@ class Facts:
 
         under: dict[str, Latency] = {}
         if self.opened_s is not None and self.judged_until_s is not None and self.closed_s is not None:
-            light = self.seen.light if self.seen is not None else None
             under = {
-                name: faulted(samples, light, self.judged_until_s, self.closed_s, self.opened_s)
+                name: faulted(samples, self.light, self.judged_until_s, self.closed_s, self.opened_s)
                 for name, samples in found.items()
             }
         return Phases(baseline=over(self.baseline_s), faulted=under, recovered=over(self.recovered_s))
 
     def _window(self, origin_s: float) -> Window:
-        def moved(at_s: float | None) -> float | None:
-            return None if at_s is None else relative(at_s, origin_s)
-
         return Window(
-            judged_until_s=moved(self.judged_until_s),
-            closed_s=moved(self.closed_s),
+            judged_until_s=relative(self.judged_until_s, origin_s),
+            closed_s=relative(self.closed_s, origin_s),
             opened_at=self.opened_at,
             marks_s={name: relative(at_s, origin_s) for name, at_s in self.marks_s.items()},
         )

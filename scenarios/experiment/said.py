@@ -16,6 +16,7 @@ import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from scenarios.experiment.facts import Facts
+from scenarios.report.figures import relative
 from scenarios.report.model import Said
 from scenarios.suite.model import Say
 from scenarios.suite.scenario import Wanted
@@ -194,6 +195,6 @@ def _record(heard: _Heard, opened_s: float) -> Said:
         when=say.when,
         asked=heard.asked,
         met=heard.met,
-        first_met_s=None if heard.first_met_s is None else round(heard.first_met_s - opened_s, 4),
+        first_met_s=relative(heard.first_met_s, opened_s),
         last=heard.last,
     )

@@ -10,13 +10,8 @@ import msgspec
 from scenarios.experiment.lanes import Lanes
 from scenarios.judge.latency import percentile
 from scenarios.prober.messages import Batch
+from scenarios.report.figures import microsecond, relative
 from scenarios.report.model import Prober, Sample
-
-
-def relative(at_s: float, origin_s: float) -> float:
-    """A time as the report has it: seconds since `origin_s`, to the microsecond. All are rounded here, so
-    that no two of them change their order."""
-    return round(at_s - origin_s, 6)
 
 
 class Samples:
@@ -35,19 +30,19 @@ class Samples:
         """Take in a batch."""
         names = self.lanes.names
         for began in batch.began:
-            self._under_way[names[began.lane]][began.at_s] = None
+            self._under_way[names[began.lane]][microsecond(began.at_s)] = None
             self._late.append((began.at_s, began.taken_up_s - began.at_s))
         for probed in batch.probed:
             name = names[probed.lane]
-            self._under_way[name].pop(probed.at_s, None)
-            self._ended[name].append(
-                Sample(probed.at_s, probed.sent_s, probed.ended_s, probed.outcome, probed.status)
-            )
+            at_s = microsecond(probed.at_s)
+            sent_s, ended_s = relative(probed.sent_s, 0.0), relative(probed.ended_s, 0.0)
+            self._under_way[name].pop(at_s, None)
+            self._ended[name].append(Sample(at_s, sent_s, ended_s, probed.outcome, probed.status))
         if self._cpu is None:
             self._cpu = (batch.now_s, batch.cpu_s)
         elif batch.now_s > self._cpu[0]:
             self._cpu_share = (batch.cpu_s - self._cpu[1]) / (batch.now_s - self._cpu[0])
-        self.known_until_s = batch.now_s
+        self.known_until_s = microsecond(batch.now_s)
 
     def so_far(self) -> dict[str, Sequence[Sample]]:
         """Every sample by lane; those under way have no end and are `cut`."""
@@ -59,13 +54,13 @@ class Samples:
     def relative(self, origin_s: float) -> dict[str, tuple[Sample, ...]]:
         """Every sample by lane, in order, with times relative to `origin_s`, rounded to microseconds."""
 
-        def moved(at_s: float | None) -> float | None:
-            return None if at_s is None else relative(at_s, origin_s)
-
         return {
             name: tuple(
                 msgspec.structs.replace(
-                    s, at_s=relative(s.at_s, origin_s), sent_s=moved(s.sent_s), ended_s=moved(s.ended_s)
+                    s,
+                    at_s=relative(s.at_s, origin_s),
+                    sent_s=relative(s.sent_s, origin_s),
+                    ended_s=relative(s.ended_s, origin_s),
                 )
                 for s in sorted(samples, key=lambda s: s.at_s)
             )

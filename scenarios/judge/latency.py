@@ -17,12 +17,12 @@ def between(samples: Iterable[Sample], from_s: float, to_s: float) -> list[Sampl
 def deciding(
     samples: Iterable[Sample], opened_s: float, judged_until_s: float, closed_s: float
 ) -> list[Sample]:
-    """The samples that decide whether a lane was lit: meant to start inside the window, bounds left out, and
-    sent by its end. (One that a prober was late with was not known of when the window closed.)"""
+    """The samples that decide whether a lane was lit: meant to start in the stretch, and sent by its end.
+    (One that a prober was late with was not known of when the window closed.)"""
     return [
         sample
-        for sample in samples
-        if opened_s < sample.at_s < judged_until_s and (sample.sent_s is None or sample.sent_s <= closed_s)
+        for sample in between(samples, opened_s, judged_until_s)
+        if sample.sent_s is None or sample.sent_s <= closed_s
     ]
 
 

@@ -1,13 +1,12 @@
 """Lit or dark: the rule, as a pure function of the samples and the window.
 
-- lit: every probe of every watched lane that was meant to start inside the window, after `opened` and before
-  `judged_until`, and was sent by `closed`, had the expected answer within its budget, and had it by `closed`;
+- lit: every probe of every watched lane that was meant to start in `[opened, judged_until]`, and was sent by
+  `closed`, had the expected answer within its budget, and had it by `closed`;
 - dark: some watched lane had no expected answer for longer than its budget, inside `[opened, closed]`;
 - neither (None): some probes failed or were late, but no lane was silent for long enough.
 
 An answer that is not the expected one is no answer. The live watch and a later re-judging of a stored report
-call the same function, and the report has all times to the microsecond, which keeps their order: what was lit
-stays lit. (Two times may become equal, which is why a probe at the very bounds of a window is not judged.)
+call the same function on the same whole microseconds, so they cannot differ.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, overload
 
 import msgspec
 
@@ -93,3 +93,20 @@ class Phases(msgspec.Struct, frozen=True, kw_only=True):
     baseline: dict[str, Latency] = {}
     faulted: dict[str, Latency] = {}
     recovered: dict[str, Latency] = {}
+
+
+def microsecond(at_s: float) -> float:
+    """The nearest whole microsecond. What is judged is on this grid from the start, so that a stored report
+    has the same times as its run, and ties stay ties."""
+    return round(at_s, 6)
+
+
+@overload
+def relative(at_s: float, origin_s: float) -> float: ...
+@overload
+def relative(at_s: None, origin_s: float) -> None: ...
+@overload
+def relative(at_s: float | None, origin_s: float) -> float | None: ...
+def relative(at_s: float | None, origin_s: float) -> float | None:
+    """A time as a report has it: seconds since `origin_s`, to the microsecond; None stays None."""
+    return None if at_s is None else microsecond(at_s - origin_s)

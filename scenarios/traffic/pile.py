@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from scenarios.report.figures import relative
 from scenarios.report.model import Call as CallRecord
 from scenarios.target import Call
 from scenarios.traffic.caller import Caller, CallFailed
@@ -73,8 +74,8 @@ class Pile:
             CallRecord(
                 n=entry.n,
                 name=self._call.name,
-                began_s=round(entry.began_s - origin_s, 4),
-                ended_s=None if entry.ended_s is None else round(entry.ended_s - origin_s, 4),
+                began_s=relative(entry.began_s, origin_s),
+                ended_s=relative(entry.ended_s, origin_s),
                 outcome="pending" if entry.ended_s is None else "error" if entry.error else "answered",
                 detail=entry.error or entry.answer,
             )

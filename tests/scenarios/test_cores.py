@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache
+from typing import Literal
 
 import msgspec
 import pytest
 
 from scenarios import suite as suites
-from scenarios.experiment.cores import Cores, Look, between, look
+from scenarios.experiment.cores import Cores, Look, between, judge, look
 from scenarios.experiment.facts import Facts
 from scenarios.judge.observe import Observation
 from scenarios.report.model import Scenario as Record
@@ -24,7 +26,7 @@ STARVED = Cores(waited_s=1.4, ran_s=0.1, elapsed_s=2.0, count=2)
 SERVED = Cores(waited_s=0.1, ran_s=0.1, elapsed_s=2.0, count=2)
 CROWDED_BY_ITSELF = Cores(waited_s=1.4, ran_s=3.9, elapsed_s=2.0, count=2)
 
-# Waits for its turn on one core: a line in, 0.2 s of work, a line out.
+# On one core: the seconds to have worked in all come in, it works as long, and says so.
 WORKER = """
 import os, sys, time
 os.sched_setaffinity(0, [int(sys.argv[1])])
@@ -129,14 +131,24 @@ def test_a_wait_longer_than_the_time_that_passed_is_the_kernels_mistake() -> Non
     assert between(before, after).waited_s == 0.1
 
 
-def judged(light: str, cores: Cores, **changes: object) -> Record:
-    """The verdict on a scenario that had to stay lit, and in which all else went well."""
+@cache
+def scenario() -> Scenario:
+    """One that has to stay lit."""
     _, scenarios = suites.load(suites.find("default"))
-    scenario: Scenario = next(s for s in scenarios if s.name == "gil.hold@pegaref-process")
-    row = msgspec.structs.replace(scenario.row, **changes)
-    facts = Facts(dataclasses.replace(scenario, row=row), 0)
-    facts.seen = Observation(light, "as it was seen", {})  # type: ignore[arg-type]
-    facts.judge_cores(cores, ALLOWED_S)
+    return next(s for s in scenarios if s.name == "gil.hold@pegaref-process")
+
+
+def seen(light: Literal["lit", "dark"], **changes: object) -> Facts:
+    """A scenario in which all else went well."""
+    row = msgspec.structs.replace(scenario().row, **changes)
+    facts = Facts(dataclasses.replace(scenario(), row=row), 0)
+    facts.seen = Observation(light, "as it was seen", {})
+    return facts
+
+
+def judged(light: Literal["lit", "dark"], cores: Cores, **changes: object) -> Record:
+    facts = seen(light, **changes)
+    judge(cores, facts, ALLOWED_S)
     return facts.record("")
 
 
@@ -164,9 +176,7 @@ def test_a_fault_that_takes_the_cores_is_no_excuse_either() -> None:
 
 
 def test_a_claim_that_broke_without_a_core_is_unproven_too() -> None:
-    _, scenarios = suites.load(suites.find("default"))
-    facts = Facts(next(s for s in scenarios if s.name == "gil.hold@pegaref-process"), 0)
-    facts.seen = Observation("lit", "as it was seen", {})
+    facts = seen("lit")
     facts.claim("register was answered", False, "after 1.2 s of 1 s")
-    facts.judge_cores(STARVED, ALLOWED_S)
+    judge(STARVED, facts, ALLOWED_S)
     assert facts.record("").verdict == "unproven"
