@@ -135,23 +135,23 @@ class _Turns:
     def ratio(self, name: str, q: float) -> float:
         """Stuck over without, at this quantile: each turn against the two it stands between; their median, so
         that a second in which the machine was elsewhere does not decide it."""
-        return statistics.median(
-            _against(stuck[name], before[name], after[name], q)
-            for stuck, (before, after) in zip(self.stuck, itertools.pairwise(self.without), strict=True)
-        )
+        return statistics.median(_ratios(self.stuck, self.without[:-1], self.without[1:], name, q))
 
-    def noise(self, name: str, q: float) -> tuple[float, float]:
-        """The same for turns without, each against the two without around it: the least and the most. A ratio
-        in between says nothing but how noisy the machine is."""
-        found = [
-            _against(middle[name], before[name], after[name], q)
-            for before, middle, after in zip(self.without, self.without[1:], self.without[2:], strict=False)
-        ]
-        return min(found), max(found)
+    def noise(self, name: str, q: float) -> str:
+        """The same for turns without, each against the two around it: the least and the most, in words.
+        A ratio in between says nothing but how noisy the machine is. It takes two rounds to tell."""
+        found = _ratios(self.without[1:-1], self.without[:-2], self.without[2:], name, q)
+        return f"; without {min(found):.2f} to {max(found):.2f}" if found else ""
 
 
-def _against(turn: Latencies, before: Latencies, after: Latencies, q: float) -> float:
-    return turn.quantile_ms(q) / statistics.mean((before.quantile_ms(q), after.quantile_ms(q)))
+def _ratios(
+    turns: Sequence[Taken], before: Sequence[Taken], after: Sequence[Taken], name: str, q: float
+) -> list[float]:
+    """Each turn over the mean of the one before and the one after it."""
+    return [
+        turn[name].quantile_ms(q) / statistics.mean((a[name].quantile_ms(q), b[name].quantile_ms(q)))
+        for turn, a, b in zip(turns, before, after, strict=True)
+    ]
 
 
 def together(turns: Sequence[Taken], name: str) -> Latencies:
@@ -191,14 +191,13 @@ async def _measure(rounds: int) -> Section:
             )
             for name in turns.stuck[0]:
                 found = together(turns.stuck, name)
-                for percent, limit in ((50, 1.05), (99, 1.25)):
-                    least, most = turns.noise(name, percent / 100)
+                for q, limit in ((0.5, 1.05), (0.99, 1.25)):
                     section.add(
-                        f"1,000 stuck, {name}, faulted / baseline p{percent}",
-                        turns.ratio(name, percent / 100),
+                        f"1,000 stuck, {name}, faulted / baseline p{q * 100:g}",
+                        turns.ratio(name, q),
                         "×",
                         limit=limit,
-                        note=f"{found.quantile_ms(percent / 100):.3g} ms; without {least:.2f} to {most:.2f}",
+                        note=f"{found.quantile_ms(q):.3g} ms{turns.noise(name, q)}",
                     )
             baseline = together(turns.without, "/health")
             await _ten_thousand(section, controller, pile, port, address, pid, baseline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,21 +22,21 @@ def unmet(loaded: LoadedTarget, *, devices: Path = _DEVICES) -> str | None:
 
 
 def _no_gpu(devices: Path) -> str | None:
-    """The driver makes `nvidia0`, `nvidia1`, … for its GPUs, and `dxg` stands for them under WSL."""
-    if _gpus(devices) or (devices / "dxg").exists():
+    if _gpus(devices) >= 1:
         return None
     return f"needs an NVIDIA GPU, and there is none here (no {devices}/nvidia0)"
 
 
 def _no_second_gpu(devices: Path) -> str | None:
-    """Under WSL `dxg` does not tell how many there are, and the target is tried."""
-    if (found := _gpus(devices)) >= 2 or (devices / "dxg").exists():
+    if (found := _gpus(devices)) >= 2:
         return None
     return f"needs two NVIDIA GPUs, and there {'is one' if found else 'is none'} here ({devices}/nvidia*)"
 
 
-def _gpus(devices: Path) -> int:
-    return len(list(devices.glob("nvidia[0-9]*")))
+def _gpus(devices: Path) -> float:
+    """The driver makes `nvidia0`, `nvidia1`, … for its GPUs. Under WSL `dxg` stands for them and does not
+    tell how many there are: as many as anyone needs."""
+    return math.inf if (devices / "dxg").exists() else len(list(devices.glob("nvidia[0-9]*")))
 
 
 _MISSING: Mapping[str, Callable[[Path], str | None]] = {"gpu": _no_gpu, "2-gpus": _no_second_gpu}
