@@ -19,10 +19,11 @@ from pegaref.messages import Dropped
 from pegaref.serving.refusal import TooMany
 from pegaref.serving.sessions import LOOSE, Session, Sessions
 from tests.pegaref.conftest import Serve
-from tests.pegaref.running import DEADLINE_S, Running, client_process, eventually
+from tests.pegaref.running import DEADLINE_S, Running, client_process, eventually, running
 from tests.pegaref.simulation import settle
 
 RELEASED_WITHIN_S = 5.0
+AT_ONCE_S = 5.0  # who waited for a stuck drop would wait twice as long, and then see it given up
 
 needs_torch = pytest.mark.torch
 
@@ -191,6 +192,13 @@ async def test_a_clean_up_that_has_to_wait_is_left_to_the_registry(
 # ---- on a real server
 
 
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server that takes no actor for wedged, so that a drop is waited for as long as one can be."""
+    with running(tmp_path_factory.mktemp("patient"), "--wedge-after=60") as server:
+        yield server
+
+
 @needs_torch
 def test_a_session_that_its_client_closes_releases_its_memory(
     server: Running, tensor: SharedTensor, instance: str
@@ -268,6 +276,53 @@ def test_a_session_under_a_wedge_is_cleaned_up_when_the_actor_is_back(
             eventually(lambda: server.get("/instances").json()["sessions"] == 0)
         eventually(lambda: instance not in server.instances(), within_s=RELEASED_WITHIN_S)
     server.wait_ready()
+
+
+@needs_torch
+def test_a_closed_stream_ends_at_once_although_the_drop_of_its_tensors_is_stuck(
+    patient: Running, tensor: SharedTensor, instance: str
+) -> None:
+    with patient.client() as client:
+        session = client.session(instance)
+        client.register(instance, {"a": tensor})
+        with patient.actor_stopped():
+            session.close()
+            eventually(lambda: stuck_drops(patient) == 1, what="the drop is stuck")
+            eventually(lambda: open_streams(patient) == 0, within_s=AT_ONCE_S, what="the stream is over")
+            assert stuck_drops(patient) == 1
+        eventually(lambda: instance not in patient.instances(), within_s=RELEASED_WITHIN_S)
+
+
+@needs_torch
+def test_a_new_session_opens_and_the_old_one_ends_at_once_although_the_drop_between_them_is_stuck(
+    patient: Running, tensor: SharedTensor, instance: str
+) -> None:
+    with patient.client() as client:
+        old = client.session(instance)
+        client.register(instance, {"a": tensor})
+        with patient.actor_stopped():
+            with client.session(instance, deadline_s=AT_ONCE_S):
+                assert old.wait_ended(AT_ONCE_S)
+                assert old.failure is not None
+                assert old.failure.code == "ABORTED"
+                assert stuck_drops(patient) == 1
+        eventually(lambda: instance not in patient.instances(), within_s=RELEASED_WITHIN_S)
+
+
+def stuck_drops(server: Running) -> int:
+    """Drops that wait for device 0's actor, or are with it."""
+    return sampled(server, 'pegaref_commands_in_flight{device="0",operation="drop_instance"}')
+
+
+def open_streams(server: Running) -> int:
+    """Sessions' streams that the server has not ended: a client no longer waits for one it cancelled."""
+    return sampled(server, 'pegaref_grpc_requests_in_flight{method="pegaflow.Engine/Session"}')
+
+
+def sampled(server: Running, sample: str) -> int:
+    """What the metrics say of it now; 0 while they do not name it."""
+    lines = server.get("/metrics").text.splitlines()
+    return next((int(float(line.removeprefix(sample))) for line in lines if line.startswith(sample)), 0)
 
 
 @needs_torch
