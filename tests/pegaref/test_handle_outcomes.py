@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -12,6 +13,8 @@ from pegaref.errors import (
 )
 from pegaref.messages import Dropped, Refused, Registered, Reply
 from tests.pegaref.simulation import bench, key, register_of, settle
+
+LOOK_EVERY_S = 1 / 64  # exact in binary, so that equal pauses are seen as equal
 
 
 async def test_a_lost_answer_is_an_unknown_outcome_and_is_undone() -> None:
@@ -86,9 +89,17 @@ async def test_a_refused_cleanup_is_tried_again_ever_more_slowly() -> None:
         b.actor.auto = False
         drop = asyncio.create_task(b.handle.drop_instance("a", generation=None, deadline_s=60))
         await settle()
-        for _ in range(8):
-            b.actor.work(answer=Refused("INTERNAL", "no"))
-            await b.clock.advance(2)
+        tried_s = []
+        for _ in range(int(30 / LOOK_EVERY_S)):
+            if b.actor.inbox:
+                tried_s.append(b.clock.now())
+                b.actor.work(answer=Refused("INTERNAL", "no"))
+            await b.clock.advance(LOOK_EVERY_S)
+        pauses_s = [after - before for before, after in pairwise(tried_s)]
+        assert pauses_s == sorted(pauses_s)
+        assert 4 * pauses_s[0] < pauses_s[-1] < 5
+        assert 6 <= len(tried_s) <= 30, "neither given up nor hot"
+        await b.clock.advance(5)
         b.actor.work()
         assert (await drop).contexts == 1
 
