@@ -47,7 +47,7 @@ _SERVE_HELP = """Serve the registry of shared GPU memory, over HTTP and gRPC.
       curl -X POST http://127.0.0.1:9091/instances/cleanup?id=NAME
 
     SIGTERM, Ctrl-C and the Shutdown RPC stop it within 10 seconds, wedged or not. Exit status: 0 after such a
-    stop, 2 when it could not start.
+    stop, 1 if the server itself hung meanwhile (stderr then says where), 2 when it could not start.
     """
 
 

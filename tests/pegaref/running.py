@@ -120,9 +120,16 @@ def alive(pid: int) -> bool:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, *flags: str, environment: Mapping[str, str] | None = None, ready: bool = True
+    folder: Path,
+    *flags: str,
+    environment: Mapping[str, str] | None = None,
+    ready: bool = True,
+    as_job: bool = False,
 ) -> Iterator[Running]:
-    """A server on free loopback ports, with its log in `folder`; killed if it does not stop by itself."""
+    """A server on free loopback ports, with its log in `folder`; killed if it does not stop by itself.
+
+    `as_job`: it leads a process group of its own, as what a shell starts in a terminal does.
+    """
     log = folder / f"server-{time.monotonic_ns()}.log"
     command = [
         sys.executable,
@@ -141,6 +148,7 @@ def running(
             stderr=stderr,
             text=True,
             env={**os.environ, **(environment or {})},
+            process_group=0 if as_job else None,
         )
     assert process.stdout is not None
     try:

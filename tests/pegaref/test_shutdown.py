@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import psutil
 import pytest
 
 from faults import Controller, Selector
 from pegaref.client import Client, ClientError, SharedTensor
+from tests.pegaref.breaker import Breaker
 from tests.pegaref.conftest import Serve
 from tests.pegaref.running import DEADLINE_S, LINE, Running, alive, eventually
 
 pytestmark = pytest.mark.torch
 
 GONE_WITHIN_S = 10.0
+LATE_S = 5.0  # that a busy machine may add to the half second that is left of that
 
 
 def send(number: signal.Signals) -> Callable[[Running], None]:
@@ -133,6 +138,48 @@ def test_a_killed_server_takes_a_stopped_child_with_it_too(serve: Serve) -> None
     with server.actor_stopped():
         os.kill(server.pid, signal.SIGKILL)
         eventually(lambda: not any(map(alive, children)), within_s=2.0, what="no child is left")
+
+
+STOPS_AT_ONCE = """
+import os, signal, sys
+if "pegaref.actor.child" in sys.orig_argv:
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_terminals_ctrl_c_reaches_the_control_process_alone_which_ends_its_actors(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """Seen in an actor that has only just been started: later, it ignores the signal if it comes."""
+    (tmp_path / "sitecustomize.py").write_text(STOPS_AT_ONCE)
+    server = serve(ready=False, as_job=True, environment={"PYTHONPATH": str(tmp_path)})
+    (actor,) = server.children()
+    eventually(lambda: psutil.Process(actor).status() == psutil.STATUS_STOPPED, what="the actor has stopped")
+    began = time.monotonic()
+    os.killpg(server.pid, signal.SIGINT)  # what a terminal does to the job in front
+    assert not pending(actor, signal.SIGINT)
+    os.kill(actor, signal.SIGCONT)
+    gone(server, [actor], began)
+
+
+def pending(pid: int, number: signal.Signals) -> bool:
+    """Whether the signal was sent to the process and waits there, by the kernel."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (pending,) = re.findall(r"^ShdPnd:\s+(\w+)$", status, re.MULTILINE)
+    return bool(int(pending, 16) >> (number - 1) & 1)
+
+
+def test_a_server_that_hangs_in_its_own_end_where_no_python_runs_ends_all_the_same(serve: Serve) -> None:
+    with Breaker() as breaker:
+        server = serve("--shutdown-grace=6", ready=False, environment=breaker.environment())
+        children = server.children()
+        with server.actor_stopped():  # so that the end lasts until the fault bites
+            os.kill(server.pid, signal.SIGTERM)
+            eventually(lambda: server.ready()["stage"] == "stopping", what="it is stopping")
+            breaker.break_process(server.pid, "gil.hold")
+            assert server.process.wait(GONE_WITHIN_S + LATE_S) == 1, server.log()
+        eventually(lambda: not any(map(alive, children)), what="no child is left")
+    assert "most recent call first" in server.log(), "where it hung is not told"
 
 
 @pytest.mark.parametrize("placement", ["thread", "pool", "inline"])
