@@ -51,7 +51,7 @@ class ToolUnfit(NotAttachable):
             pid,
             reason,
             "install a newer gdb, start the target with `wedge exec`, or use process.stop, process.kill and "
-            "process.starve, which need none: `wedge attach --outside`",
+            "process.starve, which need no gdb: `wedge attach --outside`",
         )
 
 

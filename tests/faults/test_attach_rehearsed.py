@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from faults import Controller, procfs
-from faults.attach import NotAttachable, ToolUnfit, attach, gdb_process, rehearsal
+from faults.attach import NotAllowed, NotAttachable, ToolUnfit, attach, gdb_process, rehearsal
 from tests.faults import gdb_here
 from tests.faults.bench import LaunchedTarget, until
 from tests.faults.unaware import descriptors, tracer, unaware
@@ -110,13 +110,26 @@ async def test_nothing_is_left_of_one_who_gives_up_meanwhile(
     await target.ticks()
 
 
+@pytest.mark.parametrize(
+    ("says", "refusal", "reason"),
+    [
+        ("Cannot do anything.", ToolUnfit, r"gdb failed on another process: 'Cannot do anything\.'"),
+        ("ptrace: Operation not permitted.", NotAllowed, "the kernel does not let gdb trace it"),
+    ],
+)
 async def test_a_gdb_that_does_nothing_is_refused_and_tried_again(
-    controller: Controller, target: LaunchedTarget, entered: Path
+    controller: Controller,
+    target: LaunchedTarget,
+    entered: Path,
+    says: str,
+    refusal: type[NotAttachable],
+    reason: str,
 ) -> None:
-    (entered.parent / "gdb").write_text(f"#!/bin/sh\necho >> {entered}\necho 'Cannot do anything.'\nexit 1\n")
+    (entered.parent / "gdb").write_text(f"#!/bin/sh\necho >> {entered}\necho '{says}'\nexit 1\n")
     for _ in range(2):
-        with pytest.raises(ToolUnfit, match=r"gdb failed on another process: 'Cannot do anything\.'"):
+        with pytest.raises(refusal, match=reason) as told:
             await attach(controller, target.pid)
+        assert told.value.pid == target.pid
     assert entered.read_text() == "\n\n"
 
 
