@@ -17,7 +17,7 @@ import pytest
 from faults import Controller, procfs
 from faults.attach import NotAllowed, NotAttachable, ToolUnfit, attach, gdb_process, rehearsal
 from tests.faults import gdb_here
-from tests.faults.bench import LaunchedTarget, until
+from tests.faults.bench import DEADLINE_S, LaunchedTarget, until
 from tests.faults.unaware import descriptors, tracer, unaware
 
 pytestmark = pytest.mark.skipif(
@@ -143,7 +143,11 @@ async def test_what_is_found_is_what_gdb_does(tmp_path: Path, caplog: pytest.Log
             [gdb, "-nx", "-q", "-batch", "-p", str(cat.pid), "-ex", "print ((int (*)(void)) getpid)()"],
             stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60,
         )  # fmt: skip
-        out, _ = cat.communicate(b"still here")
+        try:
+            out, _ = cat.communicate(b"still here", timeout=DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            cat.kill()
+            out = b""
     copy = tmp_path / "gdb"  # not found out about yet
     copy.symlink_to(gdb)
     caplog.set_level(logging.INFO, rehearsal.__name__)
