@@ -11,6 +11,7 @@ from faults.attach.refusals import (
     NotAttachable,
     NotPython,
     ToolMissing,
+    ToolUnfit,
 )
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "NotAttachable",
     "NotPython",
     "ToolMissing",
+    "ToolUnfit",
     "attach",
     "outside",
 ]

@@ -23,8 +23,8 @@ async def attach(controller: Controller, pid: int, *, within_s: float = LOAD_WIT
 
     By `sys.remote_exec` from Python 3.14 on, by gdb before that. The process is held for some hundredths of a
     second; what it forks later is covered, what it starts as another program is not. On any error it is left
-    as it was. Raises NotAttachable (NoProcess, NotPython, NotAllowed, ToolMissing, AlreadyAttached,
-    NeverLoaded).
+    as it was. Raises NotAttachable (NoProcess, NotPython, NotAllowed, ToolMissing, ToolUnfit,
+    AlreadyAttached, NeverLoaded).
     """
     if any(info.pid == pid for info in controller.processes()):
         raise AlreadyAttached(pid, "this controller's agent is in it", "arm faults in it right away")

@@ -40,6 +40,21 @@ class ToolMissing(NotAttachable):
     """Raised when what would load the agent (gdb, or a Python that has sys.remote_exec) is not installed."""
 
 
+class ToolUnfit(NotAttachable):
+    """Raised when gdb, tried on a process of this one's own, could not enter it and leave it well.
+
+    The one that was asked for has not been touched.
+    """
+
+    def __init__(self, pid: int, reason: str) -> None:
+        super().__init__(
+            pid,
+            reason,
+            "install a newer gdb, start the target with `wedge exec`, or use process.stop, process.kill and "
+            "process.starve, which need no gdb: `wedge attach --outside`",
+        )
+
+
 class AlreadyAttached(NotAttachable):
     """Raised when an agent in that process already serves a controller, this one or another."""
 

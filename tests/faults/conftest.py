@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
 
 from faults import Controller, Selector
+from tests.faults import gdb_here
 from tests.faults.bench import LaunchedTarget, launched
+from tests.faults.unaware import unaware
 
 
 @pytest.fixture
@@ -24,3 +27,31 @@ async def target(controller: Controller) -> AsyncIterator[LaunchedTarget]:
     async with launched(controller) as bench:
         await controller.process("bench")
         yield bench
+
+
+@pytest.fixture
+async def needs_gdb(controller: Controller) -> None:
+    """A gdb that can attach. Where there is none, a process is seen to be refused for it and to go on, and
+    the test is skipped.
+    """
+    why = await gdb_here.obstacle()
+    if why is not None:
+        async with unaware(controller) as target:
+            await target.ticks()
+            if sys.version_info < (3, 14):  # from then on attaching takes none
+                await gdb_here.refused(controller, target.pid, why)
+            await target.ticks()
+        pytest.skip(f"gdb cannot attach here: {why}")
+
+
+if sys.version_info >= (3, 14):
+
+    @pytest.fixture
+    def needs_a_way_in() -> None:
+        """What it takes to attach to this Python: nothing, since it can be asked to run a script."""
+
+else:
+
+    @pytest.fixture
+    def needs_a_way_in(needs_gdb: None) -> None:
+        """What it takes to attach to this Python: a gdb that can."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,7 @@ from tests.faults.bench import DEADLINE_S, until
 from tests.faults.interpreters import VERSIONS, interpreter, reason
 from tests.faults.unaware import descriptors, running, threads, tracer, unaware
 
-pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 14) and shutil.which("gdb") is None,
-    reason="gdb is not installed, and attaching to a Python before 3.14 needs it",
-)
+pytestmark = pytest.mark.usefixtures("needs_a_way_in")
 
 HARNESS = Path(__file__).parent / "attached_harness.py"
 IDLE = "import select; print('idle'); select.select([], [], [])"
@@ -145,10 +142,11 @@ async def test_it_lets_go_when_its_controller_is_killed(controller: Controller) 
                 assert json.loads(await harness.stdout.readline()) == {"biting": target.pid}
             assert await target.is_silent()
         finally:
-            harness.kill()
+            with suppress(ProcessLookupError):
+                harness.kill()
+            await harness.wait()
         async with asyncio.timeout(1.0):
             await target.ticks()
-        await harness.wait()
 
 
 async def test_one_who_gives_up_attaching_leaves_no_debugger_behind(controller: Controller) -> None:

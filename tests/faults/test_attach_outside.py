@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -93,11 +92,9 @@ async def test_a_number_that_no_process_has(controller: Controller) -> None:
 async def session(tmp_path_factory: pytest.TempPathFactory, sleeper: Launched) -> AsyncIterator[Shell]:
     """Commands beside an open `wedge attach --outside`."""
     shell = Shell(tmp_path_factory.mktemp("w"))
-    process = await attached(shell, sleeper.pid, "--outside")
-    yield shell
-    process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(DEADLINE_S):
-        assert await process.wait() == 0
+    async with attached(shell, sleeper.pid, "--outside") as process:
+        yield shell
+    assert process.returncode == 0
 
 
 async def test_the_commands_do_it_too(session: Shell, sleeper: Launched) -> None:

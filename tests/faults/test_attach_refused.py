@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 import sysconfig
@@ -29,7 +28,7 @@ from tests.faults.bench import DEADLINE_S, until
 from tests.faults.unaware import tracer, unaware
 
 SLEEP = ["sleep", "60"]
-needs_gdb = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+needs_gdb = pytest.mark.usefixtures("needs_gdb")
 
 
 async def test_a_number_that_no_process_has(controller: Controller) -> None:

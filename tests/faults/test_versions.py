@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -21,6 +20,7 @@ import pytest_asyncio
 
 from faults import Controller, Selector, catalogue
 from faults.attach import attach
+from tests.faults import gdb_here
 from tests.faults.bench import DEADLINE_S
 from tests.faults.embedded import build
 from tests.faults.interpreters import VERSIONS, interpreter, reason
@@ -96,15 +96,15 @@ def report(request: pytest.FixtureRequest) -> MatrixReport:
     return found
 
 
-def obstacle(way: str, version: str) -> str | None:
+async def obstacle(way: str, version: str) -> str | None:
     """Why that cell of the matrix cannot be had here."""
     python = interpreter(version)
     if python is None:
         return reason(version)
     if way == "embedded":
         return build.why_not(python)
-    if way == "attach" and version != "3.14" and shutil.which("gdb") is None:
-        return "gdb is not installed"
+    if way == "attach" and version != "3.14":
+        return await gdb_here.obstacle()
     return None
 
 
@@ -147,7 +147,7 @@ async def cells(
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
     ]
-    tasks = {key: asyncio.create_task(cell(*key)) for key in wanted if obstacle(*key) is None}
+    tasks = {key: asyncio.create_task(cell(*key)) for key in wanted if await obstacle(*key) is None}
     yield tasks
     for task in tasks.values():
         task.cancel()
@@ -163,13 +163,27 @@ async def test_every_fault_bites_and_is_given_back(
     report: MatrixReport,
     cells: Mapping[tuple[str, str], asyncio.Task[dict[str, str]]],
 ) -> None:
-    if (why := obstacle(way, version)) is not None:
+    if (why := await obstacle(way, version)) is not None:
+        if way == "attach" and interpreter(version) is not None:
+            await refused_and_unharmed(version, why)
         report.skipped(f"{way} {version}", why)
         pytest.skip(why)
     failed = await cells[way, version]
     for name in FAULTS:
         report.add(way, version, name, bit=name not in failed)
     assert failed == {}
+
+
+async def refused_and_unharmed(version: str, why: str) -> None:
+    """See that a market is not attached to where gdb cannot, and goes on."""
+    python = interpreter(version)
+    assert python is not None
+    async with (
+        Controller() as controller,
+        market(controller, [python, str(PROGRAM), "plain"], dict(os.environ)) as opened,
+    ):
+        await gdb_here.refused(controller, opened.pid, why)
+        await opened.ticks()
 
 
 async def failures(way: str, version: str, directory: Path) -> dict[str, str]:
