@@ -42,8 +42,11 @@ class AgentLink:
         self.ancestors: tuple[int, ...] = ()
         self.gone = asyncio.Event()
 
-    def know(self, pid: int, hello: dict[str, Any]) -> None:
-        """Take in who this is; what can be read from the kernel is not taken from the process."""
+    def know(self, pid: int, hello: dict[str, Any]) -> bool:
+        """Take in who this is; what can be read from the kernel is not taken from the process.
+
+        False when it has ended already, and nothing can be read any more.
+        """
         found = procfs.stat(pid)
         self.info = ProcessInfo(
             pid=pid,
@@ -54,6 +57,7 @@ class AgentLink:
             executable=procfs.executable(pid),
         )
         self.ancestors = procfs.ancestors(pid)
+        return found is not None and self.ancestors != ()
 
     async def messages(self) -> None:
         """Read until the connection ends; the first message, the hello, is an event like those that come

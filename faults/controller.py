@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from faults import directory, keeper, procfs
+from faults import agentless, directory, keeper, procfs
 from faults.agents import AgentLink, peer
 from faults.armed import Fault
 from faults.catalogue import definition
@@ -157,7 +157,11 @@ class Controller:
     def _without_agent(self) -> list[str]:
         known = {info.pid for info in self.processes()}
         below = [pid for launched in self._launched for pid in launched.pids() if pid not in known]
-        return [f"{pid} ({' '.join(procfs.argv(pid))[:80]})" for pid in below if procfs.runs_python(pid)]
+        return [
+            f"{pid} ({' '.join(procfs.argv(pid))[:80]}): {agentless.reason(pid)}"
+            for pid in below
+            if procfs.runs_python(pid)
+        ]
 
     def take_in(self, link: AgentLink) -> None:
         """Have a process be one of the controller's, as one that an agent has reported from."""
@@ -265,8 +269,7 @@ class Controller:
         if "hello" in message:
             if link is self._keeper:
                 link.know(int(message["pid"]), message)
-            else:
-                link.know(link.info.pid, message)
+            elif link.know(link.info.pid, message):
                 self._processes.add(link)
                 log.info("process %s has an agent, python %s", link.info, link.info.python)
                 for armed in self.faults():

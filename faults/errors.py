@@ -84,7 +84,8 @@ class UnknownSelector(FaultsError):
 class NoSuchProcess(FaultsError):
     """Raised when no process with an agent matches a selector in time.
 
-    `seen` are the processes with an agent, `silent` Python processes that were launched and have none.
+    `seen` are the processes with an agent, `silent` Python processes that were launched and have none, each
+    with the reason.
     """
 
     def __init__(self, wanted: str, seen: Sequence[str], silent: Sequence[str], waited_s: float) -> None:
@@ -92,9 +93,7 @@ class NoSuchProcess(FaultsError):
         there = f"connected are {'; '.join(seen)}" if seen else "no process has connected"
         remedy = "start the target with `wedge exec` or Controller.environment()"
         if silent:
-            remedy = (
-                f"running without an agent: {'; '.join(silent)}: {remedy}, and without python's -I, -E or -S"
-            )
+            remedy = f"running without an agent: {'; '.join(silent)}; {remedy}"
         elif not seen:
             remedy += ", and without python's -I, -E or -S"
         else:

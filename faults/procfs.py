@@ -51,14 +51,31 @@ def executable(pid: int) -> str:
         return ""
 
 
+def environment(pid: int) -> dict[str, str] | None:
+    """The environment it was started with; None when it has ended or is not ours to read."""
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    pairs = (entry.decode(errors="surrogateescape").partition("=") for entry in raw.split(b"\0"))
+    return {name: value for name, _, value in pairs if name}
+
+
+def mapped_files(pid: int) -> tuple[str, ...]:
+    """The files that it has mapped, each once, in the order of their addresses; none when it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return ()
+    found = (line.split(maxsplit=5)[5:] for line in lines)
+    return tuple(dict.fromkeys(path[0] for path in found if path and path[0].startswith("/")))
+
+
 def runs_python(pid: int) -> bool:
     """Whether its program is Python's, or has loaded Python's library."""
     if "python" in Path(executable(pid)).name:
         return True
-    try:
-        return "/libpython" in Path(f"/proc/{pid}/maps").read_text(errors="replace")
-    except OSError:
-        return False
+    return any("/libpython" in path for path in mapped_files(pid))
 
 
 def ancestors(pid: int) -> tuple[int, ...]:

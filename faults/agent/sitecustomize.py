@@ -1,5 +1,8 @@
 """Start the agent where a controller asked for it, then hand over to the user's own `sitecustomize`.
 
+Every Python that the target starts runs this file, also one that is too old for the agent: it is written so
+that Python 2.7 can read it, and whatever keeps the agent from starting, the program goes on without it.
+
 Without WEDGE_AGENT in the environment this does nothing but hand over. Either way the directory leaves
 `sys.path`, so that the program sees the path that it would have seen without it; child processes find it
 through PYTHONPATH.
@@ -9,11 +12,19 @@ import os
 import sys
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
+_OLDEST = (3, 8)
 
-if os.environ.get("WEDGE_AGENT"):
-    import wedge_agent  # type: ignore[import-not-found]
 
-    wedge_agent.start(os.environ["WEDGE_AGENT"])
+if os.environ.get("WEDGE_AGENT") and sys.version_info >= _OLDEST:
+    _before = set(sys.modules)
+    try:
+        import wedge_agent  # type: ignore[import-not-found]
+
+        wedge_agent.start(os.environ["WEDGE_AGENT"])
+    except Exception:  # noqa: BLE001  # the program must not hear of it; the controller tells why there is none
+        for _name in set(sys.modules) - _before:
+            if _name.partition(".")[0] == "wedge_agent":
+                del sys.modules[_name]
 
 sys.path[:] = [entry for entry in sys.path if entry != _HERE]
 _ours = sys.modules.pop(__name__)
@@ -21,5 +32,6 @@ try:
     import sitecustomize  # type: ignore[import-not-found]  # noqa: F401  # the user's own, now that this one is out of the way
 except ImportError as absent:
     sys.modules[__name__] = _ours
-    if absent.name != "sitecustomize":
+    # Python 2.7 has the name in the message alone.
+    if getattr(absent, "name", str(absent).rpartition(" ")[2]) != "sitecustomize":
         raise

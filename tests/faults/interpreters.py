@@ -24,7 +24,9 @@ def interpreter(version: str) -> str | None:
 
 def _reports(program: str, version: str) -> bool:
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
-    asked = subprocess.run([program, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=30)
+    asked = subprocess.run(
+        [program, "-E", "-s", "-S", "-c", code], capture_output=True, text=True, timeout=30
+    )
     return asked.stdout.strip() == version
 
 

@@ -17,8 +17,10 @@ from faults.keeper import AGENT_DIRECTORY
 from tests.faults.bench import DEADLINE_S, LaunchedTarget, launched, result, until
 
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-PYTHONS = sorted(PYENV.glob("3.*/bin/python"), key=lambda path: [int(n) for n in path.parts[-3].split(".")])
-SUPPORTED = [path for path in PYTHONS if tuple(map(int, path.parts[-3].split(".")[:2])) >= (3, 8)]
+ALL_PYTHONS = sorted(
+    PYENV.glob("[23].*/bin/python"), key=lambda path: [int(n) for n in path.parts[-3].split(".")]
+)
+SUPPORTED = [path for path in ALL_PYTHONS if tuple(map(int, path.parts[-3].split(".")[:2])) >= (3, 8)]
 
 
 async def run(controller: Controller, *arguments: str, python: str = sys.executable) -> str:
@@ -41,7 +43,7 @@ STATE = (
     "import sys, os, json, threading\n"
     "print(json.dumps([sys.path, sorted(sys.modules), threading.active_count()]))"
 )
-AGENT_NEEDS = {"wedge_agent", "sitecustomize", "_socket", "select", "__future__"}
+AGENT_NEEDS = {"wedge_agent", "wedge_agent.unpatched", "sitecustomize", "_socket", "select", "__future__"}
 
 
 async def test_a_program_sees_the_same_path_and_threads_as_without_the_agent(controller: Controller) -> None:
@@ -64,6 +66,31 @@ async def test_the_users_own_sitecustomize_still_runs(controller: Controller, tm
     assert done.stdout is not None
     async with asyncio.timeout(DEADLINE_S):
         assert await done.stdout.read() == b"True\n"
+
+
+OLD = [path for path in ALL_PYTHONS if path not in SUPPORTED]
+
+
+@pytest.mark.parametrize("python", OLD, ids=lambda path: path.parts[-3])
+@pytest.mark.parametrize("own", [None, "import sys; sys.users_own = 1", "import there_is_no_such_module"])
+def test_a_python_that_is_too_old_for_the_agent_runs_as_without_it(
+    tmp_path: Path, python: Path, own: str | None
+) -> None:
+    if own is not None:
+        (tmp_path / "sitecustomize.py").write_text(own)
+    program = "import sys; print(sorted(sys.path)); print(getattr(sys, 'users_own', None))"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    wedged = {
+        **env,
+        "PYTHONPATH": os.pathsep.join([str(AGENT_DIRECTORY), str(tmp_path)]),
+        "WEDGE_AGENT": str(tmp_path / "nobody.sock"),
+    }
+    seen, plain = (
+        subprocess.run([python, "-c", program], env=each, capture_output=True, text=True, timeout=DEADLINE_S)
+        for each in (wedged, env)
+    )
+    assert (seen.returncode, seen.stdout) == (plain.returncode, plain.stdout)
+    assert seen.stderr.splitlines()[-1:] == plain.stderr.splitlines()[-1:]
 
 
 def test_an_error_of_the_users_sitecustomize_is_told_as_ever(tmp_path: Path) -> None:

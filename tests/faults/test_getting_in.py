@@ -5,6 +5,7 @@ told that it cannot.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from faults import Controller, Launched, NoSuchProcess, Selector
+from faults import Controller, NoSuchProcess, Selector, procfs
 from tests.faults.bench import DEADLINE_S, PROGRAM, QUIET_S, launched, until
+from tests.faults.interpreters import interpreter, reason
 
 _INSTALL_WITHIN_S = 60
 _PORT = re.compile(rb"http://127\.0\.0\.1:(\d+)")
@@ -157,20 +159,45 @@ async def test_the_interpreter_of_a_virtual_environment_reports(
         assert await target.ask("sys.prefix") == str(tmp_path / "env")
 
 
-@pytest.mark.parametrize("flag", ["-S", "-I", "-E"])
-async def test_an_interpreter_that_ignores_its_environment_is_told_of(
-    controller: Controller, flag: str
-) -> None:
-    target = await controller.launch([sys.executable, flag, str(PROGRAM)], stdin=asyncio.subprocess.PIPE,
-                                     stdout=asyncio.subprocess.DEVNULL)  # fmt: skip
-    await until(lambda: flag in _arguments(target))
-    with pytest.raises(NoSuchProcess, match=r"without python's -I, -E or -S") as told:
+@dataclass(frozen=True)
+class Agentless:
+    """A way to start Python without the agent, and what is told of it; no `version` is this very Python."""
+
+    told: str
+    version: str = ""
+    before: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    path: str | None = None
+
+
+AGENTLESS = {
+    "-S": Agentless(r"started with -S, which ignores `sitecustomize`", flags=("-S",)),
+    "-I": Agentless(r"started with -I, which ignores its environment", flags=("-X", "utf8", "-uI")),
+    "-E": Agentless(r"started with -E, which ignores its environment", flags=("-W", "ignore", "-E")),
+    "environment": Agentless(r"started without WEDGE_AGENT", before=("env", "-i")),
+    "path": Agentless(r"started with another PYTHONPATH", path="/nowhere"),
+    "2.7": Agentless(r"its Python is 2\.7, and the agent needs 3\.8", version="2.7"),
+    "3.7": Agentless(r"its Python is 3\.7, and the agent needs 3\.8", version="3.7"),
+}
+
+
+@pytest.mark.parametrize("why", AGENTLESS)
+async def test_what_keeps_the_agent_out_of_a_process_is_told(controller: Controller, why: str) -> None:
+    way = AGENTLESS[why]
+    python = interpreter(way.version) if way.version else sys.executable
+    if python is None:
+        pytest.skip(reason(way.version))
+    env = controller.environment(os.environ)
+    target = await controller.launch(
+        [*way.before, python, *way.flags, "-c", "import sys; sys.stdin.read()"],
+        env=env if way.path is None else {**env, "PYTHONPATH": way.path},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    await until(lambda: procfs.executable(target.pid) == str(Path(python).resolve()))
+    with pytest.raises(NoSuchProcess, match=way.told) as told:
         await controller.process("bench", timeout_s=0.2)
     assert str(target.pid) in str(told.value)
-
-
-def _arguments(target: Launched) -> list[str]:
-    return Path(f"/proc/{target.pid}/cmdline").read_text().split("\0")
 
 
 async def test_what_an_unaware_parent_starts_is_reached_below_it(controller: Controller) -> None:

@@ -1,10 +1,15 @@
 """The agent: one thread that connects back to the controller and does what it says.
 
 It is built to be unfelt. Start-up uses only modules written in C, the work that a fault needs is imported
-when the first fault comes, every signal is masked in the thread, and descriptors are closed on exec. It steps
-aside around `fork` (a child connects anew), so that a program which forks is as single-threaded as without
-it. A program that closes all descriptors it does not know closes the agent's too: each is checked to be still
-the agent's before use.
+when the first fault comes, every signal is masked in the thread, and descriptors are closed on exec. A
+program that closes all descriptors it does not know closes the agent's too: each is checked to be still the
+agent's before use.
+
+A program with one thread forks with one thread: the agent's ends before it and is started anew after it. In
+a program with more, the agent does nothing before a fork, not even what lets go of the GIL for a moment, so
+that its threads run in the order they would run in without it; what the agent may have been doing just then
+is undone in the child. A child connects by itself. Nothing that a thread of the program does here waits
+without an end: a lock is asked for with a time limit, and what is not got is done without.
 
 If the controller cannot be reached, or goes away, the process goes on as if there were no agent.
 """
@@ -13,25 +18,29 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` without its enums
 import _socket
-import _thread
 import os
 import select
 import sys
 import time
 
+from .unpatched import allocate_lock, get_ident, get_native_id, poll, sleep, start_new_thread
+
 TYPE_CHECKING = False  # importing `typing` would cost more than the rest of the start
 if TYPE_CHECKING:
+    from typing import Any, Callable
+
     from .service import Service
 
 PROTOCOL = 1
 _CONNECT_WITHIN_S = 1.0
+_SEND_WITHIN_S = 1.0
 _FORK_WAITS_S = 1.0
 _CHUNK_BYTES = 65536
+# struct timeval of 64-bit Linux (socket(7), SO_SNDTIMEO)
+_SEND_TIME = int(_SEND_WITHIN_S).to_bytes(8, sys.byteorder) + bytes(8)
 
 _agent: Agent | None = None
 _registered = False  # with `fork`, which cannot be taken back
-_forking = 0
-_counting = _thread.allocate_lock()
 
 
 class Owned:
@@ -46,6 +55,17 @@ class Owned:
         program.
         """
         return self._identity is not None and _identity(self.fd) == self._identity
+
+    def shut(self) -> None:
+        """Shut a socket for both directions, so that whoever serves it notices."""
+        if self.intact():
+            sock = _socket.socket(fileno=self.fd)
+            try:
+                sock.shutdown(_socket.SHUT_RDWR)
+            except OSError:  # the other end did it first
+                return
+            finally:
+                sock.detach()
 
     def close(self) -> None:
         """Close it, if it is still ours to close."""
@@ -62,6 +82,72 @@ def _identity(fd: int) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino)
 
 
+class AgentThread:
+    """One thread that serves an agent: `ident` is its number as Python has it, `task` as the kernel has it,
+    both 0 before it runs; `ended` is a lock that is held until it ends.
+
+    Whether it ends for a fork is decided by who gets `_may_end`, a lock that is free only between
+    `ask_to_end` and that moment: the thread itself, or whoever calls it off. Nobody waits for it, so a
+    signal handler may fork wherever the thread of the program is.
+    """
+
+    def __init__(self) -> None:
+        self.ident = self.task = 0
+        self.ended = allocate_lock()
+        self.asked = False
+        self._may_end = allocate_lock()
+        self._may_end.acquire()
+
+    def ask_to_end(self) -> None:
+        """Have it end as soon as it looks whether it may."""
+        self.asked = True
+        try:
+            self._may_end.release()
+        except RuntimeError:  # it was asked already, by whom a signal handler has interrupted
+            return
+
+    def ends(self) -> bool:
+        """Whether it is to end now; asked by itself."""
+        return bool(self._may_end.acquire(False))
+
+    def call_off(self) -> bool:
+        """Have it not end after all; False when it has ended, or is about to."""
+        off = bool(self._may_end.acquire(False))
+        self.asked = self.asked and not off
+        return off
+
+    def start(self, serve: Callable[[AgentThread], None]) -> None:
+        """Run `serve` in it, with every signal masked, so that signals find the threads they always found.
+
+        Raises RuntimeError when the process may have no more threads.
+        """
+        before = _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())
+        try:
+            self.ended.acquire()
+            start_new_thread(self._run, (serve,))
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+
+    def _run(self, serve: Callable[[AgentThread], None]) -> None:
+        self.ident, self.task = get_ident(), get_native_id()
+        try:
+            serve(self)
+        finally:
+            self.ended.release()
+
+    def wait_ended(self, within_s: float) -> bool:
+        """Wait until it has ended, also for the kernel; at most about twice `within_s`."""
+        if not self.ended.acquire(timeout=within_s):
+            return False
+        self.ended.release()
+        # From 3.12 on Python warns of a fork with threads; 3.13 counts them after `after_fork`, and warns.
+        if sys.version_info >= (3, 12) and self.task:
+            until = time.monotonic() + within_s
+            while os.path.exists(f"/proc/self/task/{self.task}") and time.monotonic() < until:
+                sleep(0.0001)
+        return True
+
+
 class Agent:
     """The connection to one controller, and the thread that serves it."""
 
@@ -70,15 +156,12 @@ class Agent:
         self.address = address
         self.line = Owned(sock.fileno())
         read, write = os.pipe()
+        os.set_blocking(write, False)  # a pipe that nobody empties must not hold up who forks
         self.wake_read, self.wake_write = Owned(read), Owned(write)
         self.service: Service | None = None
-        self._alive = _thread.allocate_lock()  # held for as long as the thread runs
-        self._turn = _thread.allocate_lock()  # guards the two below
-        self._aside = False  # whether a fork is under way
-        self._serving = False
-        self._forsaken = False  # whether a fork has waited for the end of a thread that cannot be woken
-        self._sending = _thread.allocate_lock()
-        self._thread = 0
+        self._thread = AgentThread()
+        self._unwakeable = False  # the program has closed the pipe that wakes the thread
+        self._sending = allocate_lock()
         self._buffer = b""
         self._descriptors: list[int] = []
 
@@ -88,44 +171,33 @@ class Agent:
         self.send((text % (PROTOCOL, os.getpid(), os.getppid(), *sys.version_info[:3])).encode())
 
     def send(self, body: bytes) -> None:
-        """Send one message. Raises OSError when the controller is gone."""
-        with self._sending:
-            self.sock.sendall(len(body).to_bytes(4, "big") + body)
-
-    def start(self) -> None:
-        """Serve in a thread in which every signal is masked, so that signals find the threads they always
-        found.
-        """
-        self._alive.acquire()
-        self._serving = True
-        before = _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())
+        """Send one message. Raises OSError when the controller is gone, or takes nothing for a second."""
+        if not self._sending.acquire(timeout=_SEND_WITHIN_S):
+            raise TimeoutError("another message is still being sent")
         try:
-            _thread.start_new_thread(self._serve_in_thread, ())
-        except BaseException:
-            self._serving = False
-            self._alive.release()
+            self.sock.sendall(len(body).to_bytes(4, "big") + body)
+        except OSError:
+            self.line.shut()  # a message may be cut in two: nothing after it could be understood
             raise
         finally:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+            self._sending.release()
 
-    def _serve_in_thread(self) -> None:
-        self._thread = _thread.get_native_id()
-        try:
-            self.serve()
-        finally:
-            self._alive.release()
+    def start(self) -> None:
+        """Serve in a thread. Raises RuntimeError when the process may have no more threads."""
+        self._thread = AgentThread()
+        self._thread.start(self.serve)
 
-    def serve(self) -> None:
-        """Do what the controller says until it is gone, or until this thread is asked to step aside."""
+    def serve(self, thread: AgentThread) -> None:
+        """Do what the controller says, in that thread, until it is gone or the thread has to end."""
         try:
-            over = self._serve()
+            over = self._serve(thread)
         except Exception:  # noqa: BLE001  # a broken connection ends the agent; the program must not hear of it
             over = True
         if over:
             self.end()
 
-    def _serve(self) -> bool:
-        poller = select.poll()
+    def _serve(self, thread: AgentThread) -> bool:
+        poller = poll()
         poller.register(self.line.fd, select.POLLIN)
         poller.register(self.wake_read.fd, select.POLLIN)
         while True:
@@ -135,12 +207,9 @@ class Agent:
             if self.service:
                 self.service.expire()
             if self.wake_read.fd in ready:
-                os.read(self.wake_read.fd, 1)
-                # The fork may be over already, if this thread was busy for longer than it waits.
-                with self._turn:
-                    if self._aside:
-                        self._serving = False
-                        return False
+                os.read(self.wake_read.fd, _CHUNK_BYTES)
+                if thread.ends():  # else the fork is over, for which this thread was busy too long
+                    return False
             if self.line.fd in ready and not self._receive():
                 return True
 
@@ -165,33 +234,30 @@ class Agent:
             self.service.handle(body, self._descriptors)
         return bool(received)
 
-    def step_aside(self) -> None:
-        """End the thread before a fork; waits a second at most, for it may want what the forking thread
-        has.
-        """
-        if self._thread == _thread.get_native_id() or self._forsaken:
-            return
-        with self._turn:
-            self._aside = True
-        if self.wake_write.intact():
-            os.write(self.wake_write.fd, b"x")
-        else:  # the thread ends, or has ended, by itself: poll(2) returns when the program closes the pipe
-            self._forsaken = True
-        if not self._alive.acquire(timeout=_FORK_WAITS_S):
-            return
-        self._alive.release()
-        # From 3.12 on Python warns of a fork with threads; 3.13 counts them after `resume`, and warns.
-        if sys.version_info >= (3, 12):
-            until = time.monotonic() + _FORK_WAITS_S
-            while os.path.exists(f"/proc/self/task/{self._thread}") and time.monotonic() < until:
-                time.sleep(0.0001)
+    def before_fork(self) -> None:
+        """End the thread before the fork of a program that has just one other.
 
-    def resume(self) -> None:
+        It waits a second at most, for the agent's thread may want what the forking thread has.
+        """
+        thread = self._thread
+        if len(sys._current_frames()) > 2 or thread.ident == get_ident() or self._unwakeable:
+            return
+        thread.ask_to_end()
+        if not self._wake():
+            self._unwakeable = True  # it ends by itself: poll(2) returns when the program closes the pipe
+        thread.wait_ended(_FORK_WAITS_S)
+
+    def _wake(self) -> bool:
+        try:
+            return self.wake_write.intact() and bool(os.write(self.wake_write.fd, b"x"))
+        except BlockingIOError:  # full of wake-ups already
+            return True
+        except OSError:  # closed just now
+            return False
+
+    def after_fork(self) -> None:
         """Serve on in the parent of a fork, if there is still a controller."""
-        with self._turn:
-            self._aside = False
-            ended = not self._serving
-        if ended and self.line.intact():
+        if self._thread.asked and not self._thread.call_off() and self.line.intact():
             try:
                 self.start()
             except RuntimeError:  # the process may have no more threads: then it has no more faults either
@@ -207,6 +273,8 @@ class Agent:
         """In a forked child: restore what was armed in the parent, leaving the parent's line and page
         alone.
         """
+        if self._thread.ended.locked():
+            _forget_imports(self._thread.ident)
         if self.service is not None:
             self.service.forget_all()
         self._close()
@@ -235,7 +303,9 @@ def start(address: str) -> str:
     if not _registered:
         _registered = True
         os.register_at_fork(
-            before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+            before=_before_fork,
+            after_in_parent=_after_fork_in_parent,
+            after_in_child=_after_fork_in_child,
         )
     return "loaded"
 
@@ -249,6 +319,7 @@ def _connect(address: str) -> bool:
         agent = Agent(sock, address)
         agent.hello()
         sock.settimeout(None)
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _SEND_TIME)
         agent.start()
     except (OSError, RuntimeError):  # nobody is there; or this interpreter allows no threads
         sock.close()
@@ -258,29 +329,32 @@ def _connect(address: str) -> bool:
 
 
 def _before_fork() -> None:
-    global _forking
-    with _counting:
-        _forking += 1
-        first = _forking == 1
-    if first and _agent is not None:
-        _agent.step_aside()
+    if _agent is not None:
+        _agent.before_fork()
 
 
-def _after_in_parent() -> None:
-    global _forking
-    with _counting:
-        _forking -= 1
-        last = _forking == 0
-    if last and _agent is not None:
-        _agent.resume()
+def _after_fork_in_parent() -> None:
+    if _agent is not None:
+        _agent.after_fork()
 
 
-def _after_in_child() -> None:
-    global _agent, _counting, _forking
-    _counting = _thread.allocate_lock()  # another thread may have had it when this one forked
-    _forking = 0
+def _after_fork_in_child() -> None:
+    global _agent
     agent, _agent = _agent, None
     if agent is not None:
         agent.forget()
         if agent.address is not None:
             _connect(agent.address)
+
+
+def _forget_imports(thread: int) -> None:
+    """In a forked child: let go of the modules that a thread, which does not exist here, was importing.
+
+    Nobody would ever finish them, and whoever imports one of them would wait for ever.
+    """
+    frozen: Any = sys.modules["_frozen_importlib"]
+    for name, known in list(frozen._module_locks.items()):
+        lock = known()
+        if getattr(lock, "owner", None) == thread:
+            frozen._module_locks.pop(name, None)
+            sys.modules.pop(name, None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` without its enums
 import _socket
-import _thread
 import os
 import time
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from . import page as words
 from .page import Page
 from .refusal import Refused
 from .trigger import Trigger
+from .unpatched import RLock, get_ident, get_native_id, start_new_thread
 from .waiting import wait_for_end, wait_on_loop
 
 TYPE_CHECKING = False
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Sync = Callable[[Callable[[], Any]], Any]
     Async = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+
+_LOCK_WAITS_S = 1.0
 
 
 class Fault:
@@ -52,7 +54,7 @@ class Fault:
         os.close(fds[1])
         self._trigger = Trigger(request["trigger"])
         self._failed = failed
-        self._lock = _thread.RLock()  # a finaliser may come back into a fault that its own thread is in
+        self._lock = RLock()  # a finaliser may come back into a fault that its own thread is in
         self._users = 1  # the armed fault itself, and whoever waits on the line
         self._released = False
         self._undo: list[Callable[[], object]] = []
@@ -76,7 +78,7 @@ class Fault:
 
         Doing it again does nothing.
         """
-        with self._lock:
+        with self._locked():
             if self._released:
                 return []
             self._released, self.live = True, False
@@ -92,7 +94,7 @@ class Fault:
         """In a forked child: undo what the child inherited, and leave the parent's line and page as they
         are.
         """
-        self._lock = _thread.RLock()  # whoever held the old one does not exist here
+        self._lock = RLock()  # whoever held the old one does not exist here
         self._released, self.live = True, False
         self._undo_all()
         self._line.close()
@@ -134,8 +136,11 @@ class Fault:
 
     def takes(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> bool:
         """Count a call that reached the fault; True, and a hit, if the fault is to act on it."""
-        with self._lock:
-            if not self.live or not self._trigger.matches(args, kwargs or {}):
+        # The arguments' own code is compared with, and may take its time: nobody else has to wait for it.
+        if not self.live or not self._trigger.matches(args, kwargs or {}):
+            return False
+        with self._locked() as mine:
+            if not self.live or not mine:
                 return False
             acts = self._trigger.count()
             page = self._page.words
@@ -168,14 +173,14 @@ class Fault:
 
     def let_go(self) -> None:
         """Free what waits on the page's word `let_go`."""
-        with self._lock:
+        with self._locked():
             if self._users:
                 self._page.words[words.LET_GO] = 1
 
     @contextmanager
     def page_address(self) -> Iterator[int]:
         """Where the page lies, for as long as the block lasts. Raises Refused once the fault is over."""
-        with self._lock:
+        with self._locked():
             if self._released:
                 raise Refused("ArmFailed", "the fault is over already")
             self._users += 1
@@ -202,15 +207,27 @@ class Fault:
     def _wait_until(self, for_s: float | None) -> int:
         return self.until_ns if for_s is None else min(self.until_ns, time.monotonic_ns() + int(for_s * 1e9))
 
+    @contextmanager
+    def _locked(self) -> Iterator[bool]:
+        """Hold the fault's lock; False where another thread keeps it for over a second, as one does whose
+        finaliser blocks while it counts: no thread of the program waits for it without an end.
+        """
+        mine = self._lock.acquire(timeout=_LOCK_WAITS_S)
+        try:
+            yield mine
+        finally:
+            if mine:
+                self._lock.release()
+
     def enter(self, keeps_gil: bool = False) -> bool:
         """Count this thread, or what it stands for, as inside; False once released. Goes with one `leave`."""
-        with self._lock:
-            if self._released:
+        with self._locked() as mine:
+            if self._released or not mine:
                 return False
             self._users += 1
             now = time.monotonic_ns()
             page = self._page.words
-            page[words.TID] = tid = _thread.get_native_id()
+            page[words.TID] = tid = get_native_id()
             self._page.enter(tid)
             if not page[words.INSIDE]:
                 page[words.SINCE] = now
@@ -218,25 +235,25 @@ class Fault:
                 page[words.FIRST_INSIDE] = now
             page[words.INSIDE] += 1
             page[words.GIL_HELD] += keeps_gil
-            self.threads_inside.append((_thread.get_ident(), tid))
+            self.threads_inside.append((get_ident(), tid))
             return True
 
     def leave(self, kept_gil: bool = False) -> None:
         """Count it as inside no more."""
-        with self._lock:
+        with self._locked():
             page = self._page.words
             page[words.INSIDE] -= 1
             page[words.GIL_HELD] -= kept_gil
             if not page[words.INSIDE]:
                 page[words.HELD] += time.monotonic_ns() - page[words.SINCE]
                 page[words.SINCE] = 0
-            tid = _thread.get_native_id()
+            tid = get_native_id()
             self._page.leave(tid)
-            self.threads_inside.remove((_thread.get_ident(), tid))
+            self.threads_inside.remove((get_ident(), tid))
         self._drop()
 
     def _drop(self) -> None:
-        with self._lock:
+        with self._locked():
             self._users -= 1
             if self._users == 0:
                 self._line.close()
@@ -255,7 +272,7 @@ class Fault:
 
         before = _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())
         try:
-            _thread.start_new_thread(guarded, ())
+            start_new_thread(guarded, ())
         finally:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
 

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 
 from .refusal import Refused
+from .unpatched import sleep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def imported(name: str) -> Any:
             raise Refused(
                 "UnknownSite", f"{name} is still being imported after {_IMPORT_WITHIN_S:g} s; try again"
             )
-        time.sleep(0.01)
+        sleep(0.01)
 
 
 def is_initializing(module: Any) -> bool:

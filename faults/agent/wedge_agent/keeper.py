@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 
-from . import Agent
+from . import Agent, AgentThread
 
 
 def main(arguments: list[str]) -> None:
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
     os.set_inheritable(fd, False)
     agent = Agent(_socket.socket(fileno=fd))
     agent.hello()
-    agent.serve()
+    agent.serve(AgentThread())
     import shutil
 
     shutil.rmtree(directory, ignore_errors=True)

@@ -58,14 +58,15 @@ class Service:
                 os.close(fd)
             raise Refused("ArmFailed", "the process has no descriptor left for the fault's line")
         fault = Fault(request, fds, self._failed)
+        self._faults[fault.id] = fault  # already: a child that is forked meanwhile has to forget it too
         try:
             namespace: dict[str, Any] = {"__name__": "wedge_fault"}
             exec(compile(request["source"], request["origin"], "exec"), namespace)
             fault.prepared(namespace["arm_beside" if request["beside"] else "arm"](fault))
         except BaseException:
+            del self._faults[fault.id]
             fault.release()
             raise
-        self._faults[fault.id] = fault
         return {"notes": fault.notes, "details": fault.details}
 
     def do_go(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
