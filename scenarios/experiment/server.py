@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -156,7 +157,7 @@ async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator
         controller = await stack.enter_async_context(Controller(selectors, target.target.sites))
         try:
             launched = await controller.launch(
-                fill(start.command, placeholders),
+                _limited(fill(start.command, placeholders), start.open_files),
                 env=controller.environment({**os.environ, **fill(start.env, placeholders)}),
                 cwd=(target.path.parent / fill(start.cwd, placeholders)),
                 stdout=asyncio.subprocess.PIPE,
@@ -173,3 +174,12 @@ async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator
             server.names.update(told)
         stack.push_async_callback(server.stop)  # before its clients: what they share is still mapped there
         yield server
+
+
+def _limited(command: Sequence[str], open_files: int | None) -> Sequence[str]:
+    """The command, with so many open files as its limit, soft and hard, or fewer if we may not have more."""
+    if open_files is None:
+        return command
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = open_files if hard == resource.RLIM_INFINITY else min(open_files, hard)
+    return ("/bin/sh", "-c", 'ulimit -n "$0" && exec "$@"', str(most), *command)

@@ -15,6 +15,7 @@ from scenarios.errors import did_you_mean, nearest
 from scenarios.target import HttpProbe, Target
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=20_000)]
+Held = Annotated[int, msgspec.Meta(ge=0, le=20_000)]
 Rate = Annotated[float, msgspec.Meta(gt=0, le=10_000)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=600)]
 
@@ -43,11 +44,12 @@ class Scrape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="scrap
 
 class Idle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="idle", tag_field="kind"):
     """`count` connections to the address of `probe` that never send a byte. One that the server closes is
-    counted and opened again; `held` is how many of them must be open all the time (by default all)."""
+    counted and opened again; `held` is how many of them must be open all the time: by default all, and 0 for
+    a server that closes each of them in time."""
 
     probe: str
     count: Count = 2000
-    held: Count | None = None
+    held: Held | None = None
 
 
 class SlowLoris(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="slow-loris", tag_field="kind"):
@@ -57,7 +59,7 @@ class SlowLoris(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sl
     probe: str
     count: Count = 200
     every_s: Annotated[float, msgspec.Meta(ge=0.02, le=60)] = 0.2
-    held: Count | None = None
+    held: Held | None = None
 
 
 class Clients(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="client", tag_field="kind"):

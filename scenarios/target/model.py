@@ -7,7 +7,7 @@ wherever the name stands), the named groups of the ready line, `{n}` (a call's n
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -30,7 +30,8 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `requires`: packages for an environment of the target's own, whose python `{python}` then is; with
     `surroundings` it also sees the packages of the one that runs `wedge`. `needs`: what the machine must
-    have; where it has not, the target is skipped with the reason.
+    have; where it has not, the target is skipped with the reason. `open_files`: how many files each of its
+    processes may have open, soft and hard; a lower hard limit of the machine stands.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cwd: str = "."
     ready_within_s: float = 30.0
     stop_within_s: float = 3.0
+    open_files: Annotated[int, msgspec.Meta(ge=16, le=1_000_000)] | None = None
     requires: tuple[str, ...] = ()
     surroundings: bool = False
     needs: tuple[Literal["gpu", "2-gpus"], ...] = ()

@@ -43,6 +43,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "cwd": "The working directory, relative to this file.",
         "ready_within_s": "Seconds it may take to get ready.",
         "stop_within_s": "Seconds between SIGTERM and SIGKILL at the end.",
+        "open_files": "How many files a process of it may have open, unless the machine allows fewer.",
         "requires": "Packages for an environment of its own, whose python is {python}; `-r FILE` for a file.",
         "surroundings": "Whether that environment also sees the packages of the one that runs wedge.",
         "needs": "What the machine must have; where it has not, the target is skipped with the reason.",

@@ -26,6 +26,7 @@ def judged(load: Crowding, closed: Tally) -> LoadFacts:
         (Idle("p", 100), _KEPT),
         (Idle("p", 100, held=50), msgspec.structs.replace(_KEPT, least_open=50, closed=50)),
         (SlowLoris("p", 100, every_s=0.1), _SLOW),
+        (SlowLoris("p", 100, held=0), msgspec.structs.replace(_SLOW, least_open=0, sent_bytes=1, closed=100)),
         (Scrape("p", 100), _SCRAPED),
         (Scrape("p", 100), msgspec.structs.replace(_KEPT, started=100, answered=0)),
         (Storm("c", rate_hz=50), _STORMED),
@@ -43,6 +44,11 @@ def test_a_load_that_was_there_counts(load: Crowding, closed: Tally) -> None:
         (Idle("p", 100), msgspec.structs.replace(_KEPT, least_open=99), "only 99 of 100 were open"),
         (Idle("p", 100), msgspec.structs.replace(_KEPT, established=98), "only 98 of 100 were open"),
         (SlowLoris("p", 100, every_s=0.1), msgspec.structs.replace(_SLOW, sent_bytes=900), "too few bytes"),
+        (
+            SlowLoris("p", 100, held=0),
+            msgspec.structs.replace(_SLOW, least_open=0, sent_bytes=0),
+            "too few bytes were sent",
+        ),
         (Scrape("p", 100), msgspec.structs.replace(_SCRAPED, least_open=79), "at one time 79 of 100"),
         (Scrape("p", 100), msgspec.structs.replace(_KEPT, started=0, answered=0), "nothing was asked"),
         (

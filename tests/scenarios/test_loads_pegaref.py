@@ -88,7 +88,7 @@ def stopped(pid: int) -> Iterator[None]:
 
 async def test_two_thousand_idle_connections_meet_the_limit_and_health_is_answered() -> None:
     async with pegaref() as server:
-        async with loading((Idle("http /health", 2000, held=1000),), server) as running:
+        async with loading((Idle("http /health", 2000, held=500),), server) as running:
             await running.window()
             async with asking(server) as http:
                 assert (await http.get("/health")).text.startswith("ok")
@@ -96,8 +96,8 @@ async def test_two_thousand_idle_connections_meet_the_limit_and_health_is_answer
             (facts,) = running.facts()
     assert facts.there, facts.detail
     assert facts.answered >= 2000
-    assert 1000 <= facts.open <= 1100  # some may wait in the backlog, to take the place of others
-    assert facts.closed >= 2000 - 1024
+    assert 500 <= facts.open <= 668  # some may wait in the backlog, to take the place of others
+    assert facts.closed >= 2000 - 568
 
 
 async def test_slow_connections_keep_neither_http_nor_grpc_from_others() -> None:

@@ -119,7 +119,7 @@ def _scrape(load: Scrape, opened: Tally, closed: Tally, window_s: float) -> tupl
 def _slow(load: SlowLoris, opened: Tally, closed: Tally, window_s: float) -> tuple[list[str], str]:
     missing, detail = _held(load, closed)
     sent = closed.sent_bytes - opened.sent_bytes
-    if sent < _KEPT_PACE * closed.least_open * (window_s / load.every_s - 1):
+    if sent < max(1.0, _KEPT_PACE * closed.least_open * (window_s / load.every_s - 1)):
         missing.append("too few bytes were sent")
     return missing, f"{detail}; {sent:,} bytes sent in the window's {window_s:.1f} s"
 
