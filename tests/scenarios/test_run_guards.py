@@ -17,7 +17,7 @@ import pytest
 from scenarios.experiment.progress import Silent
 from scenarios.report.model import Report
 from tests.scenarios.test_run import row, suite
-from tests.scenarios.test_run_beside import TIMING, broken
+from tests.scenarios.test_run_beside import broken
 
 RunSuite = Callable[..., Awaitable[tuple[Report, tuple[str, ...]]]]
 
@@ -38,6 +38,7 @@ url = "http://{http}/health"
 kind = "http"
 name = "other"
 url = "http://127.0.0.1:PORT/"
+watched = WATCHED
 
 [[call]]
 name = "work"
@@ -52,6 +53,7 @@ url = "http://127.0.0.1:PORT/held"
 [processes]
 registry = { main = true }
 """
+TIMING = "[timing]\nbaseline_s = 0.5\nrecover_within_s = 5\n"
 WORK = "traffic = { call = 'work', calls = 'answered' }"
 LATE_S = 1.5
 """More than half a budget, and less than a whole one."""
@@ -81,26 +83,32 @@ class Other(Silent):
 
 
 @asynccontextmanager
-async def there(other: Other, servers: Path, tmp_path: Path) -> AsyncIterator[str]:
+async def there(other: Other, servers: Path, tmp_path: Path, *, watched: bool = False) -> AsyncIterator[str]:
     """The path of a target with that other server beside it."""
     async with await asyncio.start_server(other.serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
+        text = TARGET.replace("SERVERS", str(servers)).replace("PORT", str(port))
         path = tmp_path / "counting.toml"
-        path.write_text(TARGET.replace("SERVERS", str(servers)).replace("PORT", str(port)))
+        path.write_text(text.replace("WATCHED", str(watched).lower()))
         yield str(path)
         server.close()
 
 
 class LateProber(Other):
-    """Stops the prober's process when the window opens, for a while."""
+    """Stops the prober's process just before the window opens, and lets it go on some time after."""
 
     def phase(self, scenario: str, phase: str) -> None:
+        super().phase(scenario, phase)
         if phase == "watch":
-            (prober,) = [
+            (self.prober,) = [
                 child for child in psutil.Process().children() if "scenarios.prober" in child.cmdline()
             ]
-            prober.suspend()
-            asyncio.get_running_loop().call_later(LATE_S, prober.resume)
+            self.prober.suspend()
+
+    def answer(self, head: str) -> str | None:
+        if self.now == "watch" and "/held" in head:  # the call that is made as soon as the window is open
+            asyncio.get_running_loop().call_later(LATE_S, self.prober.resume)
+        return "ok"
 
 
 async def test_a_prober_that_was_late_proves_nothing(
@@ -108,7 +116,8 @@ async def test_a_prober_that_was_late_proves_nothing(
 ) -> None:
     other = LateProber()
     async with there(other, servers, tmp_path) as target:
-        rows = TIMING + row("late", "noop", "lit", WORK)
+        opened = "beside = [{ call = 'held', count = 1, calls = 'answered' }]"
+        rows = TIMING + row("late", "noop", "lit", WORK, opened)
         report, _ = await run_suite(suite(servers, tmp_path, rows, target), progress=other)
     (found,) = report.scenarios
     assert "the prober was on time" in broken(found)
@@ -138,7 +147,7 @@ async def test_what_must_always_be_said_and_is_not_once_is_a_fail(
         rows = TIMING + row("once", "noop", "lit", WORK, says)
         report, _ = await run_suite(suite(servers, tmp_path, rows, target), progress=other)
     (found,) = report.scenarios
-    assert (found.verdict, broken(found)) == ("fail", {"other always said 200 with '^ok$'"})
+    assert (found.verdict, broken(found)) == ("fail", {"other always said 200 with '^ok$'"}), found.reasons
     (said,) = found.said
     assert said.met == said.asked - 1
 
@@ -150,7 +159,7 @@ async def test_a_fault_that_ends_while_the_window_is_open_proves_nothing(
         rows = row("short", "noop", "lit", WORK, "also = [{ fault = 'noop', process = 'registry' }]")
         report, _ = await run_suite(suite(servers, tmp_path, f"{TIMING}lease_s = 1.5\n{rows}", target))
     (found,) = report.scenarios
-    assert (found.verdict, broken(found)) == ("unproven", {"the fault lasted", "noop lasted"})
+    assert (found.verdict, broken(found)) == ("unproven", {"the fault lasted", "noop lasted"}), found.reasons
     assert found.bite.hits == 1
 
 
@@ -158,7 +167,7 @@ class NeverAnswers(Other):
     """Never answers the calls that came while the fault was there; those that come later it does."""
 
     def answer(self, head: str) -> str | None:
-        return None if self.now in ("bite", "watch") and "/held" in head else "ok"
+        return None if self.now in ("bite", "watch", "release") and "/held" in head else "ok"
 
 
 @pytest.mark.parametrize("whose", ["the row's own", "those beside them"])
@@ -174,7 +183,7 @@ async def test_a_call_that_does_not_end_after_release_is_a_fail_though_others_do
         path = suite(servers, tmp_path, f"{TIMING}end_within_s = 0.2\n{rows}", target)
         report, _ = await run_suite(path, progress=other)
     (found,) = report.scenarios
-    assert (found.verdict, broken(found)) == ("fail", {"the calls ended after release"})
+    assert (found.verdict, broken(found)) == ("fail", {"the calls ended after release"}), found.reasons
 
 
 async def test_a_process_that_had_to_be_replaced_and_is_the_same_is_a_fail(
@@ -184,15 +193,15 @@ async def test_a_process_that_had_to_be_replaced_and_is_the_same_is_a_fail(
         rows = row("same", "noop", "lit", WORK, "after = 'respawns'")
         report, _ = await run_suite(suite(servers, tmp_path, TIMING + rows, target))
     (found,) = report.scenarios
-    assert (found.verdict, broken(found)) == ("fail", {"respawned"})
+    assert (found.verdict, broken(found)) == ("fail", {"respawned"}), found.reasons
 
 
 async def test_an_endpoint_that_does_not_come_back_is_a_fail_though_another_answers(
     servers: Path, tmp_path: Path, run_suite: RunSuite
 ) -> None:
-    async with there(Other(), servers, tmp_path) as target:
+    async with there(Other(), servers, tmp_path, watched=True) as target:
         timing = TIMING.replace("recover_within_s = 5", "recover_within_s = 1")
         rows = row("dead", "process.kill", "dark", "traffic = { call = 'work', calls = 'ended' }")
         report, _ = await run_suite(suite(servers, tmp_path, timing + rows, target))
     (found,) = report.scenarios
-    assert (found.verdict, broken(found)) == ("fail", {"the endpoints recovered"})
+    assert (found.verdict, broken(found)) == ("fail", {"the endpoints recovered"}), found.reasons
