@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -37,6 +38,21 @@ if len(sys.argv) == 1:
 else:
     import colorsys
     sys.stdin.read()
+"""
+
+# Linux resets a connection that is closed with something unread in it, and ends one that was read (unix(7)).
+STRANGER = """
+import json, os, socket
+os.setuid(65534)
+sock = socket.socket(socket.AF_UNIX)
+sock.connect("agent.sock")
+hello = json.dumps({"hello": 1, "pid": os.getpid(), "python": "3.11.0"}).encode()
+sock.sendall(len(hello).to_bytes(4, "big") + hello)
+print("said hello", flush=True)
+try:
+    print(sock.recv(1) or "read", flush=True)
+except ConnectionResetError:
+    print("not read", flush=True)
 """
 
 
@@ -134,6 +150,26 @@ async def test_the_directory_and_the_socket_are_private_and_go_with_the_controll
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(sock.stat().st_mode) == 0o600
     assert not path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a while")
+async def test_another_user_who_reaches_the_socket_is_turned_away_before_a_word_is_read(
+    controller: Controller,
+) -> None:
+    controller.path.chmod(0o711)
+    (controller.path / "agent.sock").chmod(0o666)
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", STRANGER], cwd=controller.path, stdout=subprocess.PIPE, text=True
+    ) as stranger:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == "said hello\n"  # while the controller can do nothing yet
+        try:
+            ended = asyncio.get_running_loop().run_in_executor(None, stranger.stdout.readline)
+            await until(lambda: ended.done() or controller.processes() != ())
+            assert controller.processes() == ()
+            assert await ended == "not read\n"
+        finally:
+            stranger.kill()
 
 
 async def test_a_runtime_directory_that_others_can_open_is_refused(

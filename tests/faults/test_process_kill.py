@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import signal
 
-from faults import Controller, Selector
+import pytest
+
+from faults import ArmFailed, Controller, Selector
 from tests.faults.bench import LaunchedTarget, launched
 
 
@@ -28,3 +31,20 @@ async def test_every_process_that_matches_is_killed(controller: Controller, targ
             status = await fault.biting(timeout_s=5)
             assert status.hits == 2
             assert set(status.pids) == {target.pid, neighbour.pid}
+
+
+@pytest.mark.parametrize("name", ["process.kill", "process.stop"])
+@pytest.mark.parametrize("by_ticks", [-1, 1])
+async def test_a_process_that_has_only_the_number_of_the_one_that_was_meant_is_left_alone(
+    controller: Controller, target: LaunchedTarget, name: str, by_ticks: int
+) -> None:
+    (link,) = await controller.matching(Selector(pid=target.pid), within_s=5)
+    info = link.info
+    link.info = dataclasses.replace(info, started=info.started + by_ticks)
+    with pytest.raises(ArmFailed, match=f"process {target.pid} has ended, and its number is another's now"):
+        async with controller.arm(name, process=target.pid):
+            raise AssertionError("it was armed")
+    await target.ticks()
+    link.info = info
+    async with controller.arm(name, process=target.pid) as fault:
+        await fault.biting(timeout_s=5)

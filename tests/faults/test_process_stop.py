@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 
 from faults import Controller, State, procfs
 from tests.faults.bench import LaunchedTarget, launched, pending, result, until
@@ -37,6 +38,20 @@ async def test_the_lease_lets_it_go_on(controller: Controller, target: LaunchedT
         await target.ticks()
         await until(lambda: fault.status().state.over)
         assert fault.status().state is State.EXPIRED
+
+
+async def test_a_lease_ends_at_the_controller_too_when_nobody_in_the_process_can_tell(
+    controller: Controller, target: LaunchedTarget
+) -> None:
+    lease_s, began_s = 0.5, time.monotonic()
+    async with controller.arm("noop", process="bench", lease_s=lease_s) as fault:
+        async with controller.arm("process.stop", process="bench") as stop:
+            await stop.biting(timeout_s=5)
+            await until(lambda: fault not in controller.faults())
+            assert stop.status().state is State.BITING
+    status = fault.status()
+    assert status.state is State.EXPIRED
+    assert status.times["expired"] >= began_s + lease_s
 
 
 async def test_it_goes_on_when_the_keeper_is_killed(controller: Controller, target: LaunchedTarget) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scenarios import suite as suites
-from scenarios.experiment.progress import Silent
+from scenarios.experiment.progress import Progress, Silent
 from scenarios.experiment.run import Plan
 from scenarios.experiment.run import run as run_plan
 from scenarios.report.model import Report
@@ -30,10 +30,12 @@ def servers() -> Path:
 def run_suite() -> RunSuite:
     """Run a suite file in this process: the report, and what could not run."""
 
-    async def run(path: Path, *names: str, jobs: int = 3) -> tuple[Report, tuple[str, ...]]:
+    async def run(
+        path: Path, *names: str, jobs: int = 3, progress: Progress | None = None
+    ) -> tuple[Report, tuple[str, ...]]:
         suite, scenarios = suites.load(path)
         plan = Plan(suites.select(scenarios, names), 0, jobs, suite.suite.name, path)
         async with asyncio.timeout(_RUN_WITHIN_S):
-            return await run_plan(plan, Silent())
+            return await run_plan(plan, progress or Silent())
 
     return run

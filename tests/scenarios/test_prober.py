@@ -83,6 +83,7 @@ async def http_server(answer: bytes | None) -> AsyncIterator[str]:
 
 connections: set[tuple[str, int]] = set()
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+DOWN = b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"
 
 
 def lane(url: str, *, kept: bool = False, give_up_s: float = 1.0, body: str | None = None) -> HttpLane:
@@ -146,11 +147,35 @@ async def test_a_kept_connection_counts_the_wait_for_its_turn() -> None:
     assert latencies[0] > 5 * PERIOD_S
 
 
+async def test_an_answer_that_came_too_late_is_not_taken_for_the_next_probe_s() -> None:
+    asked: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """The first request is answered only when the second has come; from then on the server is down."""
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                asked.append(writer)
+                if len(asked) == 2:
+                    asked[0].write(OK)
+                if len(asked) >= 2:
+                    writer.write(DOWN)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with watching(lane(url, kept=True, give_up_s=0.4)) as (handle, watched):
+            await until(handle, lambda: len(asked) >= 5)
+            await handle.pause()
+        server.close()
+    assert set(watched.outcomes()) - {"cut"} == {"timeout", "wrong"}
+
+
 async def test_a_refused_a_wrong_and_a_broken_answer_are_told_apart() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     closed = f"http://127.0.0.1:{port}/"
-    async with http_server(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n") as down, http_server(OK) as up:
+    async with http_server(DOWN) as down, http_server(OK) as up:
         lanes = (lane(closed), lane(down), lane(up, body="^ready$"), lane(up, body="^ok$"))
         async with watching(*lanes) as (handle, watched):
             await until(handle, lambda: len(watched.probed) >= 16)

@@ -1,0 +1,22 @@
+"""The planted regressions keep up with the code: each still applies, and its test is there."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.mutants import ROOT, load, paths
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="patches are tried with git, and there is none")
+@pytest.mark.parametrize("path", paths(), ids=lambda path: path.stem)
+def test_a_planted_regression_still_applies_and_the_test_that_notices_it_is_there(path: Path) -> None:
+    mutant = load(path)
+    mutant.apply(ROOT, only_check=True)
+    file, _, name = mutant.noticed_by.partition("::")
+    defined = ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
+    functions = {node.name for node in defined if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    assert name in functions, f"{mutant.name}: {file} has no {name}"
