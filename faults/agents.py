@@ -81,8 +81,10 @@ class AgentLink:
             log.info("agent of process %d: connection ended: %s", self.info.pid, error)
         finally:
             writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
-            self.close()
+            try:
+                await asyncio.gather(writing, return_exceptions=True)
+            finally:
+                self.close()
 
     def _take(self, message: dict[str, Any]) -> None:
         if "of" in message:

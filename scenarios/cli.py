@@ -133,13 +133,16 @@ def run_command(
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_command(names: tuple[str, ...], suite: str | None, target: str | None, as_json: bool) -> None:
     """List scenarios: what is broken on which target, and what must be seen."""
-    scenarios = suites.select(suites.load(suite_for(suite, target), target)[1], names)
+    loaded = suites.load(suite_for(suite, target), target)
+    scenarios = suites.select(loaded.scenarios, names, loaded.not_run)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode([_described(s) for s in scenarios]), indent=1))
         return
     width = max((len(scenario.name) for scenario in scenarios), default=0)
     for scenario in scenarios:
         click.echo(f"{scenario.name:{width}}  {scenario.expected:4}  {scenario.row.summary}".rstrip())
+    for left in suites.matched(loaded.not_run, names):
+        click.echo(f"wedge: not run: {left.name}: {left.reason}", err=True)
 
 
 def exit_code(found: Report, troubles: tuple[str, ...]) -> int:

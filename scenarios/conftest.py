@@ -64,7 +64,7 @@ class SuiteFile(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         """One item a scenario."""
         try:
-            _, scenarios = suites.load(suites.find(self.config.getoption("--wedge-suite")))
+            _, scenarios, _ = suites.load(suites.find(self.config.getoption("--wedge-suite")))
         except CouldNotRun as error:
             raise self.CollectError(str(error)) from error
         for scenario in scenarios:

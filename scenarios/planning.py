@@ -12,7 +12,7 @@ from scenarios import suite as suites
 from scenarios.errors import CouldNotRun
 from scenarios.experiment.run import Plan, default_jobs
 from scenarios.judge import kubelet
-from scenarios.report.model import Report
+from scenarios.report.model import NotRun, Report
 from scenarios.target import find as find_target
 from scenarios.target import load as load_target
 from scenarios.target.needs import unmet
@@ -26,22 +26,28 @@ def plan_for(
     for option, value in (("--suite", suite), ("--target", target)):
         options += [option, value] if value is not None else []
     path = suite_for(suite, target)
-    loaded, scenarios = suites.load(path, target)
-    selected = suites.select(scenarios, names)
+    loaded = suites.load(path, target)
+    selected = suites.select(loaded.scenarios, names, loaded.not_run)
+    left = list(suites.matched(loaded.not_run, names))
     if not selected:
         raise CouldNotRun(
-            f"no row of suite {loaded.suite.name} fits the target: the sites and processes that the rows "
-            f"name are not in its file (`wedge target check {target}` says which to add)"
+            f"no row of suite {loaded.suite.suite.name} fits the target: the sites and processes that the "
+            f"rows name are not in its file (`wedge target check {target}` says which to add)"
         )
     missing = {scenario.name: reason for scenario in selected if (reason := unmet(scenario.target))}
-    if selected and len(missing) == len(selected):
+    if len(missing) == len(selected):
         raise CouldNotRun(f"nothing of this can run here: {'; '.join(dict.fromkeys(missing.values()))}")
+    left += [
+        NotRun(name=s.name, target=s.target.name, reason=missing[s.name])
+        for s in selected
+        if s.name in missing
+    ]
     return Plan(
         scenarios=tuple(scenario for scenario in selected if scenario.name not in missing),
-        skipped=tuple(f"{name}: {reason}" for name, reason in missing.items()),
+        not_run=tuple(left),
         seed=seed,
         jobs=jobs or default_jobs(),
-        suite_name=loaded.suite.name,
+        suite_name=loaded.suite.suite.name,
         suite_file=path,
         options=tuple(options),
     )

@@ -19,7 +19,7 @@ from scenarios.experiment.lane import Lane
 from scenarios.experiment.progress import Progress
 from scenarios.judge.controls import with_controls
 from scenarios.judge.pool import pool
-from scenarios.report.model import Host, Report
+from scenarios.report.model import Host, NotRun, Report
 from scenarios.report.model import Scenario as Record
 from scenarios.report.model import Suite as SuiteRecord
 from scenarios.suite import Scenario
@@ -36,8 +36,8 @@ _SPLIT_FROM = 4
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. `options` are those that `reproduce` has to repeat; `skipped` is what this machine cannot
-    run, a scenario each, with the reason."""
+    """What to run. `options` are those that `reproduce` has to repeat; `not_run` is what was left
+    out, a scenario each, with the reason."""
 
     scenarios: tuple[Scenario, ...]
     seed: int
@@ -45,7 +45,7 @@ class Plan:
     suite_name: str
     suite_file: Path
     options: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
+    not_run: tuple[NotRun, ...] = ()
 
     def reproduce(self, scenario: Scenario) -> str:
         """The command that runs this scenario alone."""
@@ -79,6 +79,7 @@ async def run(plan: Plan, progress: Progress) -> tuple[Report, tuple[str, ...]]:
         seed=plan.seed,
         duration_s=round(time.monotonic() - began_s, 3),
         scenarios=judged,
+        not_run=plan.not_run,
         pooled=pool(judged),
         suite=SuiteRecord(
             name=plan.suite_name,
@@ -87,7 +88,7 @@ async def run(plan: Plan, progress: Progress) -> tuple[Report, tuple[str, ...]]:
             passed=not failures and all(record.verdict == "pass" for record in judged),
             failures=failures,
             missing_controls=missing,
-            not_run=plan.skipped,
+            not_run=tuple(f"{left.name}: {left.reason}" for left in plan.not_run),
         ),
         host=Host(platform=platform.platform(), python=platform.python_version(), cores=os.cpu_count() or 0),
         started_at=started_at,

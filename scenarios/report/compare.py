@@ -71,10 +71,11 @@ class PooledChange(Moved, frozen=True, kw_only=True):
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """A scenario that only one of the runs has."""
+    """A scenario that only one of the runs has; `not_run` is why the other has not, where that says so."""
 
     name: str
     verdict: Verdict
+    not_run: str = ""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,8 +120,19 @@ def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float =
         verdicts=tuple(sorted(verdicts, key=lambda c: c.kind != "regressed")),
         latencies=tuple(sorted(latencies, key=lambda c: (c.kind == "faster", -c.factor))),
         pooled=tuple(sorted(together, key=lambda c: (c.kind == "faster", -c.factor))),
-        added=tuple(Listed(name=n, verdict=s.verdict) for n, s in after.items() if n not in before),
-        removed=tuple(Listed(name=n, verdict=s.verdict) for n, s in before.items() if n not in after),
+        added=_only(new, old),
+        removed=_only(old, new),
+    )
+
+
+def _only(one: Report, other: Report) -> tuple[Listed, ...]:
+    """The scenarios of one run that the other has not."""
+    has = {s.name for s in other.scenarios}
+    reasons = {left.name: left.reason for left in other.not_run}
+    return tuple(
+        Listed(name=s.name, verdict=s.verdict, not_run=reasons.get(s.name, ""))
+        for s in one.scenarios
+        if s.name not in has
     )
 
 
@@ -245,7 +257,9 @@ def lines(found: Comparison) -> Iterable[str]:
         where = f"{together.target}, {numbers.count(together.scenarios, 'scenario')} together"
         yield _slowness(where, together)
     yield from (f"new        {listed.name}: {listed.verdict}" for listed in found.added)
-    yield from (f"removed    {listed.name}: was {listed.verdict}" for listed in found.removed)
+    for listed in found.removed:
+        reason = f"; not run: {listed.not_run}" if listed.not_run else ""
+        yield f"removed    {listed.name}: was {listed.verdict}{reason}"
     lost = sum(c.kind == "regressed" for c in found.verdicts)
     lost += sum(c.kind == "slower" for c in (*found.latencies, *found.pooled))
     verdict = numbers.count(lost, "regression") if lost else "no regression"

@@ -185,6 +185,14 @@ def wider_problems(report: Report) -> tuple[str, ...]:
     return tuple(found)
 
 
+def not_run(report: Report) -> tuple[str, ...]:
+    """What was left out of the run, a reason a line: the scenarios that share it, then the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for left in report.not_run:
+        by_reason.setdefault(left.reason, []).append(left.name)
+    return tuple(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
+
+
 def remarks(report: Report) -> tuple[str, ...]:
     """What a reader must know although it fails nothing."""
     suite = report.suite
@@ -195,8 +203,7 @@ def remarks(report: Report) -> tuple[str, ...]:
             f"{count(len(suite.missing_controls), 'control')} not selected for this run, "
             f"so nothing vouches for what they control: {names}"
         )
-    if suite.not_run:
-        found.append(f"{count(len(suite.not_run), 'scenario')} not run: {', '.join(suite.not_run)}")
+    found += [f"not run: {left}" for left in not_run(report)]
     if report.stability is not None:
         for name, failing in report.stability.failing.items():
             flips = count(report.stability.flips.get(name, 0), "flip")

@@ -1,7 +1,8 @@
 """The report as JUnit XML, in the shape that CI services agree on.
 
 The shape is `junit-10.xsd` of the Jenkins xUnit plugin (GitHub's and GitLab's readers take a subset of it):
-one test suite per target, one test case per scenario; `failure` is a verdict of fail, `error` of unproven.
+one test suite per target, one test case per scenario; `failure` is a verdict of fail, `error` of unproven,
+`skipped` a scenario that was not run.
 That schema has properties on suites only, and GitLab shows the text of a failure, not its `message`: so
 what belongs to one scenario is text, and a failure says all of it.
 """
@@ -22,7 +23,7 @@ _LOG_LINES = 100
 def render(report: Report) -> str:
     """The XML, with its declaration. What belongs to no scenario is a test suite of its own, `suite`."""
     root = ET.Element("testsuites", {"name": "wedge", "time": _time(report.duration_s)})
-    targets = dict.fromkeys(scenario.target for scenario in report.scenarios)
+    targets = dict.fromkeys([s.target for s in report.scenarios] + [left.target for left in report.not_run])
     for target in targets:
         _suite(root, report, target, [s for s in report.scenarios if s.target == target])
     problems = glance.wider_problems(report)
@@ -65,6 +66,11 @@ def _suite(root: ET.Element, report: Report, target: str, scenarios: Iterable[Sc
         ET.SubElement(case, "system-out").text = _clean("\n".join(_facts(scenario)) + "\n")
         if told := "\n".join(_told(scenario)):
             ET.SubElement(case, "system-err").text = _clean(told + "\n")
+    for left in report.not_run:
+        if left.target == target:
+            named = {"classname": _clean(target), "name": _clean(left.name), "time": "0"}
+            skipped = ET.SubElement(ET.SubElement(suite, "testcase", named), "skipped")
+            skipped.set("message", _clean(left.reason))
 
 
 def _outcome(case: ET.Element, kind: str, type_: str, lines: list[str]) -> None:
@@ -136,10 +142,10 @@ def _told(scenario: Scenario) -> Iterable[str]:
 def _count(element: ET.Element) -> None:
     """Set the counts that the schema wants on a suite, or on all of them."""
     counts = {"tests": "testcase", "failures": "failure", "errors": "error"}
+    if element.tag == "testsuite":
+        counts["skipped"] = "skipped"
     for attribute, tag in counts.items():
         element.set(attribute, str(len(element.findall(f".//{tag}"))))
-    if element.tag == "testsuite":
-        element.set("skipped", "0")
 
 
 def _time(seconds: float) -> str:

@@ -248,10 +248,19 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     phase_durations_s: dict[str, float] = {}
 
 
+class NotRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario that was not run, and why: the target has not what its row names, the row is for others, or
+    this machine cannot run the target."""
+
+    name: str
+    target: str
+    reason: str
+
+
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
     """The run as a whole. `failures` are reasons that belong to no single scenario, such as controls that
     stayed lit; `missing_controls` were not selected for this run, so nothing vouches for their wedges;
-    `not_run` are scenarios that this machine cannot run, as `name: reason`."""
+    `not_run` are the report's `not_run`, as `name: reason`."""
 
     name: str = ""
     file: str = ""
@@ -271,12 +280,14 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole run. `pooled`: by target and lane, the latencies of its scenarios taken together."""
+    """The whole run. `not_run`: what was left out of it, with the reasons. `pooled`: by target and lane, the
+    latencies of its scenarios taken together."""
 
     schema: Literal["wedge-report/1"] = SCHEMA
     seed: int = 0
     duration_s: float = 0.0
     scenarios: tuple[Scenario, ...] = ()
+    not_run: tuple[NotRun, ...] = ()
     pooled: dict[str, dict[str, Pooled]] = {}
     suite: Suite = Suite()
     host: Host = Host()

@@ -1,6 +1,6 @@
 """Suites: which faults on which targets, and what must be seen."""
 
-from scenarios.suite.load import ANY, DEFAULT, find, load, select, shipped, targets
+from scenarios.suite.load import ANY, DEFAULT, find, load, matched, select, shipped, targets
 from scenarios.suite.model import Row, Suite, Timing
 from scenarios.suite.scenario import Scenario
 
@@ -13,6 +13,7 @@ __all__ = [
     "Timing",
     "find",
     "load",
+    "matched",
     "select",
     "shipped",
     "targets",

@@ -99,7 +99,7 @@ def _bottom_lines(report: Report) -> list[str]:
         words.append(
             f"[yellow]controls not in this run, so nothing vouches for the wedge:[/] {escape(missing)}"
         )
-    words += [f"[dim]skipped {escape(skipped)}[/dim]" for skipped in report.suite.not_run]
+    words += [f"[yellow]not run:[/] {escape(left)}" for left in glance.not_run(report)]
     if report.stability is not None:
         words.append(f"[bold]{in_words(report.stability)}[/]")
         for name, flips in report.stability.flips.items():

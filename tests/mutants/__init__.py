@@ -13,6 +13,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+WEDGE_RUN = "wedge run "
+"""How `noticed_by` begins where a row of the default suite notices, and no test."""
 
 
 class DoesNotApply(Exception):

@@ -5,6 +5,9 @@ own, files that git does not know yet included, and the one test that its header
 its own doing, not because it could not be collected or set up. Exits 0 if every regression is noticed, 1 if
 one is not, 2 if that cannot be told.
 
+Where no test but a row of the default suite notices, `Noticed-by:` is the command that runs it, such as
+`wedge run idle-2000@pegaref-process`: it has to exit 0 on the copy without a patch, and 1 on the other.
+
 Another one: make the mistake in the code, `git diff > tests/mutants/NAME.patch`, take it back, and put two
 lines before the diff: `What: ` and a sentence, `Noticed-by: ` and `tests/…/test_x.py::test_name`. A patch
 that no longer applies is made anew in the same way: the mistake is what counts, not its lines.
@@ -21,12 +24,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.mutants import ROOT, DoesNotApply, Mutant, load, paths
+from tests.mutants import ROOT, WEDGE_RUN, DoesNotApply, Mutant, load, paths
 
 _LIMIT_S = 600.0
 _WHENCE = """
@@ -67,18 +70,22 @@ def outcomes(tree: Path, tests: Iterable[str]) -> dict[str, set[str]]:
     for origin in asked.stdout.split():
         if not Path(origin).is_relative_to(tree):
             raise CannotTell(f"the tests would import {origin}, not the copy's")
+    tests = list(dict.fromkeys(tests))
+    rows = [test for test in tests if test.startswith(WEDGE_RUN)]
+    found = {row: {row_outcome(tree, environment, row)} for row in rows}
+    if len(rows) == len(tests):
+        return found
     report = tree / "mutant.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}"]
+    command += [test for test in tests if test not in rows]
     try:
         done = subprocess.run(
-            [*command, *dict.fromkeys(tests)], cwd=tree, env=environment, capture_output=True, text=True,
-            timeout=_LIMIT_S, check=False,
-        )  # fmt: skip
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=_LIMIT_S, check=False
+        )
     except subprocess.TimeoutExpired:
         raise CannotTell(f"the tests were not over within {_LIMIT_S:g} s") from None
     if done.returncode not in (0, 1):
         raise CannotTell(f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    found: dict[str, set[str]] = {}
     kinds = {"failure": "failed", "error": "broken", "skipped": "skipped"}
     for case in ElementTree.parse(report).iter("testcase"):
         kind = next((kinds[part.tag] for part in case if part.tag in kinds), "passed")
@@ -86,6 +93,20 @@ def outcomes(tree: Path, tests: Iterable[str]) -> dict[str, set[str]]:
         name = f"{case.get('name', '')}".partition("[")[0]
         found.setdefault(f"{module}.py::{name}", set()).add(kind)
     return found
+
+
+def row_outcome(tree: Path, environment: Mapping[str, str], row: str) -> str:
+    """What became of a row of the default suite in that tree: passed or failed. Raises `CannotTell`."""
+    command = [sys.executable, "-m", "scenarios", "run", *row.removeprefix(WEDGE_RUN).split()]
+    try:
+        done = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise CannotTell(f"{row} was not over within {_LIMIT_S:g} s") from None
+    if done.returncode not in (0, 1):
+        raise CannotTell(f"{row} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return "failed" if done.returncode else "passed"
 
 
 def unpatched(mutants: Sequence[Mutant]) -> None:

@@ -33,7 +33,7 @@ def run_suite() -> RunSuite:
     async def run(
         path: Path, *names: str, jobs: int = 3, progress: Progress | None = None
     ) -> tuple[Report, tuple[str, ...]]:
-        suite, scenarios = suites.load(path)
+        suite, scenarios, _ = suites.load(path)
         plan = Plan(suites.select(scenarios, names), 0, jobs, suite.suite.name, path)
         async with asyncio.timeout(_RUN_WITHIN_S):
             return await run_plan(plan, progress or Silent())

@@ -134,7 +134,7 @@ def test_a_wait_longer_than_the_time_that_passed_is_the_kernels_mistake() -> Non
 @cache
 def scenario() -> Scenario:
     """One that has to stay lit."""
-    _, scenarios = suites.load(suites.find("default"))
+    _, scenarios, _ = suites.load(suites.find("default"))
     return next(s for s in scenarios if s.name == "gil.hold@pegaref-process")
 
 

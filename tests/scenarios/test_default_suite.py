@@ -87,7 +87,7 @@ def test_a_run_killed_in_mid_fault_leaves_no_process_and_no_shared_memory() -> N
 
 
 def test_the_names_and_the_rows_of_the_default_suite_are_those_of_the_contract() -> None:
-    _, scenarios = suites.load(suites.find(suites.DEFAULT))
+    _, scenarios, _ = suites.load(suites.find(suites.DEFAULT))
     names = {scenario.name for scenario in scenarios}
     assert {"gil.hold@pegaref-process", "call.stall-held@pegaref-pool", "call.drop@pegaref-inline"} <= names
     assert {s.row.fault for s in scenarios} >= {

@@ -91,7 +91,7 @@ def test_a_suite_whose_machine_is_not_here_says_what_is_missing() -> None:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/suite.toml")), ids=lambda path: path.parent.name)
 def test_every_lit_verdict_of_an_example_has_a_control_or_says_why_not(path: Path) -> None:
-    _, scenarios = suite.load(path)
+    _, scenarios, _ = suite.load(path)
 
     for scenario in scenarios:
         assert scenario.expected == "dark" or scenario.controls or scenario.row.because, scenario.name

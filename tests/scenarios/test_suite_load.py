@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scenarios import suite as suites
-from scenarios.errors import Malformed, UnknownName
+from scenarios.errors import CouldNotRun, Malformed, UnknownName
 
 ROW = """
 [suite]
@@ -64,12 +64,6 @@ def test_a_row_whose_call_the_target_has_not_is_refused_with_the_nearest(load) -
         load(ROW.replace('"keep"', '"kepe"'))
 
 
-def test_a_row_whose_site_the_target_has_not_does_not_apply(load) -> None:  # type: ignore[no-untyped-def]
-    assert (
-        load(ROW.replace('fault = "gil.hold"', 'fault = "call.stall"\nparams = { site = "nowhere" }')) == ()
-    )
-
-
 def test_a_misspelt_key_is_told_with_its_line(load) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(Malformed, match="did you mean controls") as raised:
         load(ROW.replace("controls =", "control ="))
@@ -84,7 +78,7 @@ def test_globs_select_and_a_pattern_that_matches_nothing_is_refused(load) -> Non
 
 
 def test_the_default_suite_has_every_row_of_the_design_on_every_placement() -> None:
-    _, scenarios = suites.load(suites.find(suites.DEFAULT))
+    _, scenarios, _ = suites.load(suites.find(suites.DEFAULT))
     expected = {scenario.name: (scenario.expected, scenario.after) for scenario in scenarios}
     table = {
         "noop": "lit lit lit lit",
@@ -104,7 +98,7 @@ def test_the_default_suite_has_every_row_of_the_design_on_every_placement() -> N
 
 
 def test_every_row_of_the_default_suite_stands_for_something_and_is_vouched_for() -> None:
-    _, scenarios = suites.load(suites.find(suites.DEFAULT))
+    _, scenarios, _ = suites.load(suites.find(suites.DEFAULT))
     assert len(scenarios) >= 60
     dark = {scenario.name for scenario in scenarios if scenario.expected == "dark"}
     for scenario in scenarios:
@@ -188,3 +182,111 @@ def test_a_control_that_is_not_in_the_suite_or_stays_lit_is_refused(load) -> Non
         load(ROW.replace('controls = ["tiny-loop"]', 'controls = ["tiny-lop"]'))
     with pytest.raises(Malformed, match=r"gil\.hold@tiny-child is expected to be lit: it proves nothing"):
         load(ROW.replace('controls = ["tiny-loop"]', 'controls = ["tiny-child"]'))
+
+
+MISSPELT = {
+    "a process": ('process = "registry"', 'process = "regstry"', "process", "did you mean registry"),
+    "a site": (
+        'fault = "gil.hold"',
+        'fault = "call.stall"\nparams = { site = "gpuu" }',
+        "params",
+        "did you mean gpu",
+    ),
+    "a site that is like nothing": (
+        'fault = "gil.hold"',
+        'fault = "call.stall"\nparams = { site = "xyzzy" }',
+        "params",
+        "known are",
+    ),
+    "the target of an expectation": ("tiny-loop = ", "tiny-lop = ", "expect", "did you mean tiny-loop"),
+    "the target of what follows": (
+        "controls =",
+        'after = { tiny-chld = "gone", "*" = "recovers" }\ncontrols =',
+        "after",
+        "did you mean tiny-child",
+    ),
+    "the target of calls": (
+        "controls =",
+        'calls = { tiny-chld = "error" }\ncontrols =',
+        "calls",
+        "did you mean tiny-child",
+    ),
+    "the process of a further fault": (
+        "controls =",
+        'also = [{ fault = "noop", process = "regstry" }]\ncontrols =',
+        "also[0].process",
+        "did you mean registry",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MISSPELT)
+def test_a_name_that_no_target_of_the_suite_has_is_an_error_with_the_nearest(load, what: str) -> None:  # type: ignore[no-untyped-def]
+    before, after, key, says = MISSPELT[what]
+    with pytest.raises(Malformed, match=says) as raised:
+        load(ROW.replace(before, after))
+    assert raised.value.key == f"row[0].{key}"
+
+
+@pytest.mark.parametrize("given", ["tiny-loop", "tiny-child"])
+def test_another_target_in_their_place_makes_no_misspelt_name_right(
+    servers: Path, tmp_path: Path, given: str
+) -> None:
+    path = tmp_path / "s.toml"
+    for before, after in (('process = "registry"', 'process = "regstry"'), ("tiny-loop = ", "tiny-lop = ")):
+        path.write_text(
+            ROW.replace('"tiny-loop.toml", "tiny-child.toml"', f'"{servers}/tiny-loop.toml"').replace(
+                before, after
+            )
+        )
+        with pytest.raises(Malformed, match="did you mean"):
+            suites.load(path, str(servers / f"{given}.toml"))
+
+
+def test_a_row_that_one_target_of_the_suite_cannot_have_is_left_out_with_the_reason(
+    servers: Path, tmp_path: Path
+) -> None:
+    lean = (
+        (servers / "tiny-child.toml")
+        .read_text()
+        .replace("tiny-child", "tiny-lean")
+        .replace("[sites]\n", "[sites]\nspare = 'gpu:spare'\n")
+    )
+    (tmp_path / "lean.toml").write_text(lean.replace('"{dir}/', f'"{servers}/'))
+    text = ROW.replace('"tiny-loop.toml", "tiny-child.toml"', f'"{servers}/tiny-loop.toml", "lean.toml"')
+    text = text.replace('fault = "gil.hold"', 'fault = "call.stall"\nparams = { site = "spare" }')
+    path = tmp_path / "s.toml"
+    path.write_text(text.replace('controls = ["tiny-loop"]', 'because = "x"'))
+    loaded = suites.load(path)
+    assert [s.name for s in loaded.scenarios] == ["gil.hold@tiny-lean"]
+    (left,) = loaded.not_run
+    assert (left.name, left.target) == ("gil.hold@tiny-loop", "tiny-loop")
+    assert "target tiny-loop has no site named 'spare'" in left.reason
+    with pytest.raises(CouldNotRun, match="has no site named 'spare'"):
+        suites.select(loaded.scenarios, ["gil.hold@tiny-loop"], loaded.not_run)
+
+
+def test_the_rows_of_others_are_left_out_with_the_reason_when_a_target_is_given() -> None:
+    loaded = suites.load(suites.find(suites.DEFAULT), "pegaref-inline")
+    left = {n.name: n.reason for n in loaded.not_run}
+    assert left["registers-1000@pegaref-inline"] == "its row is for pegaref-process"
+    assert not {s.name for s in loaded.scenarios} & set(left)
+    assert suites.load(suites.find(suites.DEFAULT)).not_run == ()
+
+
+def test_a_suite_for_any_server_leaves_out_what_the_server_has_not(servers: Path) -> None:
+    loaded = suites.load(suites.find(suites.ANY), str(servers / "tiny-loop.toml"))
+    assert any("has no process named 'worker'" in left.reason for left in loaded.not_run)
+
+
+def test_an_expectation_of_the_target_for_a_row_that_is_misspelt_is_an_error(
+    servers: Path, tmp_path: Path
+) -> None:
+    text = (servers / "tiny-loop.toml").read_text().replace('"{dir}/', f'"{servers}/')
+    for row, known in (("gil.hlod", False), ("gil.hold", True), ("a-row-of-another-suite", True)):
+        (tmp_path / "t.toml").write_text(f'{text}\n[expect]\n"{row}" = "dark"\n')
+        if known:
+            suites.load(suites.find(suites.ANY), str(tmp_path / "t.toml"))
+        else:
+            with pytest.raises(UnknownName, match=r"did you mean gil\.hold"):
+                suites.load(suites.find(suites.ANY), str(tmp_path / "t.toml"))
