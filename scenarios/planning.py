@@ -17,6 +17,9 @@ from scenarios.target import find as find_target
 from scenarios.target import load as load_target
 from scenarios.target.needs import unmet
 
+_AGAIN_AT_MOST = 5
+"""A machine that is too busy to tell of more scenarios is no place to run the suite at all."""
+
 
 def plan_for(
     names: tuple[str, ...], suite: str | None, target: str | None, jobs: int | None, seed: int
@@ -50,6 +53,7 @@ def plan_for(
         suite_name=loaded.suite.suite.name,
         suite_file=path,
         options=tuple(options),
+        again=_AGAIN_AT_MOST,
     )
 
 

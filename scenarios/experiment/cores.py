@@ -17,6 +17,9 @@ from scenarios.experiment.facts import Facts
 _OWN_SHARE = 0.5
 """A target that itself ran for this share of all cores starved itself: that is a finding, and no excuse."""
 
+GUARD = "no lack of a core decided it"
+"""The proof that the machine let the target answer."""
+
 _STARVES = "process.starve"
 """The fault that takes a target's cores away."""
 
@@ -86,4 +89,4 @@ def judge(cores: Cores, facts: Facts, allowed_s: float) -> None:
     as_expected = facts.light == facts.scenario.expected and claims
     told = as_expected or starved or not cores.lacking(allowed_s)
     remedy = "" if told else "; the machine was too busy to tell: run it with fewer --jobs, or alone"
-    facts.prove("no lack of a core decided it", told, f"{cores.detail}{remedy}")
+    facts.prove(GUARD, told, f"{cores.detail}{remedy}")

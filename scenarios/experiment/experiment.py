@@ -50,6 +50,10 @@ make up a silence of more than a whole one alone.
 """
 
 
+ON_TIME = "the prober was on time"
+"""The proof that the machine let the prober ask when it meant to."""
+
+
 class Experiment:
     """Runs one scenario. Afterwards `server.usable` says whether another may run on the same server."""
 
@@ -194,7 +198,7 @@ class Experiment:
         breakage.judge()
         late_s = watch.samples.late_max_s(opened_s, closed_s)
         allowed_s = _LATE_SHARE * min(lane.budget_s for lane in watch.samples.lanes.described.values())
-        facts.prove("the prober was on time", late_s <= allowed_s, f"at worst {late_s * 1e3:.1f} ms late")
+        facts.prove(ON_TIME, late_s <= allowed_s, f"at worst {late_s * 1e3:.1f} ms late")
         self._calls.judge()
         listening.judge(facts)
         cores.judge(cores.between(before, after), facts, allowed_s)

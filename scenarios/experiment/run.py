@@ -15,6 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from scenarios.experiment import cores
+from scenarios.experiment.experiment import ON_TIME
 from scenarios.experiment.lane import Lane
 from scenarios.experiment.progress import Progress
 from scenarios.judge.controls import with_controls
@@ -36,8 +40,9 @@ _SPLIT_FROM = 4
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. `options` are those that `reproduce` has to repeat; `not_run` is what was left
-    out, a scenario each, with the reason."""
+    """What to run. `options` are those that `reproduce` has to repeat; `not_run` is what was left out, a
+    scenario each, with the reason. `again`: so many scenarios at most, of which the machine was too busy to
+    tell anything, are run once more, alone, when all others are through."""
 
     scenarios: tuple[Scenario, ...]
     seed: int
@@ -46,6 +51,7 @@ class Plan:
     suite_file: Path
     options: tuple[str, ...] = ()
     not_run: tuple[NotRun, ...] = ()
+    again: int = 0
 
     def reproduce(self, scenario: Scenario) -> str:
         """The command that runs this scenario alone."""
@@ -73,6 +79,12 @@ async def run(plan: Plan, progress: Progress) -> tuple[Report, tuple[str, ...]]:
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(one(group)) for group in groups]
     records = {record.name: record for task in running for record in task.result()}
+    busy = [scenario for scenario in plan.scenarios if _machine_was_busy(records[scenario.name])]
+    if 0 < len(busy) <= plan.again:
+        progress.say(f"the machine was too busy to tell of {len(busy)}: run again, one after the other")
+        for group in spread(busy, jobs=1):
+            for record in await one(group):
+                records[record.name] = msgspec.structs.replace(record, tries=2)
     controls = {scenario.name: scenario.controls for scenario in plan.scenarios}
     judged, failures, missing = with_controls([records[s.name] for s in plan.scenarios], controls)
     report = Report(
@@ -95,6 +107,11 @@ async def run(plan: Plan, progress: Progress) -> tuple[Report, tuple[str, ...]]:
         version=importlib.metadata.version("pegaref"),
     )
     return report, tuple(troubles)
+
+
+def _machine_was_busy(record: Record) -> bool:
+    """Whether nothing can be said of it because this machine let the target or the prober wait for a core."""
+    return any(not guard.held and guard.name in (cores.GUARD, ON_TIME) for guard in record.guards)
 
 
 def spread(scenarios: Sequence[Scenario], jobs: int) -> list[tuple[Scenario, ...]]:

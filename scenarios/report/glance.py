@@ -185,6 +185,11 @@ def wider_problems(report: Report) -> tuple[str, ...]:
     return tuple(found)
 
 
+def run_twice(report: Report) -> str:
+    """The scenarios of which the first try told nothing, for want of a core."""
+    return ", ".join(scenario.name for scenario in report.scenarios if scenario.tries > 1)
+
+
 def not_run(report: Report) -> tuple[str, ...]:
     """What was left out of the run, a reason a line: the scenarios that share it, then the reason."""
     by_reason: dict[str, list[str]] = {}
@@ -203,6 +208,8 @@ def remarks(report: Report) -> tuple[str, ...]:
             f"{count(len(suite.missing_controls), 'control')} not selected for this run, "
             f"so nothing vouches for what they control: {names}"
         )
+    if twice := run_twice(report):
+        found.append(f"run again, alone, since the machine had been too busy to tell: {twice}")
     found += [f"not run: {left}" for left in not_run(report)]
     if report.stability is not None:
         for name, failing in report.stability.failing.items():

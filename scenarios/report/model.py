@@ -211,7 +211,8 @@ class Prober(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    """One scenario, judged. `reasons` says why the verdict is not `pass`; empty when it is."""
+    """One scenario, judged. `reasons` says why the verdict is not `pass`; empty when it is. `tries`: 2 when
+    the machine had been too busy to tell, and this is what came of it when it was run again, alone."""
 
     name: str
     target: str
@@ -246,6 +247,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     target_log: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
     phase_durations_s: dict[str, float] = {}
+    tries: int = 1
 
 
 class NotRun(msgspec.Struct, frozen=True, kw_only=True):

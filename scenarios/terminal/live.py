@@ -47,7 +47,7 @@ class _Board:
     def __init__(self, console: Console, total: int) -> None:
         self._console, self._total, self._began_s = console, total, time.monotonic()
         self._under_way: dict[str, tuple[str, float]] = {}
-        self._verdicts: list[str] = []
+        self._verdicts: dict[str, str] = {}
         self._said = ""
 
     def say(self, text: str) -> None:
@@ -65,12 +65,12 @@ class _Board:
         if scenario.verdict != "pass":
             self._console.print(line(scenario), highlight=False)
         self._under_way.pop(scenario.name, None)
-        self._verdicts.append(scenario.verdict)
+        self._verdicts[scenario.name] = scenario.verdict
 
     def __rich__(self) -> RenderableType:
         now_s = time.monotonic()
-        dots = Text("".join("●" if v == "pass" else "✗" for v in self._verdicts))
-        for i, verdict in enumerate(self._verdicts):
+        dots = Text("".join("●" if v == "pass" else "✗" for v in self._verdicts.values()))
+        for i, verdict in enumerate(self._verdicts.values()):
             dots.stylize(COLOURS[verdict], i, i + 1)
         dots.append("·" * (self._total - len(self._verdicts)), style="dim")
         dots.append(f"  {len(self._verdicts)}/{self._total}  {now_s - self._began_s:.0f} s")

@@ -99,6 +99,8 @@ def _bottom_lines(report: Report) -> list[str]:
         words.append(
             f"[yellow]controls not in this run, so nothing vouches for the wedge:[/] {escape(missing)}"
         )
+    if twice := glance.run_twice(report):
+        words.append(f"[yellow]run again, alone, the machine having been too busy:[/] {escape(twice)}")
     words += [f"[yellow]not run:[/] {escape(left)}" for left in glance.not_run(report)]
     if report.stability is not None:
         words.append(f"[bold]{in_words(report.stability)}[/]")

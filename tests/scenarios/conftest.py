@@ -31,10 +31,10 @@ def run_suite() -> RunSuite:
     """Run a suite file in this process: the report, and what could not run."""
 
     async def run(
-        path: Path, *names: str, jobs: int = 3, progress: Progress | None = None
+        path: Path, *names: str, jobs: int = 3, progress: Progress | None = None, again: int = 0
     ) -> tuple[Report, tuple[str, ...]]:
         suite, scenarios, _ = suites.load(path)
-        plan = Plan(suites.select(scenarios, names), 0, jobs, suite.suite.name, path)
+        plan = Plan(suites.select(scenarios, names), 0, jobs, suite.suite.name, path, again=again)
         async with asyncio.timeout(_RUN_WITHIN_S):
             return await run_plan(plan, progress or Silent())
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from scenarios.experiment.progress import Silent
+from scenarios.report import glance
 from scenarios.report.model import Report
 from tests.scenarios.test_run import row, suite
 from tests.scenarios.test_run_beside import broken
@@ -95,33 +96,56 @@ async def there(other: Other, servers: Path, tmp_path: Path, *, watched: bool = 
 
 
 class LateProber(Other):
-    """Stops the prober's process just before the window opens, and lets it go on some time after."""
+    """So often, stops the prober's process just before the window opens, and lets it go on some time after."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times, self.stopped = times, False
 
     def phase(self, scenario: str, phase: str) -> None:
         super().phase(scenario, phase)
-        if phase == "watch":
+        if phase == "watch" and self.times:
+            self.times -= 1
             (self.prober,) = [
                 child for child in psutil.Process().children() if "scenarios.prober" in child.cmdline()
             ]
             self.prober.suspend()
+            self.stopped = True
 
     def answer(self, head: str) -> str | None:
-        if self.now == "watch" and "/held" in head:  # the call that is made as soon as the window is open
+        if self.stopped and "/held" in head:  # the call that is made as soon as the window is open
+            self.stopped = False
             asyncio.get_running_loop().call_later(LATE_S, self.prober.resume)
         return "ok"
 
 
-async def test_a_prober_that_was_late_proves_nothing(
-    servers: Path, tmp_path: Path, run_suite: RunSuite
-) -> None:
-    other = LateProber()
+async def late(times: int, again: int, servers: Path, tmp_path: Path, run_suite: RunSuite) -> Report:
+    """A run of one scenario whose prober is late so many times."""
+    other = LateProber(times)
     async with there(other, servers, tmp_path) as target:
         opened = "beside = [{ call = 'held', count = 1, calls = 'answered' }]"
         rows = TIMING + row("late", "noop", "lit", WORK, opened)
-        report, _ = await run_suite(suite(servers, tmp_path, rows, target), progress=other)
-    (found,) = report.scenarios
+        report, _ = await run_suite(suite(servers, tmp_path, rows, target), progress=other, again=again)
+    return report
+
+
+@pytest.mark.parametrize(("late_times", "again", "tries"), [(1, 0, 1), (2, 1, 2)])
+async def test_a_prober_that_was_late_proves_nothing(
+    servers: Path, tmp_path: Path, run_suite: RunSuite, late_times: int, again: int, tries: int
+) -> None:
+    (found,) = (await late(late_times, again, servers, tmp_path, run_suite)).scenarios
+    assert found.tries == tries
     assert "the prober was on time" in broken(found)
     assert (found.observed, found.verdict) == ("unproven", "unproven")
+
+
+async def test_what_a_busy_machine_told_nothing_of_is_run_once_more_and_the_report_says_so(
+    servers: Path, tmp_path: Path, run_suite: RunSuite
+) -> None:
+    report = await late(1, 1, servers, tmp_path, run_suite)
+    (found,) = report.scenarios
+    assert (found.verdict, found.tries, report.suite.passed) == ("pass", 2, True)
+    assert any("run again, alone" in remark and found.name in remark for remark in glance.remarks(report))
 
 
 class WrongOnce(Other):
