@@ -96,7 +96,7 @@ async def there(other: Other, servers: Path, tmp_path: Path, *, watched: bool = 
 
 
 class LateProber(Other):
-    """So often, stops the prober's process just before the window opens, and lets it go on some time after."""
+    """So often, stops the prober just before the window opens, and lets it go on some time after."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
