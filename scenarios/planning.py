@@ -17,7 +17,7 @@ from scenarios.target import find as find_target
 from scenarios.target import load as load_target
 from scenarios.target.needs import unmet
 
-_AGAIN_AT_MOST = 5
+_AGAIN_AT_MOST = 10
 """A machine that is too busy to tell of more scenarios is no place to run the suite at all."""
 
 
