@@ -78,14 +78,7 @@ def outcomes(tree: Path, tests: Iterable[str]) -> dict[str, set[str]]:
     report = tree / "mutant.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}"]
     command += [test for test in tests if test not in rows]
-    try:
-        done = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=_LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise CannotTell(f"the tests were not over within {_LIMIT_S:g} s") from None
-    if done.returncode not in (0, 1):
-        raise CannotTell(f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    failed("pytest", command, tree, environment)  # which of them did, its report says
     kinds = {"failure": "failed", "error": "broken", "skipped": "skipped"}
     for case in ElementTree.parse(report).iter("testcase"):
         kind = next((kinds[part.tag] for part in case if part.tag in kinds), "passed")
@@ -98,15 +91,20 @@ def outcomes(tree: Path, tests: Iterable[str]) -> dict[str, set[str]]:
 def row_outcome(tree: Path, environment: Mapping[str, str], row: str) -> str:
     """What became of a row of the default suite in that tree: passed or failed. Raises `CannotTell`."""
     command = [sys.executable, "-m", "scenarios", "run", *row.removeprefix(WEDGE_RUN).split()]
+    return "failed" if failed(row, command, tree, environment) else "passed"
+
+
+def failed(what: str, command: Sequence[str], tree: Path, environment: Mapping[str, str]) -> bool:
+    """Run pytest or wedge there: whether it ended with 1, not with 0. Raises `CannotTell` for all else."""
     try:
         done = subprocess.run(
             command, cwd=tree, env=environment, capture_output=True, text=True, timeout=_LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        raise CannotTell(f"{row} was not over within {_LIMIT_S:g} s") from None
+        raise CannotTell(f"{what} was not over within {_LIMIT_S:g} s") from None
     if done.returncode not in (0, 1):
-        raise CannotTell(f"{row} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return "failed" if done.returncode else "passed"
+        raise CannotTell(f"{what} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 1
 
 
 def unpatched(mutants: Sequence[Mutant]) -> None:

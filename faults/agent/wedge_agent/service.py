@@ -64,7 +64,7 @@ class Service:
             exec(compile(request["source"], request["origin"], "exec"), namespace)
             fault.prepared(namespace["arm_beside" if request["beside"] else "arm"](fault))
         except BaseException:
-            del self._faults[fault.id]
+            self._faults.pop(fault.id, None)
             fault.release()
             raise
         return {"notes": fault.notes, "details": fault.details}

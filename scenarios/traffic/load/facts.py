@@ -119,9 +119,7 @@ def _scrape(load: Scrape, opened: Tally, closed: Tally, window_s: float) -> tupl
 def _slow(load: SlowLoris, opened: Tally, closed: Tally, window_s: float) -> tuple[list[str], str]:
     missing, detail = _held(load, closed)
     sent = closed.sent_bytes - opened.sent_bytes
-    due = (
-        window_s / load.every_s - 1
-    )  # of each connection; some of one are due at least, also if none must be held
+    due = window_s / load.every_s - 1  # of each connection; one byte is due also where none must be held
     if sent < max(_KEPT_PACE * closed.least_open * due, float(due >= 1)):
         missing.append("too few bytes were sent")
     return missing, f"{detail}; {sent:,} bytes sent in the window's {window_s:.1f} s"
