@@ -85,8 +85,6 @@ def judge(cores: Cores, facts: Facts, allowed_s: float) -> None:
     """
     row = facts.scenario.row
     starved = _STARVES in (row.fault, *(also.fault for also in row.also))
-    claims = all(guard.held for guard in facts.guards if guard.kind == "claim")
-    as_expected = facts.light == facts.scenario.expected and claims
-    told = as_expected or starved or not cores.lacking(allowed_s)
+    told = facts.as_expected or starved or not cores.lacking(allowed_s)
     remedy = "" if told else "; the machine was too busy to tell: run it with fewer --jobs, or alone"
     facts.prove(GUARD, told, f"{cores.detail}{remedy}")

@@ -16,11 +16,12 @@ from faults import (
     UnknownSite,
 )
 from scenarios.errors import CouldNotRun, ProberFailed, SetupFailed
-from scenarios.experiment import cores, resources
+from scenarios.experiment import cores, loop_lag, resources
 from scenarios.experiment.breakage import Breakage
 from scenarios.experiment.calls import Calls
 from scenarios.experiment.facts import Facts
 from scenarios.experiment.lanes import lanes
+from scenarios.experiment.loop_lag import LoopLag
 from scenarios.experiment.progress import Progress
 from scenarios.experiment.recovery import Recovery
 from scenarios.experiment.said import Listening
@@ -65,6 +66,7 @@ class Experiment:
         self._facts = Facts(scenario, seed)
         self._calls = Calls(scenario, server.caller, self._facts)
         self._recovery = Recovery(scenario, server, self._calls, self._facts)
+        self._loop_lag = LoopLag()
 
     async def run(self, reproduce: str, began_s: float) -> Record:
         """Run it and judge it; `began_s` is when its turn came. Raises `CouldNotRun` only for what the
@@ -104,6 +106,7 @@ class Experiment:
         async with (
             watching(self._prober, lanes(target, names, self._facts.seed)) as watch,
             Listening(self._scenario.says, names) as listening,
+            self._loop_lag,
         ):
             self._facts.samples = watch.samples
             self._enter("baseline")
@@ -201,7 +204,10 @@ class Experiment:
         facts.prove(ON_TIME, late_s <= allowed_s, f"at worst {late_s * 1e3:.1f} ms late")
         self._calls.judge()
         listening.judge(facts)
+        lag_s = self._loop_lag.worst_s(opened_s, closed_s)
+        on_time = facts.as_expected or lag_s <= allowed_s
         cores.judge(cores.between(before, after), facts, allowed_s)
+        facts.prove(loop_lag.GUARD, on_time, f"its event loop was {lag_s * 1e3:.1f} ms late at worst")
 
     def _judge_loads(self, loads: Running) -> None:
         self._facts.loads = loads.facts()

@@ -79,6 +79,11 @@ class Facts:
         """What the watch saw; None for neither, and before it has seen anything."""
         return self.seen.light if self.seen is not None else None
 
+    @property
+    def as_expected(self) -> bool:
+        """Whether the watch saw what the row expects, and every guard until now holds."""
+        return self.light == self.scenario.expected and all(guard.held for guard in self.guards)
+
     def open(self, window_s: float) -> float:
         """The fault window opens now."""
         self.opened_s = microsecond(time.monotonic())

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from scenarios.experiment import cores
+from scenarios.experiment import cores, loop_lag
 from scenarios.experiment.experiment import ON_TIME
 from scenarios.experiment.lane import Lane
 from scenarios.experiment.progress import Progress
@@ -110,8 +110,10 @@ async def run(plan: Plan, progress: Progress) -> tuple[Report, tuple[str, ...]]:
 
 
 def _machine_was_busy(record: Record) -> bool:
-    """Whether nothing can be said of it because this machine let the target or the prober wait for a core."""
-    return any(not guard.held and guard.name in (cores.GUARD, ON_TIME) for guard in record.guards)
+    """Whether nothing can be said of it because this machine let the target, the prober or the judge wait for
+    a core."""
+    busy = (cores.GUARD, loop_lag.GUARD, ON_TIME)
+    return any(not guard.held and guard.name in busy for guard in record.guards)
 
 
 def spread(scenarios: Sequence[Scenario], jobs: int) -> list[tuple[Scenario, ...]]:

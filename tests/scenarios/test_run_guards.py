@@ -7,6 +7,7 @@ thing at the right moment.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -146,6 +147,34 @@ async def test_what_a_busy_machine_told_nothing_of_is_run_once_more_and_the_repo
     (found,) = report.scenarios
     assert (found.verdict, found.tries, report.suite.passed) == ("pass", 2, True)
     assert any("run again, alone" in remark and found.name in remark for remark in glance.remarks(report))
+
+
+class LateJudge(Other):
+    """Holds up the event loop of the judge, once, while the window is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held_up = False
+
+    def phase(self, scenario: str, phase: str) -> None:
+        super().phase(scenario, phase)
+        if phase == "watch" and not self.held_up:
+            self.held_up = True
+            asyncio.get_running_loop().call_later(0.3, time.sleep, 2.5)  # more than a budget
+
+
+@pytest.mark.parametrize(("again", "verdict"), [(0, "unproven"), (1, "pass")])
+async def test_a_judge_that_was_late_itself_blames_no_target(
+    servers: Path, tmp_path: Path, run_suite: RunSuite, again: int, verdict: str
+) -> None:
+    other = LateJudge()
+    async with there(other, servers, tmp_path) as target:
+        says = "says = [{ probe = 'http /health', status = 200, when = 'always' }]"
+        rows = TIMING + row("late", "noop", "lit", WORK, says)
+        report, _ = await run_suite(suite(servers, tmp_path, rows, target), progress=other, again=again)
+    (found,) = report.scenarios
+    assert (found.verdict, found.tries) == (verdict, again + 1)
+    assert ("the judge itself was on time" in broken(found)) == (verdict == "unproven")
 
 
 class WrongOnce(Other):
