@@ -156,3 +156,40 @@ async def test_a_signal_handler_that_forks_in_the_middle_of_a_fork_holds_up_noth
 ) -> None:
     async with asyncio.timeout(_ENDS_WITHIN_S):
         assert await run(controller, "-c", HANDLER) == "True\n"
+
+
+PROFILED = """
+import os, sys, threading
+
+from gevent import monkey
+monkey.patch_all()
+
+go_on = monkey.get_original("_thread", "allocate_lock")()
+go_on.acquire()
+monkey.get_original("_thread", "start_new_thread")(lambda: go_on.acquire(), ())
+called = []
+
+def look(frame, event, _):
+    if event == "call" and "wedge_agent" in frame.f_code.co_filename:
+        called.append(frame.f_code.co_name)
+
+forked = monkey.get_original("os", "fork")
+for n in range(2):
+    called.clear()
+    sys.setprofile(look)
+    pid = forked()
+    sys.setprofile(None)
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    print(bool(called), flush=True)
+go_on.release()
+"""
+
+
+async def test_beside_gevent_and_other_threads_no_python_code_of_the_agent_runs_in_a_fork(
+    controller: Controller,
+) -> None:
+    """But for the first, in which it finds out."""
+    async with asyncio.timeout(_ENDS_WITHIN_S):
+        assert await run(controller, "-W", "ignore", "-c", PROFILED) == "True\nFalse\n"

@@ -11,11 +11,16 @@ that its threads run in the order they would run in without it; what the agent m
 is undone in the child. A child connects by itself. Nothing that a thread of the program does here waits
 without an end: a lock is asked for with a time limit, and what is not got is done without.
 
+The standard library holds locks of its own from one fork hook to the next (`concurrent.futures` does), and
+gevent's may be lost on a thread that asks for one just then. So beside gevent and other threads no Python
+code of the agent runs in a fork hook at all: see `_until_over`.
+
 If the controller cannot be reached, or goes away, the process goes on as if there were no agent.
 """
 
 from __future__ import annotations
 
+import _functools  # type: ignore[import-not-found]  # `functools` without what it imports
 import _signal  # type: ignore[import-not-found]  # `signal` without its enums
 import _socket
 import os
@@ -41,6 +46,7 @@ _SEND_TIME = int(_SEND_WITHIN_S).to_bytes(8, sys.byteorder) + bytes(8)
 
 _agent: Agent | None = None
 _registered = False  # with `fork`, which cannot be taken back
+_OVER = object()
 
 
 class Owned:
@@ -303,8 +309,8 @@ def start(address: str) -> str:
     if not _registered:
         _registered = True
         os.register_at_fork(
-            before=_before_fork,
-            after_in_parent=_after_fork_in_parent,
+            before=_until_over(_before_fork),
+            after_in_parent=_until_over(_after_fork_in_parent),
             after_in_child=_after_fork_in_child,
         )
     return "loaded"
@@ -328,14 +334,30 @@ def _connect(address: str) -> bool:
     return True
 
 
-def _before_fork() -> None:
+def _until_over(hook: Callable[[], object]) -> Callable[[], None]:
+    """Call `hook` until it once returns `_OVER`; from then on do nothing, and that in C, which lets no other
+    thread run in between.
+    """
+    made: Callable[[], None] = _functools.partial(next, iter(hook, _OVER), None)
+    return made
+
+
+def _before_fork() -> object:
+    if _hooks_harm():
+        return _OVER
     if _agent is not None:
         _agent.before_fork()
+    return None
 
 
-def _after_fork_in_parent() -> None:
+def _after_fork_in_parent() -> object:
     if _agent is not None:
         _agent.after_fork()
+    return _OVER if _hooks_harm() else None
+
+
+def _hooks_harm() -> bool:
+    return "gevent.monkey" in sys.modules and len(sys._current_frames()) > 2
 
 
 def _after_fork_in_child() -> None:
