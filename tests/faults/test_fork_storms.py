@@ -164,9 +164,16 @@ import os, sys, threading
 from gevent import monkey
 monkey.patch_all()
 
-go_on = monkey.get_original("_thread", "allocate_lock")()
-go_on.acquire()
-monkey.get_original("_thread", "start_new_thread")(lambda: go_on.acquire(), ())
+allocate_lock = monkey.get_original("_thread", "allocate_lock")
+begun, go_on = allocate_lock(), allocate_lock()
+begun.acquire(), go_on.acquire()
+
+def other():
+    begun.release()
+    go_on.acquire()
+
+monkey.get_original("_thread", "start_new_thread")(other, ())
+begun.acquire()
 called = []
 
 def look(frame, event, _):
