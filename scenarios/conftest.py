@@ -17,15 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from scenarios import suite as suites
 from scenarios.errors import CouldNotRun, ScenariosError
-from scenarios.experiment.run import Plan, default_jobs
-from scenarios.experiment.run import run as run_plan
 from scenarios.judge.controls import with_controls
-from scenarios.report.model import Report
-from scenarios.report.model import Scenario as Record
-from scenarios.suite import Scenario
-from scenarios.target.needs import unmet
+from scenarios.record.model import Report
+from scenarios.record.model import Scenario as Record
+from scenarios.run.run import Plan, default_jobs
+from scenarios.run.run import run as run_plan
+from scenarios.server.needs import unmet
+from scenarios.spec import Scenario, suite_file
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +36,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("wedge")
     group.addoption("--wedge-jobs", type=int, default=None, help="lanes at a time")
     group.addoption(
-        "--wedge-suite", default=suites.DEFAULT, help="a suite's file or name, for the default one"
+        "--wedge-suite", default=suite_file.DEFAULT, help="a suite's file or name, for the default one"
     )
     group.addoption("--wedge-seed", type=int, default=0, help="seed of probe times and random triggers")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """The default suite's file stands for the suite that is run."""
-    if file_path != suites.find(suites.DEFAULT):
+    if file_path != suite_file.find(suite_file.DEFAULT):
         return None
     collected: pytest.Collector = SuiteFile.from_parent(parent, path=file_path)
     return collected
@@ -64,7 +63,7 @@ class SuiteFile(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         """One item a scenario."""
         try:
-            _, scenarios, _ = suites.load(suites.find(self.config.getoption("--wedge-suite")))
+            _, scenarios, _ = suite_file.load(suite_file.find(self.config.getoption("--wedge-suite")))
         except CouldNotRun as error:
             raise self.CollectError(str(error)) from error
         for scenario in scenarios:
@@ -179,6 +178,6 @@ def _plan(config: pytest.Config, items: list[ScenarioItem]) -> Plan:
         seed=config.getoption("--wedge-seed"),
         jobs=config.getoption("--wedge-jobs") or default_jobs(),
         suite_name=name,
-        suite_file=suites.find(name),
-        options=() if name == suites.DEFAULT else ("--suite", name),
+        suite_file=suite_file.find(name),
+        options=() if name == suite_file.DEFAULT else ("--suite", name),
     )

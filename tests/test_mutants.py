@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scenarios import suite as suites
+from scenarios.spec import suite_file
 from tests.mutants import ROOT, WEDGE_RUN, load, paths
 
 
@@ -22,7 +22,9 @@ def test_a_planted_regression_still_applies_and_the_test_that_notices_it_is_ther
     mutant = load(path)
     mutant.apply(ROOT, only_check=True)
     if mutant.noticed_by.startswith(WEDGE_RUN):
-        assert suites.select(suites.load(suites.find(suites.DEFAULT)).scenarios, [_row(mutant.noticed_by)])
+        assert suite_file.select(
+            suite_file.load(suite_file.find(suite_file.DEFAULT)).scenarios, [_row(mutant.noticed_by)]
+        )
         return
     file, _, name = mutant.noticed_by.partition("::")
     defined = ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))

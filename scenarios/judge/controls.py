@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from scenarios.judge.verdict import judged, proof
-from scenarios.report.model import Observed, Scenario
+from scenarios.record.model import Observed, Scenario
 
 GUARD = "controls went dark"
 

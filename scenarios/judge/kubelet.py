@@ -19,7 +19,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from scenarios.judge.latency import between, gaps
-from scenarios.report.model import Kubelet, KubeletRules, Lane, Sample, Scenario
+from scenarios.record.model import Kubelet, KubeletRules, Lane, Sample, Scenario
 
 Role = Literal["liveness", "readiness"]
 

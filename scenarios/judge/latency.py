@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from scenarios.judge.histogram import Histogram, rank
-from scenarios.report.model import Latency, Ratio, Sample
+from scenarios.record.model import Latency, Ratio, Sample
 
 
 def between(samples: Iterable[Sample], from_s: float, to_s: float) -> list[Sample]:

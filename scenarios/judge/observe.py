@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scenarios.judge.latency import deciding, gaps
-from scenarios.report.model import Lane, Sample
+from scenarios.record.model import Lane, Sample
 
 MIN_SAMPLES = 5
 """A watched lane with fewer decided probes in its window says too little."""

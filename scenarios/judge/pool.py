@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from scenarios.judge.histogram import Histogram
-from scenarios.report.model import Distribution, Lane, Latency, Pooled, Scenario
+from scenarios.record.model import Distribution, Lane, Latency, Pooled, Scenario
 
 SHARES: Final = (0.50, 0.90, 0.99, 0.999)
 NOTHING: Final = "noop"

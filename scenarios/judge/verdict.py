@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from scenarios.report.model import Guard, Observed, Scenario, Verdict
+from scenarios.record.model import Guard, Observed, Scenario, Verdict
 
 HELD: Final = {"lit": "stayed lit", "dark": "went dark"}
 BROKEN: Final = {"lit": "had to stay lit", "dark": "had to go dark"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grpc
 
 from scenarios.errors import ScenariosError
-from scenarios.target import Call, Target
+from scenarios.spec import Call, Target
 from scenarios.traffic.caller import Caller
 
 

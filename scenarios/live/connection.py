@@ -6,7 +6,7 @@ from collections import deque
 from typing import Literal
 
 from scenarios.prober.messages import Probed
-from scenarios.report.glance import LaneState
+from scenarios.report.summary import LaneState
 
 Mark = Literal["lit", "missed", "dark", "waiting"]
 """One slice of time: every probe answered in time, not every one, silence over budget, none decided yet."""

@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from scenarios.experiment.lanes import Lanes
 from scenarios.judge.latency import percentile
 from scenarios.live.connection import LATENCIES_OVER_S, Connection, Mark
 from scenarios.prober.messages import Batch, Outcome
-from scenarios.report.glance import LaneState
+from scenarios.prober.series import Lanes
+from scenarios.report.summary import LaneState
 
 _SHORTEST_SLICE_S = 0.5
 _WORST_FIRST: tuple[LaneState, ...] = ("dark", "unknown", "missed", "lit")

@@ -9,7 +9,7 @@ from rich.text import Text
 from scenarios.live import figures
 from scenarios.live.connection import Mark
 from scenarios.live.endpoints import Endpoints, Seen
-from scenarios.report.glance import LaneState
+from scenarios.report.summary import LaneState
 from scenarios.terminal.signs import COLOURS
 
 _MARKS: dict[Mark | None, tuple[str, str]] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from faults import FaultInfo
-from scenarios.target import Target
+from scenarios.spec import Target
 
 RESERVED = "cCnpqrw?"
 _FAMILIAR = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from faults import NoSuchProcess, Selector
-from scenarios.experiment.server import Server
+from scenarios.server.server import Server
 
 _STATES = {
     psutil.STATUS_RUNNING: "R running",

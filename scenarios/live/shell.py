@@ -14,19 +14,19 @@ import click
 from rich.console import Console
 
 from faults import FaultsError, catalogue
-from scenarios.experiment.lanes import lanes
-from scenarios.experiment.server import Server, serving
 from scenarios.live import keys, processes, shell_view
-from scenarios.live.broken import Breaker
 from scenarios.live.calls import Calls
 from scenarios.live.chores import Chores
 from scenarios.live.departure import HUNG_UP, Leave, TerminalGone
 from scenarios.live.endpoints import Endpoints
+from scenarios.live.injections import Breaker
 from scenarios.live.menu import Entry, menu
 from scenarios.live.screen import Screen
 from scenarios.live.watching import DRAW_EVERY_S, probing
 from scenarios.prober import ProberHandle
-from scenarios.target import LoadedTarget
+from scenarios.prober.series import lanes
+from scenarios.server.server import Server, serving
+from scenarios.spec import LoadedTarget
 
 _LOOK_EVERY_S = 0.4
 _MANY_CALLS = 4

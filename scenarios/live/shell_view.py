@@ -11,9 +11,9 @@ from rich.text import Text
 from faults import State
 from faults.stacks import as_text
 from scenarios.live import figures, lane_table
-from scenarios.live.broken import Broken
 from scenarios.live.calls import Tally
 from scenarios.live.endpoints import Endpoints
+from scenarios.live.injections import Broken
 from scenarios.live.menu import Entry, bar
 from scenarios.live.processes import Place, Row
 from scenarios.live.watching import lateness

@@ -12,13 +12,13 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from scenarios.experiment.lanes import Lanes
 from scenarios.live import figures, lane_table
-from scenarios.live.asked import Asked
+from scenarios.live.arguments import Asked
 from scenarios.live.departure import TerminalGone, forget_stdout
 from scenarios.live.endpoints import Change, Endpoints, Seen
 from scenarios.live.screen import Screen
 from scenarios.prober import ProberHandle, soon
+from scenarios.prober.series import Lanes
 
 DRAW_EVERY_S = 0.2
 LATE_S = 0.5

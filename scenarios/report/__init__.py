@@ -1,5 +1,5 @@
 """The report of a run: its model here, its renderers beside it."""
 
-from scenarios.report.model import SCHEMA, Report, Scenario, decode, encode, write
+from scenarios.record.model import SCHEMA, Report, Scenario, decode, encode, write
 
 __all__ = ["SCHEMA", "Report", "Scenario", "decode", "encode", "write"]

@@ -13,8 +13,8 @@ from typing import Final, Literal
 import msgspec
 
 from scenarios.judge.pool import pool, pooled
-from scenarios.report import glance, numbers
-from scenarios.report.model import Distribution, Observed, Report, Scenario, Verdict
+from scenarios.record.model import Distribution, Observed, Report, Scenario, Verdict
+from scenarios.report import numbers, summary
 
 SCHEMA: Final = "wedge-compare/1"
 NOISE: Final = 2.0
@@ -163,8 +163,8 @@ def _verdict(old: Scenario, new: Scenario) -> VerdictChange | None:
 
 def _latencies(old: Scenario, new: Scenario, noise: float, floor_ms: float) -> Iterable[LatencyChange]:
     then, now = old.phases, new.phases
-    for lane in glance.watched(new):
-        lit = glance.lane_state(old, lane) == glance.lane_state(new, lane) == "lit"
+    for lane in summary.watched(new):
+        lit = summary.lane_state(old, lane) == summary.lane_state(new, lane) == "lit"
         if lit and lane in then.baseline and lane in now.baseline:
             moved = _moved(
                 lane,

@@ -14,7 +14,7 @@ from typing import Final
 
 from scenarios.judge.histogram import Histogram
 from scenarios.judge.pool import by_endpoint
-from scenarios.report.model import Distribution, Pooled
+from scenarios.record.model import Distribution, Pooled
 from scenarios.report.numbers import milliseconds as ms
 from scenarios.report.numbers import power_of_ten
 from scenarios.report.timeline import Tick

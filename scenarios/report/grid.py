@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scenarios.report.model import Scenario
+from scenarios.record.model import Scenario
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from scenarios.report import curves, glance, numbers, stability, timeline
+from scenarios.record import stability
+from scenarios.record.model import Report, Scenario, Verdict
+from scenarios.report import curves, numbers, summary, timeline
 from scenarios.report.grid import grid
-from scenarios.report.model import Report, Scenario, Verdict
 
 OPEN_AT_FIRST: Final = 6
 """So many scenarios that did not pass are unfolded when the page opens."""
@@ -35,7 +36,7 @@ class Piece:
     """One lane in a cell of the overview."""
 
     connection: str
-    state: glance.LaneState
+    state: summary.LaneState
     watched: bool
     text: str
     title: str
@@ -56,18 +57,18 @@ class Row:
 
 def render(report: Report) -> str:
     """The whole page. Its size follows the number of scenarios, hardly that of their samples."""
-    ordered = glance.worst_first(report)
+    ordered = summary.worst_first(report)
     crossed = grid(report.scenarios)
-    endpoints = tuple(dict.fromkeys(_endpoint(s, lane) for s in ordered for lane in glance.lanes(s)))
+    endpoints = tuple(dict.fromkeys(_endpoint(s, lane) for s in ordered for lane in summary.lanes(s)))
     unfold = [s for s in ordered if s.verdict != "pass"][:OPEN_AT_FIRST] or list(ordered[:1])
     rows = tuple(
         Row(
             anchor=f"s{number}",
             scenario=s,
-            why=glance.why(s),
+            why=summary.why(s),
             cells=tuple(_cell(s, endpoint) for endpoint in endpoints),
             drawing=timeline.draw(s),
-            lanes=glance.lanes(s),
+            lanes=summary.lanes(s),
             open=any(s is other for other in unfold),
         )
         for number, s in enumerate(ordered, 1)
@@ -78,17 +79,17 @@ def render(report: Report) -> str:
         .get_template("report.html.j2")
         .render(
             report=report,
-            tally=glance.tally(report),
-            problems=glance.wider_problems(report),
-            remarks=glance.remarks(report),
+            tally=summary.tally(report),
+            problems=summary.wider_problems(report),
+            remarks=summary.remarks(report),
             rows=rows,
             endpoints=endpoints,
             targets=sorted({s.target for s in ordered}),
             faults=sorted({s.fault.name for s in ordered}),
             cross=crossed,
-            spots={s.name: glance.spot(s) for s in report.scenarios},
+            spots={s.name: summary.spot(s) for s in report.scenarios},
             curves=curves.draw(report.pooled),
-            overhead=glance.overhead(report),
+            overhead=summary.overhead(report),
             steady=stability.in_words(report.stability) if report.stability else "",
             anchors={row.scenario.name: row.anchor for row in rows},
             style=style,
@@ -105,17 +106,17 @@ def _endpoint(scenario: Scenario, lane: str) -> str:
 
 def _cell(scenario: Scenario, endpoint: str) -> tuple[Piece, ...]:
     return tuple(
-        _piece(scenario, lane) for lane in glance.lanes(scenario) if _endpoint(scenario, lane) == endpoint
+        _piece(scenario, lane) for lane in summary.lanes(scenario) if _endpoint(scenario, lane) == endpoint
     )
 
 
 def _piece(scenario: Scenario, lane: str) -> Piece:
-    state = glance.lane_state(scenario, lane)
+    state = summary.lane_state(scenario, lane)
     known, seen = scenario.lanes.get(lane), scenario.phases.faulted.get(lane)
     watched = known is None or known.watched
     match state:
         case "dark":
-            text = numbers.duration(glance.longest_gap_s(scenario, lane))
+            text = numbers.duration(summary.longest_gap_s(scenario, lane))
             title = f"{lane}: dark, no expected answer for {text}"
         case "missed":
             text = f"{seen.sent - seen.ok:,} of {seen.sent:,}" if seen else "missed"
@@ -154,7 +155,7 @@ def _environment() -> Environment:
         "ROWS_SHOWN": ROWS_SHOWN,
         "LOG_LINES": LOG_LINES,
         "STACK_CHARACTERS": STACK_CHARACTERS,
-        "lane_state": glance.lane_state,
+        "lane_state": summary.lane_state,
     }
     return environment
 

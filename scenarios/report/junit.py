@@ -13,8 +13,8 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 
-from scenarios.report import glance, numbers
-from scenarios.report.model import Report, Scenario
+from scenarios.record.model import Report, Scenario
+from scenarios.report import numbers, summary
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LOG_LINES = 100
@@ -26,7 +26,7 @@ def render(report: Report) -> str:
     targets = dict.fromkeys([s.target for s in report.scenarios] + [left.target for left in report.not_run])
     for target in targets:
         _suite(root, report, target, [s for s in report.scenarios if s.target == target])
-    problems = glance.wider_problems(report)
+    problems = summary.wider_problems(report)
     if problems:
         suite = ET.SubElement(root, "testsuite", {"name": "suite", "time": "0"})
         for problem in problems:
@@ -61,7 +61,7 @@ def _suite(root: ET.Element, report: Report, target: str, scenarios: Iterable[Sc
         )
         if scenario.verdict != "pass":
             kind = "failure" if scenario.verdict == "fail" else "error"
-            why = scenario.reasons or (glance.why(scenario),)
+            why = scenario.reasons or (summary.why(scenario),)
             _outcome(case, kind, scenario.verdict, [*why, f"reproduce: {scenario.reproduce}"])
         ET.SubElement(case, "system-out").text = _clean("\n".join(_facts(scenario)) + "\n")
         if told := "\n".join(_told(scenario)):
@@ -110,11 +110,11 @@ def _facts(scenario: Scenario) -> Iterable[str]:
         f"stuck calls: {stuck.started} started, {stuck.pending_in_window} pending in the window, "
         f"{stuck.ended_after_release} ended after release"
     )
-    for lane in glance.lanes(scenario):
+    for lane in summary.lanes(scenario):
         seen = scenario.phases.faulted.get(lane)
         if seen is not None:
             yield (
-                f"{lane}: {glance.lane_state(scenario, lane)}, {seen.ok} of {seen.sent} answered, "
+                f"{lane}: {summary.lane_state(scenario, lane)}, {seen.ok} of {seen.sent} answered, "
                 f"p50 {numbers.milliseconds(seen.p50_ms)}, p99 {numbers.milliseconds(seen.p99_ms)}, "
                 f"longest gap {numbers.milliseconds(seen.longest_gap_ms)}"
             )

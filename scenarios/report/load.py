@@ -9,7 +9,7 @@ import msgspec
 
 from scenarios.errors import CouldNotRun
 from scenarios.judge.histogram import Histogram, UnreadableHistogram
-from scenarios.report.model import SCHEMA, Distribution, Report, decode
+from scenarios.record.model import SCHEMA, Distribution, Report, decode
 
 
 class UnreadableReport(CouldNotRun):

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from scenarios.report import glance, numbers
+from scenarios.record.model import Report, Scenario
+from scenarios.record.stability import in_words
+from scenarios.report import numbers, summary
 from scenarios.report.grid import Grid, grid
-from scenarios.report.model import Report, Scenario
-from scenarios.report.stability import in_words
 
 SIGNS: Final = {"pass": "✅", "fail": "❌", "unproven": "⚠️"}
 LIMIT_BYTES: Final = 900 * 1024
@@ -26,24 +26,24 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$@!])")
 
 def render(report: Report) -> str:
     """The summary, ending in a newline."""
-    tally = glance.tally(report)
+    tally = summary.tally(report)
     about = [
         f"{numbers.count(tally.total, 'scenario')} in {numbers.duration(report.duration_s)}",
         f"seed {report.seed}",
         *([f"suite {_text(report.suite.name)}"] if report.suite.name else []),
         *([_text(report.host.platform)] if report.host.platform else []),
-        *([_text(overhead)] if (overhead := glance.overhead(report)) else []),
+        *([_text(overhead)] if (overhead := summary.overhead(report)) else []),
     ]
     if report.stability is not None:
         about.append(_text(in_words(report.stability)))
     lines = [f"## {SIGNS[tally.verdict]} wedge: {tally.words()}", "", " · ".join(about), ""]
-    notes = [f"- {SIGNS['fail']} {_text(p)}" for p in glance.wider_problems(report)]
-    notes += [f"- {SIGNS['unproven']} {_text(r)}" for r in glance.remarks(report)]
+    notes = [f"- {SIGNS['fail']} {_text(p)}" for p in summary.wider_problems(report)]
+    notes += [f"- {SIGNS['unproven']} {_text(r)}" for r in summary.remarks(report)]
     lines += [*notes, *([""] if notes else [])]
     crossed = grid(report.scenarios)
     if crossed is not None:
         lines += [*_crossed(crossed), "", _LEGEND, ""]
-    ordered = glance.worst_first(report)
+    ordered = summary.worst_first(report)
     bad = [s for s in ordered if s.verdict != "pass"]
     if bad:
         lines += [*_table(bad), ""]
@@ -56,9 +56,9 @@ def render(report: Report) -> str:
         lines += [*_pooled(report), ""]
     good = [s for s in ordered if s.verdict == "pass"]
     if good:
-        summary = f"{numbers.count(len(good), 'scenario')} passed"
+        heading = f"{numbers.count(len(good), 'scenario')} passed"
         lines += [
-            f"<details{'' if bad or crossed else ' open'}><summary>{summary}</summary>",
+            f"<details{'' if bad or crossed else ' open'}><summary>{heading}</summary>",
             "",
             *_table(good),
             "",
@@ -79,7 +79,7 @@ def _crossed(crossed: Grid) -> Iterable[str]:
 
 
 def _spot(scenario: Scenario) -> str:
-    word = glance.spot(scenario)
+    word = summary.spot(scenario)
     return f"✅ {word}" if scenario.verdict == "pass" else f"{SIGNS[scenario.verdict]} **{word}**"
 
 
@@ -87,12 +87,12 @@ def _pooled(report: Report) -> Iterable[str]:
     """The run's own latencies."""
     yield "| all scenarios that had to stay lit | answered | baseline p50 / p99 / p99.9 | under the fault |"
     yield "|---|---:|---:|---:|"
-    for line in glance.pooled_lines(report):
+    for line in summary.pooled_lines(report):
         scenarios = numbers.count(line.scenarios, "scenario")
         name = f"&emsp;{_text(line.endpoint)}" if line.endpoint else f"{_code(line.target)}, {scenarios}"
         answered = f"{line.faulted.ok:,} / {line.faulted.sent:,}"
         figures = (
-            " / ".join(map(numbers.milliseconds, glance.told(found)))
+            " / ".join(map(numbers.milliseconds, summary.told(found)))
             for found in (line.baseline, line.faulted)
         )
         yield f"| {name} | {answered} | {' | '.join(figures)} |"
@@ -102,7 +102,7 @@ def _table(scenarios: Iterable[Scenario]) -> Iterable[str]:
     yield "| | scenario | expected | observed | worst endpoint | in the fault window | × p50 / p99 | time |"
     yield "|---|---|---|---|---|---|---:|---:|"
     for s in scenarios:
-        lane = glance.worst_lane(s)
+        lane = summary.worst_lane(s)
         cells = [
             SIGNS[s.verdict],
             _code(s.name),
@@ -118,9 +118,9 @@ def _table(scenarios: Iterable[Scenario]) -> Iterable[str]:
 
 def _light(scenario: Scenario, lane: str) -> str:
     seen = scenario.phases.faulted.get(lane)
-    match glance.lane_state(scenario, lane):
+    match summary.lane_state(scenario, lane):
         case "dark":
-            return f"dark for {numbers.duration(glance.longest_gap_s(scenario, lane))}"
+            return f"dark for {numbers.duration(summary.longest_gap_s(scenario, lane))}"
         case "missed":
             return f"{seen.sent - seen.ok:,} of {seen.sent:,} missed" if seen else "missed"
         case "lit":
@@ -140,7 +140,7 @@ def _detail(scenario: Scenario) -> Iterable[str]:
     """Why, and what is known of the bite."""
     yield f"**{SIGNS[scenario.verdict]} {_code(scenario.name, cell=False)}**"
     yield ""
-    for reason in scenario.reasons or (glance.why(scenario),):
+    for reason in scenario.reasons or (summary.why(scenario),):
         yield f"- {_text(reason)}"
     for line in scenario.bite.evidence:
         yield f"- bite: {_text(line)}"

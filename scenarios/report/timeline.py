@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from scenarios.report import glance
-from scenarios.report.model import Call, Sample, Scenario
+from scenarios.record.model import Call, Sample, Scenario
+from scenarios.report import summary
 from scenarios.report.numbers import duration, moment, power_of_ten
 
 WIDTH: Final = 1000
@@ -51,7 +51,7 @@ class DrawnLane:
     """One endpoint: path data of good, late and failed probes, and where it was dark."""
 
     name: str
-    state: glance.LaneState
+    state: summary.LaneState
     watched: bool
     good: str
     late: str
@@ -104,7 +104,7 @@ def draw(scenario: Scenario) -> Timeline | None:
     axis = _Axis(start_s, end_s, floor_s, ceiling_s)
     closed_s = scenario.window.closed_s
     ticks, scale = tuple(_time_ticks(axis)), tuple(_latency_ticks(axis))
-    drawn = [_lane(scenario, name, axis) for name in glance.lanes(scenario) if scenario.samples.get(name)]
+    drawn = [_lane(scenario, name, axis) for name in summary.lanes(scenario) if scenario.samples.get(name)]
     return Timeline(
         start_s=start_s,
         end_s=end_s,
@@ -190,7 +190,7 @@ def _lane(scenario: Scenario, name: str, axis: _Axis) -> tuple[DrawnLane, bool]:
             failed.add(column)
     good = {c: seen for c, took in answered.items() if (seen := [t for t in took if t <= budget_s])}
     late = {c: seen for c, took in answered.items() if (seen := [t for t in took if t > budget_s])}
-    state = glance.lane_state(scenario, name)
+    state = summary.lane_state(scenario, name)
     drawn = DrawnLane(
         name=name,
         state=state,
@@ -218,14 +218,14 @@ def _bars(columns: dict[int, list[float]], axis: _Axis, reach: int = 0) -> str:
     )
 
 
-def _said(scenario: Scenario, name: str, state: glance.LaneState) -> str:
+def _said(scenario: Scenario, name: str, state: summary.LaneState) -> str:
     """What the drawing of a lane shows, in words."""
     seen = scenario.phases.faulted.get(name)
     if seen is None:
         return f"{name}: not measured in the fault window"
     words = f"{name}: {seen.ok} of {seen.sent} probes answered in the fault window"
     if state == "dark":
-        return f"{words}; dark for {duration(glance.longest_gap_s(scenario, name))}"
+        return f"{words}; dark for {duration(summary.longest_gap_s(scenario, name))}"
     return f"{words}; p99 {duration(None if seen.p99_ms is None else seen.p99_ms / 1000)}"
 
 

@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from scenarios.experiment.facts import PHASES
-from scenarios.experiment.progress import Progress
-from scenarios.report.model import Scenario
+from scenarios.record.model import Scenario
+from scenarios.run.facts import PHASES
+from scenarios.run.progress import Progress
 from scenarios.terminal.signs import COLOURS
 from scenarios.terminal.table import line
 

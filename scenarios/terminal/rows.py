@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scenarios.report.model import Scenario
+from scenarios.record.model import Scenario
 from scenarios.terminal.signs import COLOURS, mark, worst
 
 _ANY_WIDTH = 10_000

@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.text import Text
 
-from scenarios.report.model import Latency, Scenario
+from scenarios.record.model import Latency, Scenario
 from scenarios.report.numbers import NONE
 
 COLOURS: Final = {

@@ -12,10 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from scenarios.report import glance
+from scenarios.record.model import Report, Scenario
+from scenarios.record.stability import in_words
+from scenarios.report import summary
 from scenarios.report.grid import grid
-from scenarios.report.model import Report, Scenario
-from scenarios.report.stability import in_words
 from scenarios.terminal import matrix, rows
 from scenarios.terminal.signs import COLOURS, short
 
@@ -70,12 +70,12 @@ def _pooled(report: Report) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
     for heading in ("scenarios pooled, ms", "baseline p50/p99/p99.9", "under the fault", "answered"):
         table.add_column(heading, no_wrap=True)
-    for line in glance.pooled_lines(report):
+    for line in summary.pooled_lines(report):
         name = f"{line.target} ({line.scenarios})" if line.endpoint is None else f"  {line.endpoint}"
         missed = line.faulted.ok < line.faulted.sent
         table.add_row(
             Text(name),
-            *(" / ".join(map(short, glance.told(found))) for found in (line.baseline, line.faulted)),
+            *(" / ".join(map(short, summary.told(found))) for found in (line.baseline, line.faulted)),
             Text(f"{line.faulted.ok:,}/{line.faulted.sent:,}", style=COLOURS["fail"] if missed else ""),
         )
     return table
@@ -91,7 +91,7 @@ def _bottom_lines(report: Report) -> list[str]:
     words = [
         f"{len(verdicts)} scenarios: {counts or 'none'} · {report.duration_s:.1f} s · seed {report.seed}"
     ]
-    if overhead := glance.overhead(report):
+    if overhead := summary.overhead(report):
         words.append(f"[dim]{overhead} · slowest: {escape(_slowest(report))}[/dim]")
     words += [f"[bold red]suite fails:[/] {escape(failure)}" for failure in report.suite.failures]
     if report.suite.missing_controls:
@@ -99,9 +99,9 @@ def _bottom_lines(report: Report) -> list[str]:
         words.append(
             f"[yellow]controls not in this run, so nothing vouches for the wedge:[/] {escape(missing)}"
         )
-    if twice := glance.run_twice(report):
+    if twice := summary.run_twice(report):
         words.append(f"[yellow]run again, alone, the machine having been too busy:[/] {escape(twice)}")
-    words += [f"[yellow]not run:[/] {escape(left)}" for left in glance.not_run(report)]
+    words += [f"[yellow]not run:[/] {escape(left)}" for left in summary.not_run(report)]
     if report.stability is not None:
         words.append(f"[bold]{in_words(report.stability)}[/]")
         for name, flips in report.stability.flips.items():

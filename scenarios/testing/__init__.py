@@ -1,6 +1,6 @@
 """Scenarios in a stranger's own tests: what stands behind the pytest plugin, usable without pytest."""
 
-from scenarios.testing.asked import Asked, scenarios_for
+from scenarios.testing.arguments import Asked, scenarios_for
 from scenarios.testing.bench import Bench
 from scenarios.testing.running import Running
 

@@ -7,15 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from scenarios.experiment.experiment import Experiment
-from scenarios.experiment.held import Held
-from scenarios.experiment.progress import Silent
-from scenarios.experiment.server import serving
 from scenarios.judge.controls import with_controls
 from scenarios.prober import ProberHandle
-from scenarios.report.model import Scenario as Record
-from scenarios.suite import Scenario
-from scenarios.target import LoadedTarget
+from scenarios.record.model import Scenario as Record
+from scenarios.run.experiment import Experiment
+from scenarios.run.held import Held
+from scenarios.run.progress import Silent
+from scenarios.server.server import serving
+from scenarios.spec import LoadedTarget, Scenario
 from scenarios.testing.portal import Portal
 from scenarios.testing.running import Running
 

@@ -12,12 +12,12 @@ import msgspec
 import pytest
 
 from scenarios.errors import ScenariosError, TargetFailed
-from scenarios.report.model import Report, Suite, write
-from scenarios.report.model import Scenario as Record
-from scenarios.suite import Scenario
-from scenarios.target import LoadedTarget, find, load
-from scenarios.target.needs import unmet
-from scenarios.testing.asked import Asked, scenarios_for
+from scenarios.record.model import Report, Suite, write
+from scenarios.record.model import Scenario as Record
+from scenarios.server.needs import unmet
+from scenarios.spec import LoadedTarget, Scenario, target_file
+from scenarios.spec.target_file import find
+from scenarios.testing.arguments import Asked, scenarios_for
 from scenarios.testing.bench import Bench
 from scenarios.testing.running import Running
 
@@ -90,7 +90,7 @@ class Wedge:
     def start(self, target: str | Path) -> Running:
         """A server of this test's own, ended with the test."""
         try:
-            loaded = load(find(str(target), beside=self._item.path.parent))
+            loaded = target_file.load(find(str(target), beside=self._item.path.parent))
             _skip_unmet(loaded)
             return self._stack.enter_context(_bench(self._item).running(loaded))
         except ScenariosError as error:

@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from faults import DEFAULT_LEASE_S, Fault, FaultStatus
-from scenarios.experiment.server import Server
-from scenarios.target.placeholders import fill
+from scenarios.server.server import Server
+from scenarios.spec.placeholders import fill
 from scenarios.testing.portal import Portal
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scenarios.target import Call, GrpcCall, LoadedTarget
+from scenarios.spec import Call, GrpcCall, LoadedTarget
 from scenarios.traffic.failure import CallFailed
 from scenarios.traffic.grpc_calls import GrpcCalls
 from scenarios.traffic.http_calls import HttpCalls

@@ -17,8 +17,8 @@ import msgspec
 
 from faults import Controller, FaultsError, Launched
 from scenarios.errors import TargetFailed
-from scenarios.target import Client, LoadedTarget
-from scenarios.target.placeholders import fill
+from scenarios.spec import Client, LoadedTarget
+from scenarios.spec.placeholders import fill
 
 _STOP_WITHIN_S = 5.0
 _KILL_AFTER_S = 0.5

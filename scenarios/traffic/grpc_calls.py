@@ -12,9 +12,9 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from scenarios.errors import CouldNotRun
-from scenarios.target import GrpcCall
-from scenarios.target.placeholders import fill
-from scenarios.target.spelled import as_bytes
+from scenarios.spec import GrpcCall
+from scenarios.spec.binary import as_bytes
+from scenarios.spec.placeholders import fill
 from scenarios.traffic import proto
 from scenarios.traffic.failure import CallFailed
 from scenarios.traffic.grpc_stream import Stream

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from scenarios.target import HttpCall
-from scenarios.target.placeholders import fill
+from scenarios.spec import HttpCall
+from scenarios.spec.placeholders import fill
 from scenarios.traffic.failure import CallFailed
 
 _SAID_CHARACTERS = 200

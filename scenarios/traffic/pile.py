@@ -6,9 +6,9 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from scenarios.report.figures import relative
-from scenarios.report.model import Call as CallRecord
-from scenarios.target import Call
+from scenarios.record.figures import relative
+from scenarios.record.model import Call as CallRecord
+from scenarios.spec import Call
 from scenarios.traffic.caller import Caller, CallFailed
 
 _ERRORS_SHOWN = 3

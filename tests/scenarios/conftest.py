@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from scenarios import suite as suites
-from scenarios.experiment.progress import Progress, Silent
-from scenarios.experiment.run import Plan
-from scenarios.experiment.run import run as run_plan
-from scenarios.report.model import Report
+from scenarios.record.model import Report
+from scenarios.run.progress import Progress, Silent
+from scenarios.run.run import Plan
+from scenarios.run.run import run as run_plan
+from scenarios.spec import suite_file
 
 SERVERS = Path(__file__).parent / "servers"
 _RUN_WITHIN_S = 120.0
@@ -33,8 +33,8 @@ def run_suite() -> RunSuite:
     async def run(
         path: Path, *names: str, jobs: int = 3, progress: Progress | None = None, again: int = 0
     ) -> tuple[Report, tuple[str, ...]]:
-        suite, scenarios, _ = suites.load(path)
-        plan = Plan(suites.select(scenarios, names), 0, jobs, suite.suite.name, path, again=again)
+        suite, scenarios, _ = suite_file.load(path)
+        plan = Plan(suite_file.select(scenarios, names), 0, jobs, suite.suite.name, path, again=again)
         async with asyncio.timeout(_RUN_WITHIN_S):
             return await run_plan(plan, progress or Silent())
 

@@ -18,7 +18,7 @@ from scenarios.judge import kubelet, latency
 from scenarios.judge.observe import observe
 from scenarios.judge.pool import pool
 from scenarios.judge.verdict import claim, judged, proof
-from scenarios.report.model import (
+from scenarios.record.model import (
     Bite,
     Call,
     Fault,

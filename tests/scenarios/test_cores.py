@@ -14,12 +14,11 @@ from typing import Literal
 import msgspec
 import pytest
 
-from scenarios import suite as suites
-from scenarios.experiment.cores import Cores, Look, between, judge, look
-from scenarios.experiment.facts import Facts
 from scenarios.judge.observe import Observation
-from scenarios.report.model import Scenario as Record
-from scenarios.suite import Scenario
+from scenarios.record.model import Scenario as Record
+from scenarios.run.cores import Cores, Look, between, judge, look
+from scenarios.run.facts import Facts
+from scenarios.spec import Scenario, suite_file
 
 ALLOWED_S = 1.0
 STARVED = Cores(waited_s=1.4, ran_s=0.1, elapsed_s=2.0, count=2)
@@ -134,7 +133,7 @@ def test_a_wait_longer_than_the_time_that_passed_is_the_kernels_mistake() -> Non
 @cache
 def scenario() -> Scenario:
     """One that has to stay lit."""
-    _, scenarios, _ = suites.load(suites.find("default"))
+    _, scenarios, _ = suite_file.load(suite_file.find("default"))
     return next(s for s in scenarios if s.name == "gil.hold@pegaref-process")
 
 

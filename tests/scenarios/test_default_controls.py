@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from scenarios import suite as suites
-from scenarios.report.model import Report, Scenario
+from scenarios.record.model import Report, Scenario
+from scenarios.spec import suite_file
 from tests.scenarios.conftest import SERVERS
 
 RunSuite = Callable[..., Awaitable[tuple[Report, tuple[str, ...]]]]
@@ -30,7 +30,7 @@ def toml(value: Any) -> str:
 
 def the_row(name: str, **changed: object) -> dict[str, Any]:
     """A row of the default suite as it stands there, but for these keys and its targets."""
-    rows = tomllib.loads(suites.find(suites.DEFAULT).read_text())["row"]
+    rows = tomllib.loads(suite_file.find(suite_file.DEFAULT).read_text())["row"]
     (row,) = (row for row in rows if row["name"] == name)
     kept = {key: value for key, value in row.items() if not key.startswith("controls") and key != "targets"}
     return {**kept, "because": "its control is in the same run", **changed}

@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scenarios import suite as suites
-from scenarios.report.model import Report
+from scenarios.record.model import Report
+from scenarios.spec import suite_file
 
 RunSuite = Callable[..., Awaitable[tuple[Report, tuple[str, ...]]]]
 ROW = """
@@ -87,7 +87,7 @@ def test_a_run_killed_in_mid_fault_leaves_no_process_and_no_shared_memory() -> N
 
 
 def test_the_names_and_the_rows_of_the_default_suite_are_those_of_the_contract() -> None:
-    _, scenarios, _ = suites.load(suites.find(suites.DEFAULT))
+    _, scenarios, _ = suite_file.load(suite_file.find(suite_file.DEFAULT))
     names = {scenario.name for scenario in scenarios}
     assert {"gil.hold@pegaref-process", "call.stall-held@pegaref-pool", "call.drop@pegaref-inline"} <= names
     assert {s.row.fault for s in scenarios} >= {

@@ -15,7 +15,7 @@ import click
 import pytest
 import yaml
 
-from scenarios.cli import cli
+from scenarios.cli.run import cli
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "ci.md"
 WITHIN_S = 120

@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from scenarios.document import Document
-from scenarios.suite import Row, Suite, Timing, load_model
-from scenarios.suite.model import Also, Flap, Header, Say, Stop, Traffic
+from scenarios.spec import Row, Suite, Timing, loads
+from scenarios.spec.document import Document
+from scenarios.spec.suite import Also, Flap, Header, Say, Stop, Traffic
 
 PAGE = (Path(__file__).parents[2] / "docs" / "suite-file.md").read_text()
 STRUCTS = [
-    Header, Timing, Row, Traffic, Also, Flap, Say, Stop, load_model.Storm, load_model.Scrape, load_model.Idle,
-    load_model.SlowLoris, load_model.Clients,
+    Header, Timing, Row, Traffic, Also, Flap, Say, Stop, loads.Storm, loads.Scrape, loads.Idle,
+    loads.SlowLoris, loads.Clients,
 ]  # fmt: skip
 
 

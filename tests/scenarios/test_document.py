@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from scenarios.document import Document
 from scenarios.errors import Malformed
+from scenarios.spec.document import Document
 
 
 class Cat(msgspec.Struct, frozen=True, tag="cat", tag_field="kind"):

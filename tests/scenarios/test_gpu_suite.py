@@ -9,15 +9,15 @@ import sys
 import msgspec
 import pytest
 
-from scenarios import target as targets
+from scenarios.spec import target_file
 
 PLACEMENTS = ("inline", "pool", "thread", "process")
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_a_gpu_target_is_its_twin_but_for_the_memory_that_is_shared(placement: str) -> None:
-    twin = targets.load(targets.find(f"pegaref-{placement}")).target
-    gpu = targets.load(targets.find(f"pegaref-gpu-{placement}")).target
+    twin = target_file.load(target_file.find(f"pegaref-{placement}")).target
+    gpu = target_file.load(target_file.find(f"pegaref-gpu-{placement}")).target
     assert gpu.target.needs == ("gpu",)
     assert [word for word in gpu.client[0].command if word not in twin.client[0].command] == [
         "--cuda",

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from scenarios.judge.histogram import Histogram, UnreadableHistogram
 from scenarios.judge.latency import percentile, summary
 from scenarios.judge.pool import SHARES, by_endpoint, pool, together
-from scenarios.report.model import Distribution, Fault, Sample
+from scenarios.record.model import Distribution, Fault, Sample
 from tests.scenarios.sample_reports import Server, one_of_each, scenario
 
 LATENCIES = st.lists(st.floats(1e-6, 60.0, allow_nan=False), min_size=1, max_size=300)

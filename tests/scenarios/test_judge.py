@@ -12,8 +12,8 @@ from scenarios.judge.controls import with_controls
 from scenarios.judge.latency import faulted, percentile, summary
 from scenarios.judge.observe import Observation, observe
 from scenarios.judge.verdict import claim, judged, proof
-from scenarios.report.figures import microsecond, relative
-from scenarios.report.model import Fault, Lane, Outcome, Sample, Scenario
+from scenarios.record.figures import microsecond, relative
+from scenarios.record.model import Fault, Lane, Outcome, Sample, Scenario
 
 BUDGET_S, JUDGED_S, PERIOD_S = 2.0, 2.2, 0.1
 LANE = Lane(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scenarios.judge.kubelet import replay, through
-from scenarios.report.model import Fault, Kubelet, KubeletRules, Lane, Sample, Scenario, Window
+from scenarios.record.model import Fault, Kubelet, KubeletRules, Lane, Sample, Scenario, Window
 
 LANES = {
     "http /health": Lane(

@@ -7,11 +7,10 @@ from textwrap import dedent
 
 import pytest
 
-from scenarios import kubernetes
 from scenarios.errors import CouldNotRun, Malformed, UnknownName
-from scenarios.report.model import KubeletRules
-from scenarios.target import GrpcProbe, HttpProbe, Target
-from scenarios.target.model import Ready, Start
+from scenarios.record.model import KubeletRules
+from scenarios.spec import GrpcProbe, HttpProbe, Target, kubernetes
+from scenarios.spec.target import Ready, Start
 
 DEPLOYMENT = """\
 apiVersion: v1

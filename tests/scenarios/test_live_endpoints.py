@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from scenarios.experiment.lanes import Lanes, lanes
 from scenarios.live.connection import KEPT_S
 from scenarios.live.endpoints import Endpoints
 from scenarios.prober.messages import Batch, Began, Outcome, Probed
-from scenarios.target import HttpProbe, Target
-from scenarios.target.model import Connection, Ready, Start
+from scenarios.prober.series import Lanes, lanes
+from scenarios.spec import HttpProbe, Target
+from scenarios.spec.target import Connection, Ready, Start
 
 BEGAN_S = 1000.0
 BUDGET_S = 2.0

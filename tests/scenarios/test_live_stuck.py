@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.experiment.server import Server, serving
-from scenarios.live.broken import Breaker
 from scenarios.live.calls import Calls
+from scenarios.live.injections import Breaker
 from scenarios.live.processes import look, places
 from scenarios.live.stuck import Stuck
-from scenarios.target import load
+from scenarios.server.server import Server, serving
+from scenarios.spec import target_file
 
 PY_SPY = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
 WITHIN_S = 20.0
@@ -23,7 +23,7 @@ WITHIN_S = 20.0
 
 @pytest.fixture
 async def server(servers: Path) -> AsyncIterator[Server]:
-    async with serving(load(servers / "tiny-thread.toml")) as running:
+    async with serving(target_file.load(servers / "tiny-thread.toml")) as running:
         yield running
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from scenarios.suite.load_model import Idle, Scrape, SlowLoris, Storm
+from scenarios.spec.loads import Idle, Scrape, SlowLoris, Storm
 from scenarios.traffic.load.facts import LoadFacts, facts
 from scenarios.traffic.load.messages import Crowding, Tally
 

@@ -17,13 +17,13 @@ import msgspec
 import psutil
 import pytest
 
-from scenarios import target as targets
 from scenarios.errors import CouldNotRun
-from scenarios.experiment.resources import alive
-from scenarios.experiment.server import Server, serving
 from scenarios.prober import ProberHandle, soon
 from scenarios.prober.messages import Batch, Began, HttpLane
-from scenarios.suite.load_model import Clients, Idle, Load, Scrape, SlowLoris, Storm
+from scenarios.server.resources import alive
+from scenarios.server.server import Server, serving
+from scenarios.spec import target_file
+from scenarios.spec.loads import Clients, Idle, Load, Scrape, SlowLoris, Storm
 from scenarios.traffic.load import LoadFacts, loading
 from tests.scenarios.conftest import SERVERS
 
@@ -33,7 +33,7 @@ _WITHIN_S = 90.0
 @asynccontextmanager
 async def counting(*flags: str) -> AsyncIterator[Server]:
     """The counting server, started as any target is."""
-    loaded = targets.load(SERVERS / "counting.toml")
+    loaded = target_file.load(SERVERS / "counting.toml")
     start = loaded.target.target
     start = msgspec.structs.replace(start, command=(*start.command, *flags))
     target = msgspec.structs.replace(loaded.target, target=start)

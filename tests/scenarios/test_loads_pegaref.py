@@ -14,9 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from scenarios import target as targets
-from scenarios.experiment.server import Server, serving
-from scenarios.suite.load_model import Clients, Idle, Scrape, SlowLoris, Storm
+from scenarios.server.server import Server, serving
+from scenarios.spec import target_file
+from scenarios.spec.loads import Clients, Idle, Scrape, SlowLoris, Storm
 from scenarios.traffic.load import loading
 
 pytestmark = pytest.mark.torch
@@ -27,7 +27,7 @@ _WITHIN_S = 120.0
 @asynccontextmanager
 async def pegaref() -> AsyncIterator[Server]:
     """pegaref in placement process, as its shipped target starts it."""
-    loaded = targets.load(targets.find("pegaref-process"))
+    loaded = target_file.load(target_file.find("pegaref-process"))
     async with asyncio.timeout(_WITHIN_S), serving(loaded) as server:
         yield server
 

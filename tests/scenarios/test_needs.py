@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from scenarios.target import LoadedTarget, Target
-from scenarios.target.model import Ready, Start
-from scenarios.target.needs import unmet
+from scenarios.server.needs import unmet
+from scenarios.spec import LoadedTarget, Target
+from scenarios.spec.target import Ready, Start
 
 
 def target(*needs: Literal["gpu", "2-gpus"]) -> LoadedTarget:

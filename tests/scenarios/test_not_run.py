@@ -13,9 +13,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from scenarios.record.model import NotRun, decode, encode
 from scenarios.report import html, junit, markdown
 from scenarios.report.compare import compare, lines
-from scenarios.report.model import NotRun, decode, encode
 from scenarios.terminal.table import show
 from tests.scenarios import sample_reports
 

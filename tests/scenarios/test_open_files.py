@@ -7,21 +7,21 @@ import resource
 import msgspec
 import pytest
 
-from scenarios import target as targets
-from scenarios.experiment.server import serving
+from scenarios.server.server import serving
+from scenarios.spec import target_file
 from tests.scenarios.conftest import SERVERS
 
 _, HARD = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
-def with_open_files(name: str, open_files: int | None) -> targets.LoadedTarget:
+def with_open_files(name: str, open_files: int | None) -> target_file.LoadedTarget:
     """One of the small servers, with this limit."""
-    loaded = targets.load(SERVERS / name)
+    loaded = target_file.load(SERVERS / name)
     start = msgspec.structs.replace(loaded.target.target, open_files=open_files)
     return loaded._replace(target=msgspec.structs.replace(loaded.target, target=start))
 
 
-async def limits(loaded: targets.LoadedTarget) -> set[tuple[int, int]]:
+async def limits(loaded: target_file.LoadedTarget) -> set[tuple[int, int]]:
     """The soft and hard limits of all processes of a start."""
     async with serving(loaded) as server:
         return {resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in server.pids()}

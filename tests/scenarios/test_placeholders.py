@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.target import placeholders
-from scenarios.target.placeholders import free_ports
+from scenarios.spec import placeholders
+from scenarios.spec.placeholders import free_ports
 
 
 def outgoing_from() -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from scenarios.record.model import Report
 from scenarios.report import html
-from scenarios.report.model import Report
 from tests.scenarios import chromium, sample_reports
 from tests.scenarios.chromium import Page
 from tests.scenarios.test_report_html import HOSTILE, hostile_report

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from scenarios import cli as wedge
-from scenarios.report.cli import compare, report
-from scenarios.report.model import Report, decode, write
+from scenarios.cli import run as wedge
+from scenarios.cli.report import compare, report
+from scenarios.record.model import Report, decode, write
 from tests.scenarios import sample_reports as samples
 
 Run = Callable[..., tuple[int, str, str]]

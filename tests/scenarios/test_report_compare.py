@@ -6,8 +6,8 @@ import msgspec
 from msgspec.structs import replace
 
 from scenarios.judge.latency import summary
+from scenarios.record.model import Latency, Phases, Report, Sample, Scenario
 from scenarios.report.compare import Comparison, compare, encode, lines
-from scenarios.report.model import Latency, Phases, Report, Sample, Scenario
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
 LANE = "http /health"

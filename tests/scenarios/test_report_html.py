@@ -11,8 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from scenarios.report import html, markdown
-from scenarios.report.model import (
+from scenarios.record.model import (
     Bite,
     Broken,
     Call,
@@ -27,7 +26,8 @@ from scenarios.report.model import (
     Suite,
     decode,
 )
-from scenarios.report.stability import stability, turn
+from scenarios.record.stability import stability, turn
+from scenarios.report import html, markdown
 from tests.scenarios.sample_reports import Endpoint, many, one_of_each, report, scenario
 
 VOID = {"meta", "link", "input", "br", "img", "hr"}

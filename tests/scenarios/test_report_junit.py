@@ -8,8 +8,8 @@ import xml.etree.ElementTree as ET
 import pytest
 from msgspec.structs import replace
 
+from scenarios.record.model import Report, Suite
 from scenarios.report import junit
-from scenarios.report.model import Report, Suite
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
 ATTRIBUTES = {

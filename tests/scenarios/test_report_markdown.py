@@ -6,8 +6,8 @@ import re
 
 from msgspec.structs import replace
 
+from scenarios.record.model import Report, Suite
 from scenarios.report import markdown
-from scenarios.report.model import Report, Suite
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
 

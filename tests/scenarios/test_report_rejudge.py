@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from scenarios.report.model import Report, Sample, Scenario, decode, encode
-from scenarios.report.rejudge import changes, rejudge
+from scenarios.judge.rejudge import changes, rejudge
+from scenarios.record.model import Report, Sample, Scenario, decode, encode
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
 LANE = "http /health"

@@ -7,8 +7,8 @@ import re
 import pytest
 from msgspec.structs import replace
 
+from scenarios.record.model import Call, Sample, Scenario, Stuck
 from scenarios.report import timeline
-from scenarios.report.model import Call, Sample, Scenario, Stuck
 from tests.scenarios.sample_reports import CLOSED_S, ENDPOINTS, scenario
 
 LANE = "http /health"

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from scenarios.errors import Malformed
-from scenarios.target import LoadedTarget, Target
-from scenarios.target.model import Ready, Start
-from scenarios.target.recipe import recipe
-from scenarios.target.requires import RequirementsFailed, interpreter
+from scenarios.server.environment import RequirementsFailed, interpreter
+from scenarios.server.recipe import recipe
+from scenarios.spec import LoadedTarget, Target
+from scenarios.spec.target import Ready, Start
 
 
 def wheel(folder: Path, name: str, version: str = "1.0") -> None:
@@ -108,7 +108,7 @@ async def test_an_environment_gets_its_own_pip_where_there_is_none_to_share(
     tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel(index, "little")
-    monkeypatch.setattr("scenarios.target.requires._has_pip", lambda: False)
+    monkeypatch.setattr("scenarios.server.environment._has_pip", lambda: False)
 
     python = await interpreter(target(tmp_path, "little"), cache=tmp_path / "cache")
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from scenarios.experiment.resources import Holding, alive, leaks, measure, settled
-from scenarios.target.model import Leaks as Allowed
+from scenarios.server.resources import Holding, alive, leaks, measure, settled
+from scenarios.spec.target import Leaks as Allowed
 
 HOLDER = """
 import mmap, os, subprocess, sys, threading

@@ -13,10 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scenarios.experiment.run import spread
-from scenarios.report.model import Report, Scenario, decode, encode
-from scenarios.report.rejudge import changes, rejudge
-from scenarios.suite import find, load
+from scenarios.judge.rejudge import changes, rejudge
+from scenarios.record.model import Report, Scenario, decode, encode
+from scenarios.run.run import spread
+from scenarios.spec import suite_file
+from scenarios.spec.suite_file import find
 
 RunSuite = Callable[..., Awaitable[tuple[Report, tuple[str, ...]]]]
 
@@ -234,7 +235,7 @@ async def test_an_unknown_fault_or_site_could_not_run(
 
 
 def test_scenarios_are_spread_by_target_and_those_that_end_their_server_come_last(servers: Path) -> None:
-    scenarios = load(servers / "tiny.suite.toml").scenarios
+    scenarios = suite_file.load(servers / "tiny.suite.toml").scenarios
     groups = spread(scenarios, jobs=4)
     assert sorted(len(group) for group in groups) == [6, 6, 6]  # a part of three is not worth a server
     assert sorted(s.name for group in groups for s in group) == sorted(s.name for s in scenarios)
@@ -245,7 +246,7 @@ def test_scenarios_are_spread_by_target_and_those_that_end_their_server_come_las
 
 @pytest.mark.parametrize("jobs", [1, 2, 4, 6, 8, 64])
 def test_a_target_that_takes_long_is_split_and_what_ends_its_servers_is_dealt_out(jobs: int) -> None:
-    scenarios = load(find("default")).scenarios
+    scenarios = suite_file.load(find("default")).scenarios
     groups = spread(scenarios, jobs)
     assert sorted(s.name for group in groups for s in group) == sorted(s.name for s in scenarios)
     parts = [group for group in groups if group[0].target.name == "pegaref-process"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from faults import Fault, FaultStatus, NeverHit
-from scenarios.report.model import Report, Scenario, decode, encode
+from scenarios.record.model import Report, Scenario, decode, encode
 from tests.scenarios.test_run import row, suite
 
 RunSuite = Callable[..., Awaitable[tuple[Report, tuple[str, ...]]]]

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scenarios.experiment.progress import Silent
-from scenarios.report import glance
-from scenarios.report.model import Report
+from scenarios.record.model import Report
+from scenarios.report import summary
+from scenarios.run.progress import Silent
 from tests.scenarios.test_run import row, suite
 from tests.scenarios.test_run_beside import broken
 
@@ -146,7 +146,7 @@ async def test_what_a_busy_machine_told_nothing_of_is_run_once_more_and_the_repo
     report = await late(1, 1, servers, tmp_path, run_suite)
     (found,) = report.scenarios
     assert (found.verdict, found.tries, report.suite.passed) == ("pass", 2, True)
-    assert any("run again, alone" in remark and found.name in remark for remark in glance.remarks(report))
+    assert any("run again, alone" in remark and found.name in remark for remark in summary.remarks(report))
 
 
 class LateJudge(Other):

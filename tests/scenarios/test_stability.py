@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from scenarios.report.model import Report, Suite, decode
-from scenarios.report.stability import in_words, stability, turn
+from scenarios.record.model import Report, Suite, decode
+from scenarios.record.stability import in_words, stability, turn
 from tests.scenarios import sample_reports as samples
 
 _WITHIN_S = 120

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scenarios import suite as suites
 from scenarios.errors import CouldNotRun, Malformed, UnknownName
+from scenarios.spec import Scenario, suite_file
 
 ROW = """
 [suite]
@@ -26,12 +26,12 @@ controls = ["tiny-loop"]
 
 @pytest.fixture
 def load(servers: Path, tmp_path: Path):  # type: ignore[no-untyped-def]  # a fixture that is a function
-    def load(text: str) -> tuple[suites.Scenario, ...]:
+    def load(text: str) -> tuple[Scenario, ...]:
         path = tmp_path / "s.toml"
         for name in ("loop", "child"):
             text = text.replace(f'"tiny-{name}.toml"', f'"{servers}/tiny-{name}.toml"')
         path.write_text(text)
-        return suites.load(path)[1]
+        return suite_file.load(path)[1]
 
     return load
 
@@ -72,13 +72,13 @@ def test_a_misspelt_key_is_told_with_its_line(load) -> None:  # type: ignore[no-
 
 def test_globs_select_and_a_pattern_that_matches_nothing_is_refused(load) -> None:  # type: ignore[no-untyped-def]
     scenarios = load(ROW)
-    assert suites.select(scenarios, ["*@tiny-loop"]) == scenarios[:1]
+    assert suite_file.select(scenarios, ["*@tiny-loop"]) == scenarios[:1]
     with pytest.raises(UnknownName, match=r"did you mean gil.hold@tiny-loop"):
-        suites.select(scenarios, ["gil.hold@tiny-lop"])
+        suite_file.select(scenarios, ["gil.hold@tiny-lop"])
 
 
 def test_the_default_suite_has_every_row_of_the_design_on_every_placement() -> None:
-    _, scenarios, _ = suites.load(suites.find(suites.DEFAULT))
+    _, scenarios, _ = suite_file.load(suite_file.find(suite_file.DEFAULT))
     expected = {scenario.name: (scenario.expected, scenario.after) for scenario in scenarios}
     table = {
         "noop": "lit lit lit lit",
@@ -98,7 +98,7 @@ def test_the_default_suite_has_every_row_of_the_design_on_every_placement() -> N
 
 
 def test_every_row_of_the_default_suite_stands_for_something_and_is_vouched_for() -> None:
-    _, scenarios, _ = suites.load(suites.find(suites.DEFAULT))
+    _, scenarios, _ = suite_file.load(suite_file.find(suite_file.DEFAULT))
     assert len(scenarios) >= 60
     dark = {scenario.name for scenario in scenarios if scenario.expected == "dark"}
     for scenario in scenarios:
@@ -240,7 +240,7 @@ def test_another_target_in_their_place_makes_no_misspelt_name_right(
             )
         )
         with pytest.raises(Malformed, match="did you mean"):
-            suites.load(path, str(servers / f"{given}.toml"))
+            suite_file.load(path, str(servers / f"{given}.toml"))
 
 
 def test_a_row_that_one_target_of_the_suite_cannot_have_is_left_out_with_the_reason(
@@ -257,25 +257,25 @@ def test_a_row_that_one_target_of_the_suite_cannot_have_is_left_out_with_the_rea
     text = text.replace('fault = "gil.hold"', 'fault = "call.stall"\nparams = { site = "spare" }')
     path = tmp_path / "s.toml"
     path.write_text(text.replace('controls = ["tiny-loop"]', 'because = "x"'))
-    loaded = suites.load(path)
+    loaded = suite_file.load(path)
     assert [s.name for s in loaded.scenarios] == ["gil.hold@tiny-lean"]
     (left,) = loaded.not_run
     assert (left.name, left.target) == ("gil.hold@tiny-loop", "tiny-loop")
     assert "target tiny-loop has no site named 'spare'" in left.reason
     with pytest.raises(CouldNotRun, match="has no site named 'spare'"):
-        suites.select(loaded.scenarios, ["gil.hold@tiny-loop"], loaded.not_run)
+        suite_file.select(loaded.scenarios, ["gil.hold@tiny-loop"], loaded.not_run)
 
 
 def test_the_rows_of_others_are_left_out_with_the_reason_when_a_target_is_given() -> None:
-    loaded = suites.load(suites.find(suites.DEFAULT), "pegaref-inline")
+    loaded = suite_file.load(suite_file.find(suite_file.DEFAULT), "pegaref-inline")
     left = {n.name: n.reason for n in loaded.not_run}
     assert left["registers-1000@pegaref-inline"] == "its row is for pegaref-process"
     assert not {s.name for s in loaded.scenarios} & set(left)
-    assert suites.load(suites.find(suites.DEFAULT)).not_run == ()
+    assert suite_file.load(suite_file.find(suite_file.DEFAULT)).not_run == ()
 
 
 def test_a_suite_for_any_server_leaves_out_what_the_server_has_not(servers: Path) -> None:
-    loaded = suites.load(suites.find(suites.ANY), str(servers / "tiny-loop.toml"))
+    loaded = suite_file.load(suite_file.find(suite_file.ANY), str(servers / "tiny-loop.toml"))
     assert any("has no process named 'worker'" in left.reason for left in loaded.not_run)
 
 
@@ -286,7 +286,7 @@ def test_an_expectation_of_the_target_for_a_row_that_is_misspelt_is_an_error(
     for row, known in (("gil.hlod", False), ("gil.hold", True), ("a-row-of-another-suite", True)):
         (tmp_path / "t.toml").write_text(f'{text}\n[expect]\n"{row}" = "dark"\n')
         if known:
-            suites.load(suites.find(suites.ANY), str(tmp_path / "t.toml"))
+            suite_file.load(suite_file.find(suite_file.ANY), str(tmp_path / "t.toml"))
         else:
             with pytest.raises(UnknownName, match=r"did you mean gil\.hold"):
-                suites.load(suites.find(suites.ANY), str(tmp_path / "t.toml"))
+                suite_file.load(suite_file.find(suite_file.ANY), str(tmp_path / "t.toml"))

@@ -8,11 +8,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from scenarios import target as targets
+from scenarios import spec
 from scenarios.errors import Malformed
-from scenarios.target.placeholders import fill
-from scenarios.target.recipe import recipe
-from scenarios.target.schema import schema
+from scenarios.onboarding.schema import schema
+from scenarios.server.recipe import recipe
+from scenarios.spec import target_file
+from scenarios.spec.placeholders import fill
 
 BASE = """
 [target]
@@ -60,9 +61,9 @@ def files(folder: Path, **texts: str) -> None:
         (folder / f"{name}.toml").write_text(text)
 
 
-def laid(folder: Path, top: str = TOP, base: str = BASE, **others: str) -> targets.Target:
+def laid(folder: Path, top: str = TOP, base: str = BASE, **others: str) -> spec.Target:
     files(folder, base=base, top=top, **others)
-    return targets.load(folder / "top.toml").target
+    return target_file.load(folder / "top.toml").target
 
 
 def wrong(folder: Path, top: str = TOP, base: str = BASE, **others: str) -> Malformed:
@@ -73,7 +74,7 @@ def wrong(folder: Path, top: str = TOP, base: str = BASE, **others: str) -> Malf
 
 def test_what_a_file_does_not_say_its_base_says(tmp_path: Path) -> None:
     top = laid(tmp_path)
-    base = targets.load(tmp_path / "base.toml").target
+    base = target_file.load(tmp_path / "base.toml").target
     assert (top.name, top.probe, top.call, top.sites) == ("top", base.probe, base.call, base.sites)
 
 
@@ -90,7 +91,7 @@ def test_a_command_of_its_own_replaces_the_base_s(tmp_path: Path) -> None:
 
 def test_args_need_no_base(tmp_path: Path) -> None:
     files(tmp_path, alone=BASE.replace("env =", 'args = ["-v"]\nenv ='))
-    assert targets.load(tmp_path / "alone.toml").target.target.command[-1] == "-v"
+    assert target_file.load(tmp_path / "alone.toml").target.target.command[-1] == "-v"
 
 
 def test_tables_merge_key_by_key(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_probes_calls_and_clients_merge_by_name_and_new_ones_are_added(tmp_path:
     more += '[[probe]]\nname = "health"\nbudget_s = 5\n[[client]]\nname = "c"\ncommand = ["c"]\n'
     top = laid(tmp_path, TOP + more)
     assert [call.name for call in top.call] == ["make", "drop", "new"]
-    assert isinstance(top.call[0], targets.GrpcCall)
+    assert isinstance(top.call[0], spec.GrpcCall)
     assert top.call[0].message == {"key": "{n}", "amount": 2}
     assert [(probe.name, probe.budget_s) for probe in top.probe] == [("health", 5)]
     assert [client.name for client in top.client] == ["c"]
@@ -114,7 +115,7 @@ def test_probes_calls_and_clients_merge_by_name_and_new_ones_are_added(tmp_path:
 
 def test_one_of_another_kind_takes_the_place_of_the_base_s(tmp_path: Path) -> None:
     top = laid(tmp_path, TOP + '[[probe]]\nkind = "grpc"\nname = "health"\naddress = "127.0.0.1:1"\n')
-    assert top.probe == (targets.GrpcProbe("health", "127.0.0.1:1"),)
+    assert top.probe == (spec.GrpcProbe("health", "127.0.0.1:1"),)
 
 
 def test_a_base_in_another_folder_keeps_its_own_paths(tmp_path: Path) -> None:
@@ -124,9 +125,9 @@ def test_a_base_in_another_folder_keeps_its_own_paths(tmp_path: Path) -> None:
     (there / "needs.txt").write_text("requests\n")
     files(there, base=BASE.replace("env =", 'requires = ["-r needs.txt"]\nenv ='))
     (here / "top.toml").write_text(TOP.replace("base.toml", "../{there}/base.toml"))
-    loaded = targets.load(here / "top.toml")
+    loaded = target_file.load(here / "top.toml")
     start, call = loaded.target.target, loaded.target.call[0]
-    assert isinstance(call, targets.GrpcCall)
+    assert isinstance(call, spec.GrpcCall)
     filled = fill([start.command[1], start.cwd], {"here": str(here)})
     assert filled == [str(there / "app.py"), str(there)]
     assert call.proto == str(there / "a.proto")
@@ -137,7 +138,7 @@ def test_a_base_in_another_folder_keeps_its_own_paths(tmp_path: Path) -> None:
 
 def test_a_shipped_target_is_a_base_by_its_name(tmp_path: Path) -> None:
     top = laid(tmp_path, TOP.replace("base.toml", "pegaref-process") + 'args = ["--workers", "4"]\n')
-    base = targets.load(targets.find("pegaref-process")).target
+    base = target_file.load(target_file.find("pegaref-process")).target
     assert top.target.command == (*base.target.command, "--workers", "4")
 
 

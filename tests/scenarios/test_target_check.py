@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from scenarios.cli.target import target as command
 from scenarios.errors import TargetFailed
-from scenarios.target import find, load
-from scenarios.target.check import check
-from scenarios.target.cli import target as command
-from scenarios.target.findings import Checked
+from scenarios.onboarding.check import check
+from scenarios.onboarding.findings import Checked
+from scenarios.spec import target_file
+from scenarios.spec.target_file import find
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "shared-pool"
 
@@ -36,7 +37,7 @@ def change(path: Path, *replacements: tuple[str, str]) -> None:
 
 
 async def checked(path: Path) -> Checked:
-    return await check(load(path), lambda line: None)
+    return await check(target_file.load(path), lambda line: None)
 
 
 async def test_a_complete_file_has_nothing_to_put_right(server: Path) -> None:
@@ -102,7 +103,7 @@ async def test_a_client_of_scenarios_is_not_started_with_the_server(server: Path
 
 @pytest.mark.torch
 async def test_with_two_devices_each_actor_s_process_has_a_name_of_its_own() -> None:
-    found = await check(load(find("pegaref-alert")), lambda line: None)
+    found = await check(target_file.load(find("pegaref-alert")), lambda line: None)
 
     assert found.problems == ()
     assert {len(pids) for pids in found.selected.values()} == {1}

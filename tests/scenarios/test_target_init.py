@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from scenarios.cli.target import target as command
 from scenarios.errors import CouldNotRun
-from scenarios.target import HttpCall, HttpProbe, load
-from scenarios.target.cli import target as command
-from scenarios.target.init import TEMPLATE, init
-from scenarios.target.model import ProcessSelector
+from scenarios.onboarding.init import TEMPLATE, init
+from scenarios.spec import HttpCall, HttpProbe, target_file
+from scenarios.spec.target import ProcessSelector
 
 FASTAPI = """
 from fastapi import FastAPI
@@ -52,7 +52,7 @@ def test_the_server_beside_the_file_is_found_and_described(tmp_path: Path) -> No
 
     why = init(tmp_path / "wedge.toml")
 
-    made = load(tmp_path / "wedge.toml").target
+    made = target_file.load(tmp_path / "wedge.toml").target
     assert why == "service.py makes a FastAPI app"
     assert made.target.command == ("{python}", "-m", "uvicorn", "service:api", "--port", "{port:http}")
     probe, call = made.probe[0], made.call[0]
@@ -66,7 +66,7 @@ def test_where_no_server_is_found_it_says_so_and_the_file_is_still_well_formed(t
     why = init(tmp_path / "mine.toml")
 
     assert why.startswith("no web app was found in")
-    assert load(tmp_path / "mine.toml").name == "mine"
+    assert target_file.load(tmp_path / "mine.toml").name == "mine"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_command_as_it_is_typed_becomes_one_with_placeholders(
 ) -> None:
     init(tmp_path / "mine.toml", command=typed.split())
 
-    assert load(tmp_path / "mine.toml").target.target.command == written
+    assert target_file.load(tmp_path / "mine.toml").target.target.command == written
 
 
 def test_a_health_url_gets_the_port_of_the_command(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_health_url_gets_the_port_of_the_command(tmp_path: Path) -> None:
         health="http://localhost:8000/up?deep=1",
     )
 
-    probe = load(tmp_path / "mine.toml").target.probe[0]
+    probe = target_file.load(tmp_path / "mine.toml").target.probe[0]
     assert isinstance(probe, HttpProbe)
     assert (probe.name, probe.url) == ("http /up?deep=1", "http://localhost:{port:http}/up?deep=1")
 
@@ -104,7 +104,7 @@ def test_a_call_that_waits_for_torch_becomes_the_site_gpu(tmp_path: Path) -> Non
 
     init(tmp_path / "mine.toml")
 
-    assert load(tmp_path / "mine.toml").target.sites == {"gpu": "torch:Tensor.item"}
+    assert target_file.load(tmp_path / "mine.toml").target.sites == {"gpu": "torch:Tensor.item"}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_worker_is_below_the_server_where_the_command_starts_workers(
 ) -> None:
     init(tmp_path / "mine.toml", command=typed.split())
 
-    assert load(tmp_path / "mine.toml").target.processes["worker"] == ProcessSelector(**selects)  # type: ignore[arg-type]
+    assert target_file.load(tmp_path / "mine.toml").target.processes["worker"] == ProcessSelector(**selects)  # type: ignore[arg-type]
 
 
 def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_every_example_in_the_file_works_when_it_is_uncommented(
             other = f"{key} = "
             lines = ["" if i != j and line.startswith(other) else line for j, line in enumerate(lines)]
     path.write_text("\n".join(lines), encoding="utf-8")
-    assert load(path).name == "mine"
+    assert target_file.load(path).name == "mine"
 
 
 def test_the_template_has_examples_of_every_table_and_of_every_way_to_be_ready() -> None:
@@ -168,4 +168,4 @@ def test_the_command_says_what_it_wrote_and_what_to_do_next(tmp_path: Path) -> N
         f"{path} written; the command is as you gave it",
         f"next: wedge target check {path}",
     ]
-    assert load(path).name == "other"
+    assert target_file.load(path).name == "other"

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from scenarios import target as targets
 from scenarios.errors import Malformed, UnknownName
+from scenarios.spec import overlay, target_file
 
 GOOD = """
 [target]
@@ -47,10 +47,10 @@ registry = { imports = "a.b" }
 """
 
 
-def load(tmp_path: Path, text: str) -> targets.LoadedTarget:
+def load(tmp_path: Path, text: str) -> target_file.LoadedTarget:
     path = tmp_path / "t.toml"
     path.write_text(text)
-    return targets.load(path)
+    return target_file.load(path)
 
 
 def test_a_good_target_loads(tmp_path: Path) -> None:
@@ -87,15 +87,15 @@ def test_a_target_that_watches_nothing_is_refused(tmp_path: Path) -> None:
         load(tmp_path, GOOD.replace('name = "http /health"', 'name = "http /health"\nwatched = false'))
 
 
-@pytest.mark.parametrize("name", targets.shipped())
+@pytest.mark.parametrize("name", overlay.shipped())
 def test_every_shipped_target_loads_under_its_own_name(name: str) -> None:
-    assert targets.load(targets.find(name)).name == name
+    assert target_file.load(target_file.find(name)).name == name
 
 
 @pytest.mark.parametrize("placement", ["inline", "pool", "thread"])
 def test_the_placements_of_pegaref_differ_in_name_summary_and_placement_only(placement: str) -> None:
-    base = targets.load(targets.find("pegaref-process")).target
-    other = targets.load(targets.find(f"pegaref-{placement}")).target
+    base = target_file.load(target_file.find("pegaref-process")).target
+    other = target_file.load(target_file.find(f"pegaref-{placement}")).target
     start = msgspec.structs.replace(
         base.target,
         name=f"pegaref-{placement}",
@@ -107,4 +107,4 @@ def test_the_placements_of_pegaref_differ_in_name_summary_and_placement_only(pla
 
 def test_an_unknown_target_is_refused_with_the_nearest_names() -> None:
     with pytest.raises(UnknownName, match="did you mean pegaref-process"):
-        targets.find("pegaref-proces")
+        target_file.find("pegaref-proces")

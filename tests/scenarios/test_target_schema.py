@@ -10,10 +10,10 @@ import jsonschema
 import msgspec
 import pytest
 
-from scenarios.target.manual import page
-from scenarios.target.model import Target
-from scenarios.target.reference import words
-from scenarios.target.schema import encoded, schema
+from scenarios.onboarding.manual import page
+from scenarios.onboarding.reference import words
+from scenarios.onboarding.schema import encoded, schema
+from scenarios.spec.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = sorted(
@@ -59,7 +59,7 @@ def test_every_key_is_explained() -> None:
         if not words(struct, key)
     ]
 
-    assert missing == [], "say in scenarios/target/reference.py what they are"
+    assert missing == [], "say in scenarios/onboarding/reference.py what they are"
 
 
 @pytest.mark.parametrize("path", TARGETS, ids=lambda path: path.stem)
@@ -87,7 +87,7 @@ def test_what_the_loader_refuses_the_schema_refuses_too(wrong: str, said: str) -
 def test_the_reference_page_is_current() -> None:
     committed = (ROOT / "docs" / "target-file.md").read_text(encoding="utf-8")
 
-    assert committed == page(), "write it anew: python -m scenarios.target.manual > docs/target-file.md"
+    assert committed == page(), "write it anew: python -m scenarios.onboarding.manual > docs/target-file.md"
 
 
 def test_the_reference_page_has_every_key() -> None:

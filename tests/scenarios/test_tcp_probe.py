@@ -15,18 +15,17 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from scenarios import suite as suites
-from scenarios import target as targets
+from scenarios.cli.live import watch_command
 from scenarios.errors import CouldNotRun, Malformed
-from scenarios.experiment.lanes import lanes
 from scenarios.judge.kubelet import replay
-from scenarios.live.asked import asked
-from scenarios.live.cli import watch_command
+from scenarios.live.arguments import asked
+from scenarios.onboarding.check import check
 from scenarios.prober import ProberHandle, soon
 from scenarios.prober.messages import Probed, TcpLane
+from scenarios.prober.series import lanes
 from scenarios.prober.tcp import TcpProber
-from scenarios.report.model import KubeletRules, Lane, Sample
-from scenarios.target.check import check
+from scenarios.record.model import KubeletRules, Lane, Sample
+from scenarios.spec import suite_file, target_file
 
 GIVE_UP_S = 0.4
 WITHIN_S = 30.0
@@ -217,7 +216,7 @@ def target(folder: Path, keys: str = PING) -> Path:
 
 
 def test_a_target_s_tcp_probes_become_lanes_of_their_own_kind(tmp_path: Path) -> None:
-    found = lanes(targets.load(target(tmp_path)).target, {"port": "7"}, 0)
+    found = lanes(target_file.load(target(tmp_path)).target, {"port": "7"}, 0)
     assert [(lane.kind, lane.address) for lane in found.described.values()] == [("tcp", "127.0.0.1:7")] * 2
     fresh, kept = found.probed
     assert isinstance(fresh, TcpLane)
@@ -226,14 +225,14 @@ def test_a_target_s_tcp_probes_become_lanes_of_their_own_kind(tmp_path: Path) ->
 
 async def test_a_target_with_a_tcp_probe_is_checked_and_a_wrong_answer_is_shown(tmp_path: Path) -> None:
     path = target(tmp_path)
-    assert (await check(targets.load(path), lambda line: None)).problems == ()
+    assert (await check(target_file.load(path), lambda line: None)).problems == ()
 
     target(tmp_path, "")
-    advice = (await check(targets.load(path), lambda line: None)).advice
+    advice = (await check(target_file.load(path), lambda line: None)).advice
     assert any(line.startswith("probe 'tcp ping' only connects") for line in advice)
 
     target(tmp_path, PING.replace("PING", "HELO") + "\nbudget_s = 0.3")
-    problems = (await check(targets.load(path), lambda line: None)).problems
+    problems = (await check(target_file.load(path), lambda line: None)).problems
     said = "had no good answer: b'-ERR\\r\\n' does not match 'PONG'"
     assert problems == (
         f"echo.toml:7: probe 'tcp ping' {said}",
@@ -260,7 +259,7 @@ def test_a_tcp_probe_that_shows_nothing_is_refused_with_its_line(
     tmp_path: Path, keys: str, line: int, says: str
 ) -> None:
     with pytest.raises(Malformed) as raised:
-        targets.load(target(tmp_path, keys))
+        target_file.load(target(tmp_path, keys))
     assert says in str(raised.value)
     assert raised.value.line == line
 
@@ -271,7 +270,7 @@ def test_a_row_cannot_ask_what_a_tcp_probe_says(tmp_path: Path) -> None:
     says = 'says = [{ probe = "tcp ping", status = 200 }]\n'
     (tmp_path / "s.toml").write_text(f'[suite]\nname = "s"\ntargets = ["echo.toml"]\n{row}{says}')
     with pytest.raises(Malformed, match="'tcp ping' is TCP: it has no status and no body"):
-        suites.load(tmp_path / "s.toml")
+        suite_file.load(tmp_path / "s.toml")
 
 
 def test_watch_takes_tcp_ports_and_says_what_an_address_is(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from scenarios.judge.pool import pool
-from scenarios.report.model import Fault, Report, Scenario
+from scenarios.record.model import Fault, Report, Scenario
 from scenarios.terminal import live
 from scenarios.terminal.live import progress
 from scenarios.terminal.table import show

@@ -17,10 +17,9 @@ import pytest
 from grpc_reflection.v1alpha import reflection
 
 from faults import Controller
-from scenarios import target as targets
 from scenarios.errors import CouldNotRun, TargetFailed
-from scenarios.target import GrpcCall, HttpCall, LoadedTarget
-from scenarios.target.model import Client
+from scenarios.spec import GrpcCall, HttpCall, LoadedTarget, target_file
+from scenarios.spec.target import Client
 from scenarios.traffic import proto
 from scenarios.traffic.caller import Caller, CallFailed
 from scenarios.traffic.client import client
@@ -74,7 +73,7 @@ async def shop(proto_file: Path, *, reflects: bool = False) -> AsyncIterator[str
 
 
 def loaded(folder: Path, *calls: GrpcCall | HttpCall) -> LoadedTarget:
-    example = targets.load(Path(__file__).parent / "servers" / "tiny-loop.toml").target
+    example = target_file.load(Path(__file__).parent / "servers" / "tiny-loop.toml").target
     return LoadedTarget(folder / "t.toml", msgspec.structs.replace(example, call=calls))
 
 

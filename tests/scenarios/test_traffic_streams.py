@@ -14,9 +14,8 @@ import grpc.aio
 import pytest
 from grpc_reflection.v1alpha import reflection
 
-from scenarios import target as targets
 from scenarios.errors import CouldNotRun, Malformed
-from scenarios.target import GrpcCall, HttpCall, LoadedTarget
+from scenarios.spec import GrpcCall, HttpCall, LoadedTarget, target_file
 from scenarios.traffic import proto
 from scenarios.traffic.caller import Caller, CallFailed
 from scenarios.traffic.pile import Pile
@@ -96,7 +95,7 @@ async def feed(folder: Path, *, reflects: bool = False) -> AsyncIterator[tuple[F
         reflection.enable_server_reflection(["feed.Feed"], server, pool=pool)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    example = targets.load(HERE / "servers" / "tiny-loop.toml").target
+    example = target_file.load(HERE / "servers" / "tiny-loop.toml").target
     caller = Caller(LoadedTarget(folder / "t.toml", example), {"feed": f"127.0.0.1:{port}"})
     try:
         async with asyncio.timeout(WITHIN_S):
@@ -257,7 +256,7 @@ async def events(*pieces: bytes, hangs: bool) -> AsyncIterator[tuple[str, Caller
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    example = targets.load(HERE / "servers" / "tiny-loop.toml")
+    example = target_file.load(HERE / "servers" / "tiny-loop.toml")
     caller = Caller(example, {"http": f"127.0.0.1:{server.sockets[0].getsockname()[1]}"})
     async with server, asyncio.timeout(WITHIN_S):
         yield "http://{http}/events", caller
@@ -321,6 +320,6 @@ def test_keys_that_do_not_go_together_are_told_with_their_line(tmp_path: Path, k
     (tmp_path / "a.proto").touch()
     path.write_text(f'base = "pegaref-thread"\n[target]\nname = "t"\n{head}{keys}\n')
     with pytest.raises(Malformed, match="call") as raised:
-        targets.load(path)
+        target_file.load(path)
     assert says in str(raised.value)
     assert raised.value.line == 9 + keys.count("\n")

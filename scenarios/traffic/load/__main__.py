@@ -18,8 +18,8 @@ from typing import Protocol
 
 import msgspec
 
-from scenarios.suite.load_model import Idle, Scrape, SlowLoris
-from scenarios.target import HttpProbe, LoadedTarget
+from scenarios.spec import HttpProbe, LoadedTarget
+from scenarios.spec.loads import Idle, Scrape, SlowLoris
 from scenarios.traffic.load.idle import IdleConnections
 from scenarios.traffic.load.messages import (
     Begin,

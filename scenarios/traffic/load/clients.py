@@ -14,8 +14,8 @@ import psutil
 
 from faults import Controller
 from scenarios.errors import TargetFailed
-from scenarios.suite.load_model import Clients
-from scenarios.target import Client, LoadedTarget
+from scenarios.spec import Client, LoadedTarget
+from scenarios.spec.loads import Clients
 from scenarios.traffic.client import ClientProcess, client_process
 from scenarios.traffic.load.facts import LoadFacts
 

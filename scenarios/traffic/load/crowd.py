@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from scenarios.target import HttpProbe, Probe
-from scenarios.target.placeholders import fill
+from scenarios.spec import HttpProbe, Probe
+from scenarios.spec.placeholders import fill
 from scenarios.traffic.load import sockets
 from scenarios.traffic.load.messages import UP_WITHIN_S, Tally
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scenarios.suite.load_model import Idle, Scrape, SlowLoris, Storm
+from scenarios.spec.loads import Idle, Scrape, SlowLoris, Storm
 from scenarios.traffic.load.messages import Crowding, Tally
 
 _KEPT_PACE = 0.5

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scenarios.suite.load_model import Idle
-from scenarios.target import Probe
+from scenarios.spec import Probe
+from scenarios.spec.loads import Idle
 from scenarios.traffic.load.crowd import Address, Crowd, Member
 
 

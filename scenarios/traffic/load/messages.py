@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from scenarios.suite.load_model import Idle, Scrape, SlowLoris, Storm
-from scenarios.target import Target
+from scenarios.spec import Target
+from scenarios.spec.loads import Idle, Scrape, SlowLoris, Storm
 
 Crowding = Storm | Scrape | Idle | SlowLoris
 """The loads that are made of connections and calls; clients are processes of their own."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from scenarios.errors import CouldNotRun
-from scenarios.suite.load_model import Clients, Load, problem
+from scenarios.spec.loads import Clients, Load, problem
 from scenarios.traffic.load.clients import Beside, ClientLoad
 from scenarios.traffic.load.facts import LoadFacts, absent, facts
 from scenarios.traffic.load.handle import CannotBeHad, LoadFailed, LoadProcess

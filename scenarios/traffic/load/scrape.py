@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import httptools
 import msgspec
 
-from scenarios.suite.load_model import Scrape
-from scenarios.target import HttpProbe
-from scenarios.target.placeholders import fill
+from scenarios.spec import HttpProbe
+from scenarios.spec.loads import Scrape
+from scenarios.spec.placeholders import fill
 from scenarios.traffic.load.crowd import Address, Crowd, Member
 from scenarios.traffic.load.messages import Tally
 

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from scenarios.suite.load_model import SlowLoris
-from scenarios.target import HttpProbe, Probe
-from scenarios.target.placeholders import fill
+from scenarios.spec import HttpProbe, Probe
+from scenarios.spec.loads import SlowLoris
+from scenarios.spec.placeholders import fill
 from scenarios.traffic.load.crowd import Address, Crowd, Member
 from scenarios.traffic.load.messages import Tally
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 import msgspec
 
 from scenarios.errors import ScenariosError
-from scenarios.suite.load_model import Storm
-from scenarios.target import Call, LoadedTarget
+from scenarios.spec import Call, LoadedTarget
+from scenarios.spec.loads import Storm
 from scenarios.traffic.caller import Caller
 from scenarios.traffic.load.messages import Tally
 

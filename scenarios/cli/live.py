@@ -1,0 +1,107 @@
+"""`wedge watch` and `wedge shell`: what they take, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from functools import partial
+
+import click
+from rich.console import Console
+
+from faults import DEFAULT_LEASE_S, LEASE_LIMIT_S, LeaseTooLong
+from faults.cli.told import seconds
+from scenarios.errors import CouldNotRun
+from scenarios.live.arguments import Asked, asked
+from scenarios.live.departure import Leave, until_left
+from scenarios.live.endpoints import Endpoints
+from scenarios.live.screen import Screen, can_draw
+from scenarios.live.watching import AsJson, AsLines, OnScreen, Tell, summary, watch
+from scenarios.server.needs import unmet
+from scenarios.spec import target_file
+from scenarios.spec.target_file import find
+
+
+@click.command("watch")
+@click.option("--target", metavar="FILE|NAME", help="The endpoints of this target; it must run already.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE",
+    help="A placeholder of the target that is known only once it runs: http=127.0.0.1:8000.",
+)  # fmt: skip
+@click.option("--http", "urls", multiple=True, metavar="URL", help="A URL that must answer 200.")
+@click.option(
+    "--grpc", "addresses", multiple=True, metavar="HOST:PORT[/SERVICE]", help="A gRPC health service."
+)
+@click.option("--tcp", "ports", multiple=True, metavar="HOST:PORT", help="A port that must accept.")
+@click.option("--for", "for_s", type=seconds, metavar="10s", help="End after this time; without it, never.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per second, and no screen.")
+def watch_command(
+    target: str | None,
+    settings: tuple[str, ...],
+    urls: tuple[str, ...],
+    addresses: tuple[str, ...],
+    ports: tuple[str, ...],
+    for_s: float | None,
+    as_json: bool,
+) -> None:
+    """The endpoints of a server that runs already, live: lit or dark, how fast, and since when.
+
+    Where there is no terminal, one line whenever an endpoint goes dark or comes back. Exits 0 when the time
+    is up and on Ctrl-C, 2 when there is nothing to watch.
+    """
+    chosen = asked(target, urls, addresses, settings, ports)
+    console = Console(highlight=False)
+    if as_json or not can_draw(console):
+        sys.exit(asyncio.run(until_left(partial(_told, chosen, AsJson() if as_json else AsLines(), for_s))))
+    sys.exit(_watched(chosen, console, for_s))
+
+
+@click.command("shell")
+@click.argument("target", metavar="TARGET")
+@click.option(
+    "--lease", "lease_s", type=seconds, default=DEFAULT_LEASE_S, show_default=True,
+    help="How long a fault lasts at most (30s, 500ms, 2m).",
+)  # fmt: skip
+def shell_command(target: str, lease_s: float) -> None:
+    """Start TARGET and break it by hand: single keys arm and release faults, its endpoints beside them, live.
+
+    Shows its processes, which fault bites and how that is known, which calls are pending, and which thread
+    is stuck where. q and Ctrl-C leave, with everything released and the target ended, and exit 0; SIGTERM
+    exits 143, a terminal that is gone 129.
+    """
+    from scenarios.live.shell import shell  # it loads clients and faults, which `watch` can do without
+
+    if not 0 < lease_s <= LEASE_LIMIT_S:
+        raise LeaseTooLong(lease_s, LEASE_LIMIT_S)
+    loaded = target_file.load(find(target))
+    if reason := unmet(loaded):
+        raise CouldNotRun(f"{loaded.name} cannot be started here: it {reason}")
+    console = Console(highlight=False)
+    if not (sys.stdin.isatty() and can_draw(console)):
+        raise CouldNotRun(
+            "`wedge shell` needs a terminal; without one use `wedge exec`, `wedge arm` and `wedge watch`"
+        )
+    sys.exit(asyncio.run(until_left(partial(shell, loaded, console, lease_s))))
+
+
+async def _told(chosen: Asked, tell: Tell, for_s: float | None, leave: Leave) -> None:
+    await watch(chosen, tell, for_s)
+
+
+def _watched(chosen: Asked, console: Console, for_s: float | None) -> int:
+    seen: list[Endpoints] = []
+
+    async def work(leave: Leave) -> None:
+        with Screen(console) as screen:
+            draw = OnScreen(screen, chosen.title)
+
+            def tell(endpoints: Endpoints) -> None:
+                seen[:] = [endpoints]
+                draw(endpoints)
+
+            await watch(chosen, tell, for_s)
+
+    code = asyncio.run(until_left(work))
+    if seen and code == 0:
+        summary(seen[0], console)
+    return code

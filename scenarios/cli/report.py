@@ -1,0 +1,110 @@
+"""`wedge report` and `wedge compare`: stored reports, rendered and compared offline. Mounted into `wedge`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from scenarios.errors import CouldNotRun
+from scenarios.judge.rejudge import changes, rejudge
+from scenarios.record.model import Report, encode
+from scenarios.report import compare as comparing
+from scenarios.report import html, junit, markdown
+from scenarios.report.load import load
+from scenarios.terminal.table import show
+
+PASSED, FAILED = 0, 1
+_WIDTH_WITHOUT_TERMINAL = 160
+
+_Output = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+_Input = click.Path(path_type=Path)
+
+
+@click.command("report")
+@click.argument("file", type=_Input, metavar="FILE.json")
+@click.option("--html", "html_file", type=_Output, help="Write the HTML report; - for stdout.")
+@click.option("--junit", "junit_file", type=_Output, help="Write JUnit XML; - for stdout.")
+@click.option("--md", "md_file", type=_Output, help="Write the Markdown summary; - for stdout.")
+@click.option("--json", "json_file", type=_Output, help="Write the report as judged now; - for stdout.")
+@click.option("--as-recorded", is_flag=True, help="Keep the recorded verdicts instead of judging again.")
+@click.option("--exit-code", is_flag=True, help="Exit 1 when a verdict is not pass, as `wedge run` does.")
+def report(
+    file: Path,
+    html_file: Path | None,
+    junit_file: Path | None,
+    md_file: Path | None,
+    json_file: Path | None,
+    as_recorded: bool,
+    exit_code: bool,
+) -> None:
+    """Judge a stored report again and render it, offline.
+
+    Without an output option it prints the table that `wedge run` ends with. Exits 0 when it could be read and
+    rendered, 2 when not.
+    """
+    recorded = load(file)
+    judged = recorded if as_recorded else rejudge(recorded)
+    outputs: tuple[tuple[Path | None, Callable[[Report], str]], ...] = (
+        (html_file, html.render),
+        (junit_file, junit.render),
+        (md_file, markdown.render),
+        (json_file, lambda r: encode(r).decode()),
+    )
+    for path, render in outputs:
+        if path is not None:
+            _put(path, render(judged))
+    if all(path is None for path, _ in outputs):
+        console = Console()
+        if not console.is_terminal:
+            console.width = _WIDTH_WITHOUT_TERMINAL
+        show(judged, console)
+    for change in changes(recorded, judged):
+        why = f": {change.why[0]}" if change.why else ""
+        click.echo(f"judged again: {change.name} was {change.was} and is {change.now}{why}", err=True)
+    sys.exit(FAILED if exit_code and not judged.suite.passed else PASSED)
+
+
+@click.command("compare")
+@click.argument("old", type=_Input, metavar="OLD.json")
+@click.argument("new", type=_Input, metavar="NEW.json")
+@click.option(
+    "--noise",
+    type=click.FloatRange(min=1.0),
+    default=comparing.NOISE,
+    show_default=True,
+    help="A faulted/baseline ratio up to this many times the old one is noise.",
+)
+@click.option(
+    "--floor-ms",
+    type=click.FloatRange(min=0.0),
+    default=comparing.FLOOR_MS,
+    show_default=True,
+    help="Fewer milliseconds than this are noise, whatever the ratio.",
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON (schema wedge-compare/1).")
+def compare(old: Path, new: Path, noise: float, floor_ms: float, as_json: bool) -> None:
+    """What changed from one run to another: verdicts, scenarios, latency under the fault.
+
+    Exits 0 when nothing got worse, 1 on a regression, 2 when a report could not be read.
+    """
+    found = comparing.compare(load(old), load(new), noise=noise, floor_ms=floor_ms)
+    if as_json:
+        click.echo(comparing.encode(found), nl=False)
+    else:
+        click.echo("\n".join(comparing.lines(found)))
+    sys.exit(FAILED if found.regressed else PASSED)
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a rendering. Raises `CouldNotRun`."""
+    if str(path) == "-":
+        click.echo(text, nl=False)
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CouldNotRun(f"{path}: cannot be written: {error.strerror or error}") from error

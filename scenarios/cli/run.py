@@ -1,0 +1,225 @@
+"""`wedge`: run scenarios and judge them, list them, render reports, and break running processes by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+
+from faults import FaultsError
+from faults.cli import group as fault_commands
+from scenarios.cli.live import shell_command, watch_command
+from scenarios.cli.planning import deployed, plan_for, replayed, suite_for
+from scenarios.cli.report import compare, report
+from scenarios.cli.target import target as target_commands
+from scenarios.errors import CouldNotRun, ScenariosError
+from scenarios.record.model import Report, encode
+from scenarios.report import html, junit, markdown
+from scenarios.run.repeating import repeated
+from scenarios.spec import Scenario, suite_file
+from scenarios.terminal.table import show
+
+PASSED, FAILED, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
+_WIDTH_WITHOUT_TERMINAL = 160
+_OUTPUT = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Wedge a server for real, watch it from outside, and judge whether it stayed lit."""
+
+
+_own = (target_commands, report, compare, watch_command, shell_command)
+for _command in (*_own, *fault_commands.commands.values()):
+    cli.add_command(_command)
+
+
+class Interrupted(BaseException):
+    """A signal ended the run, in order."""
+
+
+def _selection(command: F) -> F:
+    for decorate in (
+        click.option(
+            "--target", "target", metavar="FILE|NAME", help="Only this target; a TOML file or a shipped name."
+        ),
+        click.option(
+            "--suite", "suite", metavar="FILE|NAME", help="A suite file or a shipped name (default, any)."
+        ),
+        click.argument("names", nargs=-1, metavar="[NAME|GLOB …]"),
+    ):
+        command = decorate(command)
+    return command
+
+
+@cli.command("run")
+@_selection
+@click.option("--json", "json_file", type=_OUTPUT, help="Write the report (wedge-report/1); - for stdout.")
+@click.option("--junit", "junit_file", type=_OUTPUT, help="Write JUnit XML, as CI services read it.")
+@click.option("--html", "html_file", type=_OUTPUT, help="Write the report as one HTML page.")
+@click.option("--md", "md_file", type=_OUTPUT, help="Write a Markdown summary.")
+@click.option(
+    "--k8s",
+    metavar="FILE[:CONTAINER]",
+    help="Replay through the probes of this Kubernetes manifest instead of Kubernetes' defaults.",
+)
+@click.option("--jobs", type=click.IntRange(1, 64), default=None, help="Lanes at a time.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of the probes' times and of random triggers."
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 1000),
+    default=1,
+    metavar="N",
+    help="Run it N times, each with the next seed, and count the verdicts that flipped. "
+    "The reports are those of the first run that did not pass, or else of the last.",
+)
+def run_command(
+    names: tuple[str, ...],
+    suite: str | None,
+    target: str | None,
+    json_file: Path | None,
+    junit_file: Path | None,
+    html_file: Path | None,
+    md_file: Path | None,
+    k8s: str | None,
+    jobs: int | None,
+    seed: int,
+    repeat: int,
+) -> None:
+    """Run scenarios (all of the suite by default) and judge them.
+
+    Exits 0 when every verdict is pass, 1 when one is not, 2 when something could not run at all.
+    """
+    plan = plan_for(names, suite, target, jobs, seed)
+    probed_by = deployed(k8s, plan)
+    outputs: tuple[tuple[Path | None, Callable[[Report], str]], ...] = (
+        (json_file, lambda found: encode(found).decode()),
+        (junit_file, junit.render),
+        (html_file, html.render),
+        (md_file, markdown.render),
+    )
+    wanted = [(path, render) for path, render in outputs if path is not None]
+    _check_writable(path for path, _ in wanted)
+    to_stdout = any(str(path) == "-" for path, _ in wanted)
+    found, troubles = asyncio.run(_until_signalled(repeated(plan, repeat, _console(stderr=True))))
+    found = replayed(found, probed_by, k8s)
+    show(found, _console(stderr=to_stdout))
+    for path, render in wanted:
+        if str(path) == "-":
+            click.echo(render(found), nl=False)
+        else:
+            path.write_text(render(found), encoding="utf-8")
+    for trouble in troubles:
+        click.echo(f"wedge: {trouble}", err=True)
+    sys.exit(exit_code(found, troubles))
+
+
+@cli.command("list")
+@_selection
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_command(names: tuple[str, ...], suite: str | None, target: str | None, as_json: bool) -> None:
+    """List scenarios: what is broken on which target, and what must be seen."""
+    loaded = suite_file.load(suite_for(suite, target), target)
+    scenarios = suite_file.select(loaded.scenarios, names, loaded.not_run)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode([_described(s) for s in scenarios]), indent=1))
+        return
+    width = max((len(scenario.name) for scenario in scenarios), default=0)
+    for scenario in scenarios:
+        click.echo(f"{scenario.name:{width}}  {scenario.expected:4}  {scenario.row.summary}".rstrip())
+    for left in suite_file.matched(loaded.not_run, names):
+        click.echo(f"wedge: not run: {left.name}: {left.reason}", err=True)
+
+
+def exit_code(found: Report, troubles: tuple[str, ...]) -> int:
+    """0 when every verdict is pass, 1 when one is not, 2 when something could not run at all."""
+    return COULD_NOT_RUN if troubles else PASSED if found.suite.passed else FAILED
+
+
+def _check_writable(paths: Iterable[Path]) -> None:
+    """A report that cannot be written is found out before the run, not after it. Raises `CouldNotRun`."""
+    for path in paths:
+        if str(path) != "-" and not path.resolve().parent.is_dir():
+            raise CouldNotRun(f"{path} cannot be written: there is no folder {path.resolve().parent}")
+
+
+def _described(scenario: Scenario) -> dict[str, object]:
+    row = scenario.row
+    return {
+        "name": scenario.name,
+        "target": scenario.target.name,
+        "fault": row.fault,
+        "params": row.params,
+        "process": row.process,
+        "expected": scenario.expected,
+        "after": scenario.after,
+        "call": scenario.call.name if scenario.call else None,
+        "count": row.traffic.count,
+        "calls": scenario.calls,
+        "beside": row.beside,
+        "also": row.also,
+        "flap": row.flap,
+        "load": row.load,
+        "says": row.says,
+        "stop": row.stop,
+        "ends_by": row.ends_by,
+        "controls": scenario.controls,
+        "because": row.because,
+        "summary": row.summary,
+        "stands_for": row.stands_for,
+    }
+
+
+async def _until_signalled(work: Coroutine[Any, Any, T]) -> T:
+    """Run it; SIGINT and SIGTERM cancel it, so that every context on the way is left in order.
+
+    Raises `Interrupted`.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise Interrupted from None
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr)
+    if not console.is_terminal:
+        console.width = _WIDTH_WITHOUT_TERMINAL
+    return console
+
+
+def main() -> None:
+    """The console script: one clear line for whatever is wrong, and the exit codes of the contract."""
+    try:
+        sys.exit(cli(standalone_mode=False) or 0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(COULD_NOT_RUN)
+    except (ScenariosError, FaultsError) as error:
+        click.echo(f"wedge: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
+    except (Interrupted, KeyboardInterrupt, click.Abort):
+        click.echo("wedge: interrupted; everything is released and ended", err=True)
+        sys.exit(INTERRUPTED)
+    except Exception:  # noqa: BLE001  # a mistake of the harness itself is no verdict, whatever it is
+        traceback.print_exc()
+        click.echo("wedge: this is a mistake in wedge itself; nothing was judged", err=True)
+        sys.exit(COULD_NOT_RUN)

@@ -1,1 +1,0 @@
-"""Running scenarios: servers, phases, lanes, and what is seen from outside."""

@@ -1,0 +1,101 @@
+"""The JSON Schema of target files, for editors: completion, and a line under what is wrong while it is typed.
+
+`docs/target.schema.json` is what this makes of the structs in `scenarios.spec.target`. A file with a
+`base` need not say again what the base says, so what must be there is asked of files without one only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from scenarios.onboarding.reference import words
+from scenarios.spec.target import Target
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema() -> dict[str, Any]:
+    """The schema as a JSON value, the same for the same model."""
+    definitions = structs()
+    root = definitions.pop("Target")
+    alone = {
+        "required": root["required"],
+        "properties": {key: _complete(value, definitions) for key, value in root["properties"].items()},
+    }
+    laid_over = {
+        name: {**value, "required": ["name"]} for name, value in definitions.items() if _named(value)
+    }
+    return {
+        "$schema": _DIALECT,
+        **root,
+        "required": ["target"],
+        "if": {"not": {"required": ["base"]}},
+        "then": alone,
+        "title": "wedge target file",
+        "description": "Everything that is special about one server: how to start, watch, use and break it.",
+        "$defs": {**definitions, **laid_over},
+    }
+
+
+def structs() -> dict[str, dict[str, Any]]:
+    """The schema of each struct of a whole file, `Target` among them, with every key explained."""
+    found = msgspec.json.schema(Target)
+    return {name: _described(name, value) for name, value in sorted(found["$defs"].items())}
+
+
+def encoded() -> bytes:
+    """The schema as it is written to a file."""
+    return msgspec.json.format(msgspec.json.encode(schema()), indent=2) + b"\n"
+
+
+def _named(value: dict[str, Any]) -> bool:
+    return "name" in value.get("required", [])
+
+
+def _complete(value: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """That what a value refers to has all that it must have; nothing where it need not have anything."""
+    if "$ref" in value:
+        found = definitions[value["$ref"].rpartition("/")[2]]
+        return {"required": found["required"]} if _named(found) else {}
+    if "anyOf" in value:
+        return {"anyOf": [_of_kind(choice, definitions) for choice in value["anyOf"]]}
+    if value.get("type") == "array" and (items := _complete(value["items"], definitions)):
+        return {"items": items}
+    return {}
+
+
+def _of_kind(choice: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    found = definitions[choice["$ref"].rpartition("/")[2]]
+    return {"properties": {"kind": found["properties"]["kind"]}, "required": found["required"]}
+
+
+def _described(struct: str, value: dict[str, Any]) -> dict[str, Any]:
+    properties = {}
+    for key, inner in value["properties"].items():
+        properties[key] = {**_for_toml(inner)}
+        if said := words(struct, key):
+            properties[key]["description"] = said
+    out = {**value, "properties": properties}
+    if "description" in out:
+        out["description"] = " ".join(out["description"].split())
+    return out
+
+
+def _for_toml(value: Any) -> Any:
+    """Without what TOML cannot say (null), and without OpenAPI's `discriminator`, which is no JSON Schema."""
+    if isinstance(value, list):
+        return [_for_toml(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _for_toml(inner) for key, inner in value.items() if key != "discriminator"}
+    if "default" in kept and (kept["default"] is None or isinstance(kept["default"], dict)):
+        del kept["default"]
+    alternatives = [a for a in kept.get("anyOf", []) if a != {"type": "null"}]
+    if len(alternatives) == 1:
+        del kept["anyOf"]
+        kept.update(alternatives[0])
+    elif alternatives:
+        kept["anyOf"] = alternatives
+    return kept

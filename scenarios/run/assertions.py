@@ -1,0 +1,200 @@
+"""What endpoints say under a fault: asked ten times a second, and held against what they have to say."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self
+
+import grpc.aio
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from scenarios.record.figures import relative
+from scenarios.record.model import Said
+from scenarios.run.facts import Facts
+from scenarios.spec import GrpcProbe, HttpProbe
+from scenarios.spec.placeholders import fill
+from scenarios.spec.scenario import Wanted
+from scenarios.spec.suite import Say
+
+_EVERY_S = 0.1
+_END_WITHIN_S = 0.5
+_FEWEST = 5
+"""An endpoint that was asked fewer times than this says too little about `always`."""
+
+_SHOWN = 200
+_CHANNEL_OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What one endpoint said since `since_s`."""
+
+    say: Say
+    asked: int = 0
+    met: int = 0
+    first_met_s: float | None = None
+    last: str = "nothing"
+    other: str = ""
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Listening:
+    """Asks inside the context; every connection is closed at its end. It waits for each answer, at most the
+    probe's budget, before it asks again."""
+
+    def __init__(self, wanted: Sequence[Wanted], names: Mapping[str, str]) -> None:
+        self._wanted, self._names = wanted, names
+        self._heard = [_Heard(one.say) for one in wanted]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ending = False
+        self._time: Literal["window", "after"] | None = None
+        self._http: httpx.AsyncClient | None = None
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [
+            asyncio.create_task(self._ask(one.probe, heard))
+            for one, heard in zip(self._wanted, self._heard, strict=True)
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._ending = True
+        if self._tasks:  # grpc may keep the connection of a call that was cancelled
+            await asyncio.wait(self._tasks, timeout=_END_WITHIN_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._http is not None:
+            await self._http.aclose()
+        for channel in self._channels.values():
+            await channel.close(None)
+        if self._channels:
+            self._channels.clear()
+            gc.collect()  # grpc lets go of some connections only when they are collected
+
+    def open(self) -> None:
+        """The window opens: what is said from now on counts."""
+        self._time = "window"
+
+    def met(self) -> bool:
+        """Whether all that has to be said at some time in the window has been."""
+        return all(heard.met for heard in self._heard if heard.say.when == "eventually")
+
+    def judge(self, facts: Facts) -> None:
+        """The window closes: what has been said in it."""
+        self._time = None
+        opened_s = facts.opened_s or 0.0
+        for heard in self._heard:
+            if heard.say.when == "eventually":
+                facts.claim(_guard(heard.say), heard.met > 0, _found(heard, opened_s))
+            elif heard.say.when == "always":
+                facts.prove(f"{heard.say.probe} was asked", heard.asked >= _FEWEST, f"{heard.asked} times")
+                facts.claim(_guard(heard.say), heard.met == heard.asked, _found(heard, opened_s))
+        facts.said = tuple(_record(heard, opened_s) for heard in self._heard if heard.say.when != "after")
+
+    async def after(self, facts: Facts, within_s: float) -> bool:
+        """The fault is released: wait for what has to be said then."""
+        awaited = [heard for heard in self._heard if heard.say.when == "after"]
+        if not awaited:
+            return True
+        released_s = time.monotonic()
+        self._time = "after"
+        for heard in awaited:
+            while not heard.met and (left_s := released_s + within_s - time.monotonic()) > 0:
+                heard.answered.clear()
+                try:
+                    async with asyncio.timeout(left_s):
+                        await heard.answered.wait()
+                except TimeoutError:
+                    break
+            facts.claim(_guard(heard.say), heard.met > 0, _found(heard, released_s))
+        facts.said += tuple(_record(heard, facts.opened_s or 0.0) for heard in awaited)
+        return all(heard.met for heard in awaited)
+
+    async def _ask(self, probe: HttpProbe | GrpcProbe, heard: _Heard) -> None:
+        due_s = time.monotonic()
+        while not self._ending:
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            due_s = max(due_s + _EVERY_S, time.monotonic())
+            counts = self._counts(heard)
+            try:
+                async with asyncio.timeout(probe.budget_s):
+                    status, body = await self._asked(probe)
+                said, good = f"{status} {body}".strip(), _fits(heard.say, status, body)
+            except TimeoutError:
+                said, good = f"nothing within {probe.budget_s:g} s", False
+            except (httpx.HTTPError, grpc.aio.AioRpcError) as error:
+                said, good = f"nothing ({type(error).__name__})", False
+            if counts and self._counts(heard):
+                heard.asked += 1
+                heard.met += good
+                heard.last = said[:_SHOWN]
+                if good and heard.first_met_s is None:
+                    heard.first_met_s = time.monotonic()
+                if not good:
+                    heard.other = said[:_SHOWN]
+            heard.answered.set()
+
+    def _counts(self, heard: _Heard) -> bool:
+        return self._time is not None and (self._time == "after") == (heard.say.when == "after")
+
+    async def _asked(self, probe: HttpProbe | GrpcProbe) -> tuple[int | str, str]:
+        if isinstance(probe, GrpcProbe):
+            address = fill(probe.address, self._names)
+            if address not in self._channels:
+                self._channels[address] = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            request = health_pb2.HealthCheckRequest(service=probe.service)
+            answer = await health_pb2_grpc.HealthStub(self._channels[address]).Check(request)
+            return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status), ""
+        if self._http is None:
+            self._http = httpx.AsyncClient(trust_env=False, verify=False, timeout=None)
+        url, headers = fill(probe.url, self._names), fill(probe.headers, self._names)
+        response = await self._http.get(url, headers=headers)
+        return response.status_code, response.text
+
+
+def _fits(say: Say, status: int | str, body: str) -> bool:
+    return status == say.status and (say.body is None or re.search(say.body, body) is not None)
+
+
+def _guard(say: Say) -> str:
+    body = f" with {say.body!r}" if say.body is not None else ""
+    when = {"eventually": "said", "always": "always said", "after": "said after release"}[say.when]
+    return f"{say.probe} {when} {say.status}{body}"
+
+
+def _found(heard: _Heard, since_s: float) -> str:
+    counts = f"{heard.met} of {heard.asked} times"
+    if heard.say.when == "always":
+        return f"{counts}; also {heard.other}" if heard.other else counts
+    if heard.first_met_s is not None:
+        return f"{counts}, first after {heard.first_met_s - since_s:.2f} s"
+    return f"{counts}; at last {heard.last}"
+
+
+def _record(heard: _Heard, opened_s: float) -> Said:
+    say = heard.say
+    return Said(
+        probe=say.probe,
+        status=say.status,
+        body=say.body,
+        when=say.when,
+        asked=heard.asked,
+        met=heard.met,
+        first_met_s=relative(heard.first_met_s, opened_s),
+        last=heard.last,
+    )

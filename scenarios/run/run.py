@@ -1,0 +1,151 @@
+"""A whole run: scenarios spread over lanes, judged together with their controls."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import importlib.metadata
+import itertools
+import math
+import os
+import platform
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from scenarios.judge.controls import with_controls
+from scenarios.judge.pool import pool
+from scenarios.record.model import Host, NotRun, Report
+from scenarios.record.model import Scenario as Record
+from scenarios.record.model import Suite as SuiteRecord
+from scenarios.run import cores, loop_lag
+from scenarios.run.experiment import ON_TIME
+from scenarios.run.progress import Progress
+from scenarios.run.worker import Lane
+from scenarios.spec import Scenario
+
+_START_S, _SCENARIO_S = 5.0, 3.5
+"""About what a server's start and a scenario on it take, to share the work out by."""
+
+_OVER = 0.2
+"""A group may be longer than its share by this part of it before it is split."""
+
+_SPLIT_FROM = 4
+"""A part with fewer scenarios than this is not worth a server: its start costs more than it saves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run. `options` are those that `reproduce` has to repeat; `not_run` is what was left out, a
+    scenario each, with the reason. `again`: so many scenarios at most, of which the machine was too busy to
+    tell anything, are run once more, alone, when all others are through."""
+
+    scenarios: tuple[Scenario, ...]
+    seed: int
+    jobs: int
+    suite_name: str
+    suite_file: Path
+    options: tuple[str, ...] = ()
+    not_run: tuple[NotRun, ...] = ()
+    again: int = 0
+
+    def reproduce(self, scenario: Scenario) -> str:
+        """The command that runs this scenario alone."""
+        return shlex.join(["wedge", "run", scenario.name, *self.options, "--seed", str(self.seed)])
+
+
+async def run(plan: Plan, progress: Progress) -> tuple[Report, tuple[str, ...]]:
+    """Run the plan. Returns the report and what could not run at all, in words (exit code 2 if there is
+    any).
+    """
+    began_s = time.monotonic()
+    started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    groups = spread(plan.scenarios, plan.jobs)
+    slots = asyncio.Semaphore(plan.jobs)
+    troubles: list[str] = []
+
+    async def one(group: Sequence[Scenario]) -> list[Record]:
+        async with slots:
+            lane = Lane(plan.seed, progress, plan.reproduce)
+            try:
+                return await lane.run(group)
+            finally:
+                troubles.extend(trouble for trouble in lane.troubles if trouble not in troubles)
+
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(one(group)) for group in groups]
+    records = {record.name: record for task in running for record in task.result()}
+    busy = [scenario for scenario in plan.scenarios if _machine_was_busy(records[scenario.name])]
+    if 0 < len(busy) <= plan.again:
+        progress.say(f"the machine was too busy to tell of {len(busy)}: run again, one after the other")
+        for group in spread(busy, jobs=1):
+            for record in await one(group):
+                records[record.name] = msgspec.structs.replace(record, tries=2)
+    controls = {scenario.name: scenario.controls for scenario in plan.scenarios}
+    judged, failures, missing = with_controls([records[s.name] for s in plan.scenarios], controls)
+    report = Report(
+        seed=plan.seed,
+        duration_s=round(time.monotonic() - began_s, 3),
+        scenarios=judged,
+        not_run=plan.not_run,
+        pooled=pool(judged),
+        suite=SuiteRecord(
+            name=plan.suite_name,
+            file=str(plan.suite_file),
+            jobs=plan.jobs,
+            passed=not failures and all(record.verdict == "pass" for record in judged),
+            failures=failures,
+            missing_controls=missing,
+            not_run=tuple(f"{left.name}: {left.reason}" for left in plan.not_run),
+        ),
+        host=Host(platform=platform.platform(), python=platform.python_version(), cores=os.cpu_count() or 0),
+        started_at=started_at,
+        version=importlib.metadata.version("pegaref"),
+    )
+    return report, tuple(troubles)
+
+
+def _machine_was_busy(record: Record) -> bool:
+    """Whether nothing can be said of it because this machine let the target, the prober or the judge wait for
+    a core."""
+    busy = (cores.GUARD, loop_lag.GUARD, ON_TIME)
+    return any(not guard.held and guard.name in busy for guard in record.guards)
+
+
+def spread(scenarios: Sequence[Scenario], jobs: int) -> list[tuple[Scenario, ...]]:
+    """Group scenarios by target, and split what would take longer than its share of the whole; the longest
+    group first.
+
+    Scenarios that end their server stay at the end, and are dealt out among the parts of their target.
+    """
+    by_target: dict[str, list[Scenario]] = {}
+    for scenario in scenarios:
+        by_target.setdefault(scenario.target.name, []).append(scenario)
+    share_s = sum(map(_takes_s, by_target.values())) / jobs
+    groups: list[tuple[Scenario, ...]] = []
+    for group in by_target.values():
+        most = min(jobs, max(1, len(group) // _SPLIT_FROM))
+        groups += _parts(group, min(most, max(1, math.ceil(_takes_s(group) / share_s - _OVER))))
+    return sorted(groups, key=_takes_s, reverse=True)
+
+
+def _parts(group: Sequence[Scenario], count: int) -> list[tuple[Scenario, ...]]:
+    going_on = [scenario for scenario in group if not scenario.destroys]
+    ending = [scenario for scenario in group if scenario.destroys]
+    bounds = [len(going_on) * i // count for i in range(count + 1)]
+    parts = [(*going_on[a:b], *ending[i::count]) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
+    return [part for part in parts if part]
+
+
+def _takes_s(group: Sequence[Scenario]) -> float:
+    starts = max(1, sum(scenario.destroys for scenario in group))
+    return _START_S * starts + _SCENARIO_S * len(group)
+
+
+def default_jobs() -> int:
+    """Lanes at a time: a few for each core, since most of a lane is waiting, but at most 8."""
+    return min(8, 3 * (os.cpu_count() or 1) + 1)

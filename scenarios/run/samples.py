@@ -1,0 +1,88 @@
+"""All samples of one watch, as they come in from the prober. The one place where they live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from scenarios.judge.latency import percentile
+from scenarios.prober.messages import Batch
+from scenarios.prober.series import Lanes
+from scenarios.record.figures import microsecond, relative
+from scenarios.record.model import Prober, Sample
+
+
+class Samples:
+    """Samples by lane, with `time.monotonic()` times, and the prober's own health."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self.lanes = lanes
+        self._ended: dict[str, list[Sample]] = {name: [] for name in lanes.names}
+        self._under_way: dict[str, dict[float, None]] = {name: {} for name in lanes.names}
+        self._late: list[tuple[float, float]] = []
+        self._cpu: tuple[float, float] | None = None
+        self._cpu_share = 0.0
+        self.known_until_s = time.monotonic()
+
+    def add(self, batch: Batch) -> None:
+        """Take in a batch."""
+        names = self.lanes.names
+        for began in batch.began:
+            self._under_way[names[began.lane]][microsecond(began.at_s)] = None
+            self._late.append((began.at_s, began.taken_up_s - began.at_s))
+        for probed in batch.probed:
+            name = names[probed.lane]
+            at_s = microsecond(probed.at_s)
+            sent_s, ended_s = relative(probed.sent_s, 0.0), relative(probed.ended_s, 0.0)
+            self._under_way[name].pop(at_s, None)
+            self._ended[name].append(Sample(at_s, sent_s, ended_s, probed.outcome, probed.status))
+        if self._cpu is None:
+            self._cpu = (batch.now_s, batch.cpu_s)
+        elif batch.now_s > self._cpu[0]:
+            self._cpu_share = (batch.cpu_s - self._cpu[1]) / (batch.now_s - self._cpu[0])
+        self.known_until_s = microsecond(batch.now_s)
+
+    def so_far(self) -> dict[str, Sequence[Sample]]:
+        """Every sample by lane; those under way have no end and are `cut`."""
+        return {
+            name: [*ended, *(Sample(at_s, None, None, "cut") for at_s in self._under_way[name])]
+            for name, ended in self._ended.items()
+        }
+
+    def relative(self, origin_s: float) -> dict[str, tuple[Sample, ...]]:
+        """Every sample by lane, in order, with times relative to `origin_s`, rounded to microseconds."""
+
+        return {
+            name: tuple(
+                msgspec.structs.replace(
+                    s,
+                    at_s=relative(s.at_s, origin_s),
+                    sent_s=relative(s.sent_s, origin_s),
+                    ended_s=relative(s.ended_s, origin_s),
+                )
+                for s in sorted(samples, key=lambda s: s.at_s)
+            )
+            for name, samples in self.so_far().items()
+        }
+
+    def late_max_s(self, from_s: float, to_s: float) -> float:
+        """How late the prober was at worst with a probe of that stretch."""
+        return max((late for at_s, late in self._late if from_s <= at_s <= to_s), default=0.0)
+
+    def prober(self) -> Prober:
+        """The prober's own health over the whole watch."""
+        late = sorted(late for _, late in self._late)
+
+        def ms(share: float) -> float | None:
+            value = percentile(late, share)
+            return None if value is None else round(value * 1e3, 3)
+
+        return Prober(
+            probes=len(late),
+            late_p50_ms=ms(0.5),
+            late_p99_ms=ms(0.99),
+            late_max_ms=ms(1.0),
+            cpu_share=round(self._cpu_share, 4),
+        )

@@ -1,0 +1,123 @@
+"""Watching a target while something happens to it: baseline, fault window, recovery."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from scenarios.judge.latency import between
+from scenarios.judge.observe import Observation, observe
+from scenarios.prober import ProberHandle, soon
+from scenarios.prober.series import Lanes
+from scenarios.record.model import Sample
+from scenarios.run.samples import Samples
+
+_STEADY = 3
+"""So many good answers in a row, in every watched lane, and it counts as back."""
+
+
+class Watch:
+    """The samples of one scenario, and the waits for what they must show."""
+
+    def __init__(self, prober: ProberHandle, lanes: Lanes, started_s: float) -> None:
+        self.samples = Samples(lanes)
+        self.started_s = started_s
+        self._prober = prober
+        self._described = lanes.described
+
+    async def baseline(self, for_s: float, within_s: float) -> tuple[Observation, tuple[float, float]]:
+        """Watch until every lane was lit for `for_s` on end, at most `within_s`; what was seen, and when.
+
+        A missed probe starts the stretch anew, and so the fault is always armed on a target that was well
+        just before. Too few probes make it longer.
+        """
+        opened_s, stretch_s = self.started_s, for_s
+        failure: Observation | None = None
+        while True:
+            await self._prober.news()
+            now_s = self.samples.known_until_s
+            until_s = opened_s + stretch_s
+            seen = self.observed(opened_s, until_s, now_s)
+            if seen.light == "lit" and not seen.too_few:
+                return seen, (opened_s, until_s)
+            if now_s - self.started_s > within_s:
+                return failure or seen, (opened_s, until_s)
+            if seen.light == "lit":
+                stretch_s = now_s - opened_s
+            elif seen.light == "dark" or self._failed(opened_s, until_s):
+                opened_s, stretch_s, failure = now_s, for_s, seen
+
+    async def window(
+        self, opened_s: float, for_s: float, within_s: float, also: Callable[[], bool]
+    ) -> tuple[Observation, float]:
+        """Watch until it is decided whether the target is lit or dark and `also` holds, at most `within_s`.
+
+        Returns what was seen and when it was decided. Darkness ends the watch at once: more of it would
+        prove nothing more.
+        """
+        while True:
+            await self._prober.news()
+            now_s = self.samples.known_until_s
+            seen, done = self.observed(opened_s, opened_s + for_s, now_s), also()
+            if now_s - opened_s > within_s or (seen.light is not None and done):
+                return seen, now_s
+
+    async def steady(self, since_s: float, within_s: float) -> float | None:
+        """Wait until every watched lane has answered a few probes in a row, all of them meant to start after
+        `since_s`; when the last of those rows began, or None when it did not come to that in time."""
+        while True:
+            await self._prober.news()
+            began = [
+                _row_began(
+                    between(found, since_s, self.samples.known_until_s), self._described[name].budget_s
+                )
+                for name, found in self.samples.so_far().items()
+                if self._described[name].watched
+            ]
+            known = [at_s for at_s in began if at_s is not None]
+            if len(known) == len(began):
+                return max(known)
+            if self.samples.known_until_s - since_s > within_s:
+                return None
+
+    def _failed(self, from_s: float, to_s: float) -> bool:
+        """Whether some watched probe of the stretch has ended without a good answer."""
+        return any(
+            sample.outcome not in ("ok", "cut")
+            for name, found in self.samples.so_far().items()
+            if self._described[name].watched
+            for sample in between(found, from_s, to_s)
+        )
+
+    def observed(self, opened_s: float, judged_until_s: float, now_s: float) -> Observation:
+        """What can be said now about a window."""
+        return observe(self._described, self.samples.so_far(), opened_s, judged_until_s, now_s)
+
+
+@asynccontextmanager
+async def watching(prober: ProberHandle, lanes: Lanes) -> AsyncIterator[Watch]:
+    """Probe these lanes inside the context; all connections are closed on the way out."""
+    started_s = soon()
+    watch = Watch(prober, lanes, started_s)
+    prober.on_batch = watch.samples.add
+    await prober.watch(lanes.probed, started_s)
+    try:
+        yield watch
+    finally:
+        await prober.pause()
+        prober.on_batch = None
+
+
+def _row_began(samples: list[Sample], budget_s: float) -> float | None:
+    """When the last unbroken row of good answers began, if it is long enough. Probes under way are left out:
+    they break no row before their budget is over."""
+    row: list[float] = []
+    for sample in samples:
+        if sample.outcome == "cut":
+            continue
+        latency_s = sample.latency_s
+        if sample.outcome == "ok" and latency_s is not None and latency_s <= budget_s:
+            row.append(sample.at_s)
+        else:
+            row.clear()
+    return row[0] if len(row) >= _STEADY else None

@@ -1,0 +1,187 @@
+"""Scratch environments: the packages a target requires, in a virtual environment of their own.
+
+An environment is built once and kept under the user's cache directory, by a hash of all that it is made from:
+the requirements, the contents of the requirement files they name, and the interpreter. Its python is the
+target's `{python}`. pip's own settings (an index, a folder of wheels, a proxy) hold as they do anywhere else.
+
+With `surroundings` the environment also sees the packages of the environment that runs `wedge`: what is there
+already (torch, of several gigabytes) is not installed again. Those packages are then part of the hash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib import metadata
+from pathlib import Path
+
+from faults import Controller, FaultsError
+from scenarios.errors import CouldNotRun
+from scenarios.server.recipe import Recipe, package_folders, recipe
+from scenarios.spec.target_file import LoadedTarget
+
+log = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+
+_BUILD_WITHIN_S = 3600.0
+_LOOK_EVERY_S = 0.1
+_COMPLETE = ".complete"
+_TOLD = re.compile(r"^(Collecting |Downloading |Building wheel|Installing collected packages)")
+_OFFLINE = re.compile(
+    r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|Max retries exceeded"
+    r"|Temporary failure in name resolution|Network is unreachable|Failed to establish a new connection"
+)
+_NOT_FOR_PIP = ("PIP_NO_DEPS", "PIP_PREFIX", "PIP_TARGET", "PIP_USER", "PYTHONHOME", "PYTHONPATH")
+
+
+class RequirementsFailed(CouldNotRun):
+    """The environment that a target requires could not be made; `target` is the target's name."""
+
+    def __init__(self, target: str, problem: str) -> None:
+        self.target, self.problem = target, problem
+        super().__init__(f"target {target}: requires: {problem}")
+
+
+def cache_folder() -> Path:
+    """Where environments are kept: `wedge/environments` under XDG_CACHE_HOME, or under `~/.cache`."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "wedge" / "environments"
+
+
+async def interpreter(loaded: LoadedTarget, say: Say | None = None, *, cache: Path | None = None) -> str:
+    """The python of the target: of its scratch environment, or the running one where it requires nothing.
+
+    Builds the environment if it is not there; `say` is told what goes on, a line at a time. Several processes
+    may ask at once: one builds, the others wait. Raises `RequirementsFailed`, and
+    `Malformed` for requirements that are none.
+    """
+    wanted = recipe(loaded)
+    if wanted is None:
+        return sys.executable
+    cache = cache if cache is not None else cache_folder()
+    folder = cache / wanted.key
+    python = folder / "bin" / "python"
+    if not _whole(folder, python):
+        say = say or log.info
+        cache.mkdir(parents=True, exist_ok=True)
+        async with _locked(folder.with_suffix(".lock"), wanted, say):
+            if not _whole(folder, python):
+                say(f"{wanted.target}: building its environment once: {wanted} (kept in {folder})")
+                await _build(wanted, folder, python, say)
+                say(f"{wanted.target}: its environment is ready")
+    return str(python)
+
+
+def _whole(folder: Path, python: Path) -> bool:
+    return (folder / _COMPLETE).is_file() and python.exists()
+
+
+@asynccontextmanager
+async def _locked(path: Path, wanted: Recipe, say: Say) -> AsyncIterator[None]:
+    """Hold the lock of one environment; the kernel lets go of it if this process dies."""
+    with path.open("w") as file:
+        told = False
+        async with asyncio.timeout(_BUILD_WITHIN_S):
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not told:
+                        say(f"{wanted.target}: another run builds its environment; waiting")
+                        told = True
+                await asyncio.sleep(_LOOK_EVERY_S)  # flock has no event to wait for beside other things
+        yield
+
+
+async def _build(wanted: Recipe, folder: Path, python: Path, say: Say) -> None:
+    """In its place, since an environment cannot be moved; `.complete` comes last."""
+    shutil.rmtree(folder, ignore_errors=True)  # what is left of a build that was ended
+    try:
+        async with asyncio.timeout(_BUILD_WITHIN_S):
+            shared = _has_pip()
+            venv = [sys.executable, "-m", "venv", *(["--without-pip"] if shared else []), str(folder)]
+            said = await _run(wanted, venv, None)
+            if said is not None:
+                raise RequirementsFailed(
+                    wanted.target, f"no virtual environment can be made: {_last(said)} (is venv installed?)"
+                )
+            if wanted.surroundings:
+                _open_to_surroundings(folder)
+            pip = [sys.executable, "-m", "pip", "--python", str(python)] if shared else [python, "-m", "pip"]
+            options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--retries", "2"]
+            said = await _run(wanted, [*map(str, pip), "install", *options, *wanted.arguments], say)
+            if said is not None:
+                raise RequirementsFailed(wanted.target, _why(wanted, said))
+    except TimeoutError:
+        raise RequirementsFailed(
+            wanted.target, f"pip was not done within {_BUILD_WITHIN_S:g} s; is the index slow?"
+        ) from None
+    made_from = {"requires": [*wanted.packages, *(name for name, _ in wanted.files)], "python": sys.version}
+    (folder / _COMPLETE).write_text(json.dumps(made_from) + "\n")
+
+
+async def _run(wanted: Recipe, command: Sequence[str], say: Say | None) -> list[str] | None:
+    """Run a command that must not outlive this process; its output if it failed, None if it did not."""
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_PIP}
+    output: deque[str] = deque(maxlen=400)
+    try:
+        async with Controller() as controller:
+            launched = await controller.launch(
+                command,
+                env={**environment, "PYTHONUNBUFFERED": "1"},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            assert launched.stdout is not None
+            async for line in launched.stdout:
+                text = line.decode(errors="replace").strip()
+                output.append(text)
+                if say is not None and _TOLD.match(text):
+                    say(f"{wanted.target}: {text}")
+            return None if await launched.wait() == 0 else list(output)
+    except FaultsError as error:
+        raise RequirementsFailed(wanted.target, str(error)) from error
+
+
+def _has_pip() -> bool:
+    """Whether there is a pip here that can install elsewhere (`--python`, from 22.3 on).
+
+    Giving each environment a pip of its own takes ten times as long as the environment itself.
+    """
+    try:
+        major, minor = metadata.version("pip").split(".")[:2]
+        return (int(major), int(minor)) >= (22, 3)
+    except (metadata.PackageNotFoundError, ValueError):
+        return False
+
+
+def _why(wanted: Recipe, said: list[str]) -> str:
+    if any(_OFFLINE.search(line) for line in said):
+        return (
+            f"no package index can be reached for {wanted}: go online once, or point pip at a folder of "
+            "wheels (PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER); what is built once needs no network"
+        )
+    return f"pip could not install {wanted}: {_last(said)}"
+
+
+def _last(said: list[str]) -> str:
+    errors = [line.removeprefix("ERROR:").strip() for line in said if line.startswith("ERROR:")]
+    return next((line for line in [*reversed(errors), *reversed(said)] if line), "it did not say why")
+
+
+def _open_to_surroundings(folder: Path) -> None:
+    """A line that `site` executes at start; the environment's own packages stay in front."""
+    inside = next((folder / "lib").glob("python*/site-packages"))
+    lines = [f"import site; site.addsitedir({str(path)!r})" for path in package_folders()]
+    (inside / "wedge_surroundings.pth").write_text("\n".join(lines) + "\n")

@@ -1,0 +1,185 @@
+"""A running target: started under the controller's guard, made ready, with its clients beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import resource
+import signal
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import httpx
+
+from faults import Controller, FaultsError, Launched, Selector
+from scenarios.errors import TargetFailed
+from scenarios.server.environment import Say, interpreter
+from scenarios.server.resources import Holding, measure
+from scenarios.spec import LoadedTarget
+from scenarios.spec.placeholders import fill, free_ports
+from scenarios.traffic.caller import Caller
+from scenarios.traffic.client import client as client_process
+
+_LOG_LINES = 400
+_LOOK_EVERY_S = 0.05
+_SAID_CHARACTERS = 120
+
+
+class Server:
+    """One start of a target. `names` are all placeholders; `before` what it held once it was warm."""
+
+    def __init__(self, target: LoadedTarget, controller: Controller, launched: Launched) -> None:
+        self.target = target
+        self.controller = controller
+        self.launched = launched
+        self.names: dict[str, str] = {}
+        self.log: deque[str] = deque(maxlen=_LOG_LINES)
+        self.before: Holding | None = None
+        self.usable = True
+        self._stopped = False
+        self._waited_for = ""
+        self.caller = Caller(target, self.names)
+        self._matched: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+        pattern = target.target.target.ready.line
+        self._readers = [
+            asyncio.create_task(self._read(stream, expected))
+            for stream, expected in ((launched.stdout, pattern), (launched.stderr, None))
+            if stream is not None
+        ]
+
+    def pids(self) -> tuple[int, ...]:
+        """The target's live processes."""
+        return tuple(self.launched.pids())
+
+    def held(self) -> Holding:
+        """What the target holds now."""
+        return measure(self.pids(), self.target.target.leaks.ignored_threads)
+
+    async def ready(self) -> None:
+        """Wait until it is ready, as the target file says. Raises `TargetFailed`."""
+        start = self.target.target.target
+        deadline_s = time.monotonic() + start.ready_within_s
+        ended = asyncio.create_task(self.launched.wait())
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                if start.ready.line is not None:
+                    either: set[asyncio.Future[Any]] = {self._matched, ended}
+                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                    if not self._matched.done():
+                        raise await self._failed(
+                            f"ended with exit code {self.launched.returncode} before ready"
+                        )
+                    self.names.update(self._matched.result())
+                if start.ready.url is not None:
+                    await self._answers(fill(start.ready.url, self.names), ended)
+        except TimeoutError:
+            wanted = self._waited_for or f"a line like {start.ready.line}"
+            raise await self._failed(
+                f"not ready within {start.ready_within_s:g} s: waited for {wanted}"
+            ) from None
+        finally:
+            ended.cancel()
+            with suppress(asyncio.CancelledError):
+                await ended
+
+    async def asked_to_end(self, within_s: float) -> int | None:
+        """Ask it to end (SIGTERM) and wait; its exit code, or None when it has not ended in time."""
+        self.usable = False
+        if self.launched.returncode is None:
+            os.kill(self.launched.pid, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(within_s):
+                return await self.launched.wait()
+        except TimeoutError:
+            return None
+
+    async def stop(self) -> None:
+        """End it: SIGTERM first, SIGKILL after the target's grace. Idempotent."""
+        self.usable = False
+        if self._stopped:
+            return
+        self._stopped = True
+        await self.caller.close()
+        await self.launched.terminate(self.target.target.target.stop_within_s)
+        await asyncio.gather(*self._readers)
+
+    async def _failed(self, problem: str) -> TargetFailed:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                if self.launched.returncode is not None:
+                    await asyncio.gather(*self._readers)  # its last words may still be in the pipe
+        return TargetFailed(self.target.name, problem, self.log)
+
+    async def _answers(self, url: str, ended: asyncio.Task[Any]) -> None:
+        async with httpx.AsyncClient(trust_env=False, verify=False) as http:
+            while True:
+                if ended.done():
+                    raise await self._failed(f"ended with exit code {self.launched.returncode} before ready")
+                try:
+                    response = await http.get(url, timeout=2.0)
+                    if response.status_code < 400:
+                        return
+                    said = f"answered {response.status_code} {response.text[:_SAID_CHARACTERS].strip()}"
+                except httpx.HTTPError as error:
+                    said = f"was not answered: {type(error).__name__}"
+                self._waited_for = f"{url}, which at last {said}"
+                await asyncio.sleep(_LOOK_EVERY_S)  # there is no event for a port that opens
+
+    async def _read(self, stream: asyncio.StreamReader, pattern: str | None) -> None:
+        while True:
+            try:
+                line = await stream.readline()
+            except ValueError:  # longer than any line we wait for; the reader has dropped it
+                continue
+            if not line:
+                return
+            text = line.decode(errors="replace").rstrip()
+            self.log.append(text)
+            if pattern is not None and not self._matched.done() and (found := re.search(pattern, text)):
+                self._matched.set_result({k: v for k, v in found.groupdict().items() if v is not None})
+
+
+@asynccontextmanager
+async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator[Server]:
+    """A target that is ready, with its clients, ended on the way out; `say` is told what goes on when its
+    environment has to be built first. Raises `TargetFailed`."""
+    start = target.target.target
+    placeholders = {"python": await interpreter(target, say), "here": str(target.path.parent)}
+    placeholders |= free_ports([start.command, start.env])
+    selectors = {
+        name: Selector(s.cmdline, s.imports, s.parent, s.main) for name, s in target.target.processes.items()
+    }
+    async with AsyncExitStack() as stack:
+        controller = await stack.enter_async_context(Controller(selectors, target.target.sites))
+        try:
+            launched = await controller.launch(
+                _limited(fill(start.command, placeholders), start.open_files),
+                env=controller.environment({**os.environ, **fill(start.env, placeholders)}),
+                cwd=(target.path.parent / fill(start.cwd, placeholders)),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except (FaultsError, OSError) as error:
+            raise TargetFailed(target.name, str(error)) from error
+        server = Server(target, controller, launched)
+        stack.push_async_callback(server.stop)
+        server.names.update(placeholders)
+        await server.ready()
+        for client in (c for c in target.target.client if c.when == "server"):
+            told = await stack.enter_async_context(client_process(controller, target, client, server.names))
+            server.names.update(told)
+        stack.push_async_callback(server.stop)  # before its clients: what they share is still mapped there
+        yield server
+
+
+def _limited(command: Sequence[str], open_files: int | None) -> Sequence[str]:
+    """The command, with so many open files as its limit, soft and hard, or fewer if we may not have more."""
+    if open_files is None:
+        return command
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = open_files if hard == resource.RLIM_INFINITY else min(open_files, hard)
+    return ("/bin/sh", "-c", 'ulimit -n "$0" && exec "$@"', str(most), *command)

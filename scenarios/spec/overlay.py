@@ -1,0 +1,163 @@
+"""A target file over its `base`: one document, whose keys still know the file and line they came from.
+
+Values replace, tables merge key by key, `[[probe]]`, `[[call]]` and `[[client]]` merge by `name`, and `args`
+go behind the base's command. What a base in another folder says of files keeps meaning that folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scenarios.errors import did_you_mean, nearest
+from scenarios.spec.document import Document, Key, Place, read
+from scenarios.spec.placeholders import escaped, fixed
+
+SHIPPED = Path(__file__).resolve().parent.parent / "targets"
+_NAMED = ("probe", "call", "client")
+_REQUIREMENT_FILE = re.compile(r"^(\s*(?:-r|--requirement)[ =]?\s*)(.+)$")
+
+
+def shipped() -> dict[str, Path]:
+    """The target files that come with the harness, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
+
+
+def layered(path: Path) -> Document:
+    """The file with all that it is laid over. Raises `Malformed`."""
+    return _resolved(path.resolve(), path, ())
+
+
+def _resolved(path: Path, spelled: Path, above: tuple[Path, ...]) -> Document:
+    document = read(spelled)
+    if "base" in document.raw:
+        base = _base(document, path.parent, (*above, path))
+        start = document.raw.get("target")
+        if not (isinstance(start, Mapping) and "name" in start):
+            raise document.malformed(("target",), "give it a `name` of its own: its base's is taken")
+        layers = _Layers(document, _moved(base, path.parent))
+        document = document.changed(layers.raw, layers.places)
+    return _with_args(document)
+
+
+def _base(document: Document, folder: Path, above: tuple[Path, ...]) -> Document:
+    name = document.raw["base"]
+    if not isinstance(name, str):
+        raise document.malformed(("base",), "must be a file's path, or the name of a shipped target")
+    beside = (folder / name).resolve()
+    path = beside if beside.is_file() else shipped().get(name)
+    if path is None:
+        near = [file.name for file in folder.glob("*.toml") if file.resolve() not in above]
+        known = [*near, *shipped()]
+        hint = did_you_mean(nearest(name, known)) or f"; there are {', '.join(known)}"
+        raise document.malformed(("base",), f"no file {name!r} beside this one{hint}")
+    if path in above:
+        raise document.malformed(("base",), f"{name!r} ends up being its own base")
+    return _resolved(path, path, above)
+
+
+class _Layers:
+    """`top` laid over `base`: the raw value, and the place of each of its keys."""
+
+    def __init__(self, top: Document, base: Document) -> None:
+        self._top, self._base = top, base
+        self.places: dict[Key, Place] = {}
+        self.raw: dict[str, Any] = self._tables(top.raw, base.raw, (), (), ())
+
+    def _both(self, over: Any, under: Any, at: Key, top: Key, base: Key) -> Any:
+        if isinstance(over, Mapping) and isinstance(under, Mapping):
+            self.places[at] = self._top.place(top)
+            return self._tables(over, under, at, top, base)
+        if len(at) == 1 and at[0] in _NAMED and isinstance(over, list) and isinstance(under, list):
+            return self._named(over, under, at)
+        return self._one(self._top, over, at, top)
+
+    def _tables(self, over: Mapping[str, Any], under: Mapping[str, Any], at: Key, top: Key, base: Key) -> Any:
+        out = {}
+        for name in (*under, *(name for name in over if name not in under)):
+            to, above, below = (*at, name), (*top, name), (*base, name)
+            if name not in over:
+                out[name] = self._one(self._base, under[name], to, below)
+            elif name not in under:
+                out[name] = self._one(self._top, over[name], to, above)
+            else:
+                out[name] = self._both(over[name], under[name], to, above, below)
+        return out
+
+    def _named(self, over: list[Any], under: list[Any], at: Key) -> list[Any]:
+        """Those of the base in its order, changed where the top has one of the name; then new ones."""
+        changes: dict[str, int] = {}
+        for i, entry in enumerate(over):
+            name = entry.get("name") if isinstance(entry, Mapping) else None
+            if not isinstance(name, str):
+                problem = (
+                    f"the key 'name' is missing: it says which {at[0]} of {self._base.path.name} this changes"
+                )
+                raise self._top.malformed((*at, i), problem)
+            if name in changes:
+                raise self._top.malformed((*at, i, "name"), f"a second {at[0]} is named {name!r}")
+            changes[name] = i
+        out: list[Any] = []
+        for i, entry in enumerate(under):
+            change = changes.pop(entry.get("name", ""), None) if isinstance(entry, Mapping) else None
+            to = (*at, len(out))
+            if change is None:
+                out.append(self._one(self._base, entry, to, (*at, i)))
+            elif over[change].get("kind", entry.get("kind")) != entry.get("kind"):
+                out.append(self._one(self._top, over[change], to, (*at, change)))  # it shares no keys
+            else:
+                out.append(self._both(over[change], entry, to, (*at, change), (*at, i)))
+        for i in changes.values():
+            out.append(self._one(self._top, over[i], (*at, len(out)), (*at, i)))
+        return out
+
+    def _one(self, document: Document, value: Any, at: Key, key: Key) -> Any:
+        """A value as it stands in one of the two, and the places of all that is in it."""
+        self.places[at] = document.place(key)
+        if isinstance(value, Mapping):
+            return {name: self._one(document, v, (*at, name), (*key, name)) for name, v in value.items()}
+        if isinstance(value, list):
+            return [self._one(document, v, (*at, i), (*key, i)) for i, v in enumerate(value)]
+        return value
+
+
+def _with_args(document: Document) -> Document:
+    """With `args` behind the command. What is no array is left for the check of shapes to refuse."""
+    start = document.raw.get("target")
+    if not isinstance(start, dict):
+        return document
+    command, args = start.get("command"), start.get("args")
+    if not (isinstance(command, list) and isinstance(args, list) and all(isinstance(a, str) for a in args)):
+        return document
+    places = dict(document.places)
+    for i in range(len(args)):
+        places["target", "command", len(command) + i] = document.place(("target", "args", i))
+    whole = {**start, "command": [*command, *args]}
+    del whole["args"]
+    return document.changed({**document.raw, "target": whole}, places)
+
+
+def _moved(base: Document, folder: Path) -> Document:
+    """A base as a file in another folder takes it: what was relative to the base's own folder still is."""
+    own = base.path.resolve().parent
+    if own == folder:
+        return base
+    raw = fixed(base.raw, "here", str(own))
+    start, calls = raw.get("target"), raw.get("call")
+    if isinstance(start, dict):
+        start["cwd"] = str(Path(escaped(str(own))) / str(start.get("cwd", ".")))
+        if isinstance(start.get("requires"), list):
+            start["requires"] = [_requirement(entry, own) for entry in start["requires"]]
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, dict) and isinstance(call.get("proto"), str):
+            call["proto"] = str(own / call["proto"])
+    return base.changed(raw, base.places)
+
+
+def _requirement(entry: Any, folder: Path) -> Any:
+    if not isinstance(entry, str):
+        return entry
+    found = _REQUIREMENT_FILE.match(entry)
+    return f"{found[1]}{folder / found[2].strip()}" if found else entry

@@ -1,0 +1,179 @@
+"""Find target files, load them, and check what their shape alone cannot say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scenarios.errors import UnknownName, did_you_mean, nearest
+from scenarios.spec.binary import misspelled
+from scenarios.spec.call_checks import METHOD, check_calls
+from scenarios.spec.document import Document, Key
+from scenarios.spec.overlay import layered, shipped
+from scenarios.spec.placeholders import used
+from scenarios.spec.target import HttpProbe, Target, TcpProbe
+
+_ALWAYS = ("python", "here")
+_CALL_TEXTS = ("url", "address", "headers", "json", "body", "message", "messages", "raw")
+
+
+class LoadedTarget(NamedTuple):
+    """A target and the file it came from (`command`, `cwd` and `proto` are relative to its folder)."""
+
+    path: Path
+    target: Target
+
+    @property
+    def name(self) -> str:
+        """The target's name."""
+        return self.target.name
+
+
+def find(name: str, *, beside: Path | None = None) -> Path:
+    """The file of a target given as a path or as the name of a shipped one.
+
+    `beside` is the folder that a relative path may also start from. Raises `UnknownName`.
+    """
+    known = shipped()
+    if name in known:
+        return known[name]
+    for path in (Path(name), *([beside / name] if beside else [])):
+        if path.suffix == ".toml" and path.is_file():
+            return path.resolve()
+    raise UnknownName("target", name, known, remedy=f"a .toml file, or one of {', '.join(known)}")
+
+
+def load(path: Path) -> LoadedTarget:
+    """Load and check a target file, laid over its base if it has one. Raises `Malformed`."""
+    document = layered(path)
+    target = document.convert(Target)
+    _check(document, target, path.parent)
+    return LoadedTarget(path, target)
+
+
+def _check(document: Document, target: Target, folder: Path) -> None:
+    ready = target.target.ready
+    if ready.line is None and ready.url is None:
+        raise document.malformed(("target", "ready"), "give `line`, `url` or both")
+    if not target.target.command:
+        raise document.malformed(("target", "command"), "is empty: give the program and its arguments")
+    if not target.probe:
+        raise document.malformed(("probe",), "there is none: give at least one [[probe]] to watch")
+    if not any(probe.watched for probe in target.probe):
+        raise document.malformed(("probe",), "none is watched, so nothing can be judged")
+    _check_unique(document, "probe", [probe.name for probe in target.probe])
+    _check_unique(document, "call", [call.name for call in target.call])
+    _check_unique(document, "client", [client.name for client in target.client])
+    groups = _groups(document, ("target", "ready", "line"), ready.line)
+    for i, probe in enumerate(target.probe):
+        if probe.budget_s <= 0 or probe.period_s <= 0:
+            raise document.malformed(("probe", i), "budget_s and period_s must be above 0")
+        if not probe.connections:
+            raise document.malformed(("probe", i, "connections"), 'is empty: give "fresh", "kept" or both')
+        if isinstance(probe, HttpProbe):
+            _groups(document, ("probe", i, "expect", "body"), probe.expect.body)
+        elif isinstance(probe, TcpProbe):
+            _check_tcp(document, i, probe)
+        elif probe.method is not None and not METHOD.fullmatch(probe.method):
+            problem = f"{probe.method!r} is not package.Service/Method"
+            raise document.malformed(("probe", i, "method"), problem)
+    check_calls(document, target.call, folder)
+    _check_processes(document, target)
+    _check_placeholders(document, target, groups)
+    for name, site in target.sites.items():
+        if not re.fullmatch(r"[\w.]+:[\w.<>]+", site):
+            raise document.malformed(("sites", name), f"{site!r} is not module:qualname")
+    leaks = target.leaks
+    for i, pattern in enumerate(leaks.ignored_threads):
+        _groups(document, ("leaks", "ignored_threads", i), pattern)
+    allowed = leaks.mappings or leaks.processes or leaks.threads or leaks.fds or leaks.ignored_threads
+    if allowed and not leaks.because:
+        raise document.malformed(("leaks",), "growth is allowed without saying why: give `because`")
+
+
+def _check_tcp(document: Document, i: int, probe: TcpProbe) -> None:
+    _groups(document, ("probe", i, "expect"), probe.expect)
+    if probe.send and probe.expect is None:
+        raise document.malformed(("probe", i, "send"), "nobody waits for what comes back; give `expect`")
+    if "kept" in probe.connections and not probe.send:
+        problem = "a kept connection shows nothing unless something is sent over it; give `send` and `expect`"
+        raise document.malformed(("probe", i, "connections"), problem)
+    if wrong := misspelled(probe.send):
+        raise document.malformed(("probe", i, "send"), wrong)
+
+
+def _check_unique(document: Document, table: str, names: list[str]) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise document.malformed((table, i, "name"), f"a second {table} is named {name!r}")
+
+
+def _groups(document: Document, key: Key, pattern: str | None) -> tuple[str, ...]:
+    try:
+        return tuple(re.compile(pattern or "").groupindex)
+    except re.error as error:
+        raise document.malformed(key, f"not a regular expression: {error}") from None
+
+
+def _check_processes(document: Document, target: Target) -> None:
+    for name, selector in target.processes.items():
+        at: Key = ("processes", name)
+        if not (selector.main or selector.cmdline or selector.imports or selector.parent):
+            raise document.malformed(at, "selects nothing: give cmdline, imports, parent or main")
+        if selector.parent is not None and selector.parent not in target.processes:
+            raise document.malformed((*at, "parent"), f"no process is named {selector.parent!r}")
+        _groups(document, (*at, "cmdline"), selector.cmdline)
+
+
+def _check_placeholders(document: Document, target: Target, groups: tuple[str, ...]) -> None:
+    owners = [client.name for client in target.client if client.when == "server"]
+    after_start = {*_ALWAYS, *groups}
+
+    def check(key: Key, names: set[str], clients: Iterable[str] = ()) -> None:
+        _known(document, key, _at(document.raw, key), names, clients)
+
+    for field in ("command", "env", "cwd"):
+        check(("target", field), {*_ALWAYS})
+    check(("target", "ready", "url"), after_start)
+    for i, client in enumerate(target.client):
+        extra = set() if client.when == "server" else {"n"}
+        there = owners[: owners.index(client.name)] if client.when == "server" else owners
+        for field in ("command", "env"):
+            check(("client", i, field), after_start | extra, there)
+    for i, _ in enumerate(target.probe):
+        for field in ("url", "address", "send"):
+            check(("probe", i, field), after_start)
+    for i, _ in enumerate(target.call):
+        for field in _CALL_TEXTS:
+            check(("call", i, field), {*after_start, "n"}, owners)
+
+
+def _at(raw: Any, key: Key) -> Any:
+    """The value at `key`, None where there is none."""
+    for part in key:
+        if isinstance(part, str):
+            raw = raw.get(part)
+        elif raw is not None:
+            raw = raw[part]
+        if raw is None:
+            return None
+    return raw
+
+
+def _known(document: Document, key: Key, value: Any, names: set[str], clients: Iterable[str]) -> None:
+    """Every placeholder in the value is one of these names, a port, or a key of one of these clients."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _known(document, (*key, name), inner, names, clients)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            _known(document, (*key, i), inner, names, clients)
+    else:
+        for name in used(value):
+            owner = name.partition(".")[0]
+            if name in names or name.startswith("port:") or ("." in name and owner in clients):
+                continue
+            hint = did_you_mean(nearest(name, names)) or f"; there are {', '.join(sorted(names))}"
+            raise document.malformed(key, f"unknown placeholder {{{name}}}{hint}")
