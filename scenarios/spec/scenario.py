@@ -46,3 +46,11 @@ class Scenario:
     def destroys(self) -> bool:
         """Whether the target's server is not there any more afterwards."""
         return self.after == "gone"
+
+    @property
+    def timed_by_judge(self) -> bool:
+        """Whether the judge's own clock decides any of it: what an endpoint says in time, or how soon a call
+        ends.
+        """
+        traffic = (self.row.traffic, *(beside.traffic for beside in self.beside))
+        return bool(self.says) or any(calls.within_s is not None for calls in traffic)

@@ -91,5 +91,20 @@ async def test_a_server_with_the_limit_of_grpc_on_pending_calls_cancels_calls_an
         variant(tmp_path, "has", "taking-up.toml"),
     )  # fmt: skip
     assert (twin.observed, twin.verdict) == ("lit", "pass"), twin.reasons
-    assert limited.verdict == "fail"
-    assert any("CANCELLED" in reason for reason in limited.reasons), limited.reasons
+    assert limited.verdict != "pass"  # on a busy machine it may be unproven besides
+    broken = [guard for guard in limited.guards if guard.kind == "claim" and not guard.held]
+    assert any("CANCELLED" in guard.detail for guard in broken), limited.reasons
+
+
+async def test_a_server_whose_workers_are_all_taken_by_registers_goes_dark_and_its_twin_stays_lit(
+    tmp_path: Path, run_suite: RunSuite
+) -> None:
+    stalled = {"fault": "call.stall", "params": {"site": "__main__:work"}, "bites": "on-traffic"}
+    row = the_row("registers-1000", beside=[], expect={"shared": "dark", "*": "lit"}, **stalled)
+    shared, twin = await on_both(
+        run_suite, tmp_path, row,
+        variant(tmp_path, "shared", "taking-up.toml", "--shared-workers"),
+        variant(tmp_path, "has", "taking-up.toml"),
+    )  # fmt: skip
+    assert (twin.observed, twin.stuck.pending_in_window) == ("lit", 1000), twin.reasons
+    assert shared.observed == "dark", shared.reasons
