@@ -18,12 +18,12 @@ from faults import FaultsError
 from faults.cli import group as fault_commands
 from scenarios.cli.live import shell_command, watch_command
 from scenarios.cli.planning import deployed, plan_for, replayed, suite_for
+from scenarios.cli.repeating import repeated
 from scenarios.cli.report import compare, report
 from scenarios.cli.target import target as target_commands
 from scenarios.errors import CouldNotRun, ScenariosError
 from scenarios.record.model import Report, encode
 from scenarios.report import html, junit, markdown
-from scenarios.cli.repeating import repeated
 from scenarios.spec import Scenario, suite_file
 from scenarios.terminal.table import show
 
