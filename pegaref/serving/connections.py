@@ -14,9 +14,10 @@ from uvicorn.server import ServerState
 
 from pegaref.clock import Clock
 from pegaref.config import Limits
-from pegaref.serving.liveness import Shortcut
+from pegaref.serving.liveness import Liveness, LivenessCycle
+from pegaref.serving.metrics import RouteCounters
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -28,10 +29,10 @@ _TOO_LARGE = (
 class Connections:
     """Every connection, and which of them may give way to a new one."""
 
-    def __init__(self, limits: Limits, clock: Clock, shortcut: Shortcut | None = None) -> None:
+    def __init__(self, limits: Limits, clock: Clock, liveness: Liveness) -> None:
         self._limits = limits
         self._clock = clock
-        self._shortcut = shortcut
+        self._liveness = liveness
         # Since when each waits for a request or the rest of one, or works on one; the oldest first.
         self._waiting: dict[BoundedHttpProtocol, float] = {}
         self._working: dict[BoundedHttpProtocol, float] = {}
@@ -51,7 +52,7 @@ class Connections:
             _loop,
             connections=self,
             limits=self._limits,
-            shortcut=self._shortcut,
+            liveness=self._liveness,
         )
 
     def opened(self, connection: "BoundedHttpProtocol") -> None:
@@ -79,7 +80,7 @@ class Connections:
         """Close what has sent half a request, or nothing at all, or read no answer, for too long."""
         now = self._clock.now()
         if self._evicted:
-            log.warning("%d idle connections gave way to new ones: %d are open", self._evicted, len(self))
+            logger.warning("%d idle connections gave way to new ones: %d are open", self._evicted, len(self))
             self._evicted = 0
         for connection, since in tuple(self._waiting.items()):
             if since > now - self._limits.header_timeout_s:
@@ -121,12 +122,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         *,
         connections: Connections,
         limits: Limits,
-        shortcut: Shortcut | None,
+        liveness: Liveness,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._registered = connections
-        self._shortcut = shortcut
-        self._answered = False  # by the shortcut: what is left of the request is not for the application
+        self._liveness = liveness
         self._most_head_bytes = limits.header_bytes
         self._head_bytes = 0  # of the head that is being received; 0 when none is
         self._too_large = False
@@ -164,35 +164,40 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if head_bytes > self._most_head_bytes:
             self._too_large = True
             raise ValueError("the request's head is too large")
-        if self._shortcut is not None and (self.cycle is None or self.cycle.response_complete):
-            keep_alive = self.parser.should_keep_alive()
-            answer = self._shortcut.answer(
-                self.parser.get_method(), self.url, self.server_state.default_headers, keep_alive=keep_alive
-            )
-            if answer is not None and not self.parser.should_upgrade():
-                self._answered = True
-                self.transport.write(answer)
-                if keep_alive:
-                    self.on_response_complete()
-                else:
-                    self.transport.close()
-                return
+        route = self._liveness.route(self.url)
+        if route is not None:
+            self._answer_liveness(route)
+            return
         self._registered.works(self)
         super().on_headers_complete()
 
-    def on_message_begin(self) -> None:
-        self._answered = False
-        super().on_message_begin()
+    def _answer_liveness(self, route: RouteCounters) -> None:
+        is_behind_another = self.cycle is not None and not self.cycle.response_complete
+        cycle = LivenessCycle(
+            self._liveness,
+            route,
+            self.parser.get_method(),
+            transport=self.transport,
+            headers=self.server_state.default_headers,
+            keep_alive=self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        self.cycle = cycle
+        if is_behind_another:  # as uvicorn does
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+        else:
+            cycle.start()
+        if not cycle.response_complete:
+            self._registered.works(self)
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
-        if not self._answered:
-            super().on_body(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
-        if not self._answered:
-            super().on_message_complete()
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         if not self.pipeline:

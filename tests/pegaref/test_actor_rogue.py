@@ -10,12 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pegaref.config import RegistrySettings
 from pegaref.errors import OutcomeUnknown
 from pegaref.messages import Dropped, Ready, Registered, Reply
 from pegaref.placement import open_placement
-from pegaref.registry.handle import RegistryHandle
-from pegaref.registry.settings import RegistrySettings
-from pegaref.registry.snapshot import DeviceSnapshot, Phase
+from pegaref.registry import DeviceSnapshot, Phase, RegistryHandle
 from tests.pegaref.shared import until
 from tests.pegaref.simulation import key, register_of
 

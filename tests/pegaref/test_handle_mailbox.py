@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
+from pegaref.config import RegistrySettings
 from pegaref.errors import (
     CleanupPending,
     MailboxFull,
     Superseded,
 )
 from pegaref.messages import Dropped
-from pegaref.registry.settings import RegistrySettings
 from tests.pegaref.simulation import LAYER_BYTES, bench, key, register_of, settle
 
 

@@ -315,9 +315,13 @@ def test_a_loop_answers_errors_as_data(registry: CudaTensorRegistry) -> None:
     from pegaref.actor.loop import ActorLoop
     from pegaref.messages import Refused, Reply, Request
 
-    replies: list[Reply] = []
+    class Replies(list[Reply]):
+        def send_reply(self, reply: Reply) -> None:
+            self.append(reply)
+
+    replies = Replies()
     page = PulsePage()
-    loop = ActorLoop(registry, page, replies.append)
+    loop = ActorLoop(registry, page, replies)
     loop.handle(Request(1, one_layer(SharedMemory("no-such-object", 64, "uint8", (64,)))))
     loop.handle(Request(2, Clear()))
     assert isinstance(replies[0].answer, Refused)
