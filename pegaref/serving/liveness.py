@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import httptools
-from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from pegaref.placement import Dispatch
@@ -95,7 +94,7 @@ class LivenessCycle(RequestResponseCycle):
         """Have the answer written when the placement's dispatch says so."""
         self._liveness.dispatch.call(self._write)
 
-    async def run_asgi(self, app: ASGI3Application) -> None:
+    async def run_asgi(self, app: object) -> None:
         """Start. uvicorn calls this for a request that had to wait for the answer to the one before it."""
         self.start()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from pegaref.errors import AlreadyExists, InvalidCommand, RegistryError
+from pegaref.errors import AlreadyExists, DeviceMissing, InvalidCommand, RegistryError
 from pegaref.messages import Clear, DropContext, DropInstance, Dropped, Layer, RegisterLayers
 from pegaref.wrapper import SharedMemory, encode_wrapper
 from tests.pegaref.shared import mapped, register_shared, shared_memory
@@ -50,6 +50,21 @@ def emptied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(1))
     return calls
+
+
+def test_an_actor_whose_device_is_not_among_the_hosts_gpus_does_not_start(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceMissing, match="there is no device 7 on this host: CUDA has 1"):
+        CudaTensorRegistry(7, steps)
+
+
+def test_on_a_host_without_a_gpu_any_device_is_an_actor_for_host_memory(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    CudaTensorRegistry(7, steps)
 
 
 def one_layer(wrapper: SharedMemory, *, num_blocks: int = 1, bytes_per_block: int = 1) -> RegisterLayers:
