@@ -25,7 +25,10 @@ _LAST_CALL_S = 2.0  # for the unregister on the way out
 
 
 class EndRequest:
-    """The request that the process end. Signals come as bytes on a pipe, so that none is missed."""
+    """The request that this process end: the end of standard input, SIGTERM or SIGINT.
+
+    Signals come as bytes on a pipe, so that none is missed.
+    """
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()

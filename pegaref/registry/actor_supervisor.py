@@ -26,15 +26,15 @@ class ActorOwner(Protocol):
     """What a supervisor calls when something has happened to its actor."""
 
     def on_reply(self, reply: Reply) -> None:
-        """The actor answered."""
+        """Called with an answer of the actor."""
         ...
 
     def on_accepting(self) -> None:
-        """The actor can take a request."""
+        """Called when requests may be sent from now on."""
         ...
 
     def on_lost(self, reason: str) -> None:
-        """The actor is gone, with all that it held."""
+        """Called when the actor has ended, with all that it held."""
         ...
 
 
@@ -88,7 +88,7 @@ class ActorSupervisor:
 
     @property
     def alive(self) -> bool:
-        """Whether there is an actor that may hold something."""
+        """Whether there is an actor, which may hold something."""
         return self._link is not None
 
     @property
@@ -97,7 +97,7 @@ class ActorSupervisor:
         return self.phase in (Phase.WEDGED, Phase.QUARANTINED)
 
     def status(self) -> ActorStatus:
-        """What is known of the actor, from memory."""
+        """The actor's state, from memory."""
         return ActorStatus(
             phase=self.phase,
             accepting=self.accepting,

@@ -1,4 +1,4 @@
-"""The line between the control process and one actor, as the control side sees it.
+"""The link between the control process and one actor, as the control process sees it.
 
 A placement makes links; a test or a simulation may make its own. Nothing here waits.
 """
@@ -34,15 +34,15 @@ class ActorEvents(Protocol):
     """What a link tells its owner, always on the owner's event loop."""
 
     def on_ready(self, ready: Ready) -> None:
-        """Torch is loaded."""
+        """Called when torch is loaded and requests may be sent."""
         ...
 
     def on_reply(self, reply: Reply) -> None:
-        """An answer came."""
+        """Called with each answer."""
         ...
 
     def on_gone(self, reason: str) -> None:
-        """The actor has ended and holds nothing any more. Comes once, and is the last event."""
+        """Called once, as the last event, when the actor has ended and holds nothing any more."""
         ...
 
 

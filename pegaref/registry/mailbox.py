@@ -121,7 +121,7 @@ class Mailbox:
         return taken
 
     def oldest_s(self) -> float | None:
-        """When the command that waits longest was submitted."""
+        """When the command that waits longest was submitted; None when none waits."""
         oldest = [register.submitted_s for register in islice(self._registers.values(), 1)]
         oldest += [cleanup.submitted_s for cleanup in islice(self._cleanups.values(), 1)]
         return min(oldest, default=None)

@@ -1,4 +1,4 @@
-"""HTTP connections that cannot crowd liveness out: bounded in number, in header bytes, and in patience.
+"""HTTP connections that cannot crowd liveness out: bounded in number, in header bytes, and in time.
 
 At the limit the connection that has waited longest without a request in progress gives way to the new one, so
 idle connections and half-sent requests, however many, never keep a probe out.
@@ -55,29 +55,29 @@ class Connections:
             liveness=self._liveness,
         )
 
-    def opened(self, connection: "BoundedHttpProtocol") -> None:
-        """A connection was accepted; one that gives way is closed if there are too many."""
+    def add(self, connection: "BoundedHttpProtocol") -> None:
+        """Take in a connection that was accepted; another gives way to it if there are too many."""
         if len(self) >= self._limits.connections:
             self._evict()
-        self.waits(connection)
+        self.mark_waiting(connection)
 
-    def closed(self, connection: "BoundedHttpProtocol") -> None:
-        """A connection is gone."""
+    def remove(self, connection: "BoundedHttpProtocol") -> None:
+        """Take out a connection that was closed; does nothing when it is out already."""
         self._waiting.pop(connection, None)
         self._working.pop(connection, None)
 
-    def waits(self, connection: "BoundedHttpProtocol") -> None:
-        """It waits for a request, or for the rest of one, from now on."""
-        self.closed(connection)
+    def mark_waiting(self, connection: "BoundedHttpProtocol") -> None:
+        """Note that the connection waits for a request, or for the rest of one, from now on."""
+        self.remove(connection)
         self._waiting[connection] = self._clock.now()
 
-    def works(self, connection: "BoundedHttpProtocol") -> None:
-        """A request is in progress on it: it gives way only if its peer does not read the answer."""
-        self.closed(connection)
+    def mark_working(self, connection: "BoundedHttpProtocol") -> None:
+        """Note that a request is in progress: it gives way only if its peer does not read the answer."""
+        self.remove(connection)
         self._working[connection] = self._clock.now()
 
     def sweep(self) -> None:
-        """Close what has sent half a request, or nothing at all, or read no answer, for too long."""
+        """Close connections that have sent half a request, or nothing, or read no answer, for too long."""
         now = self._clock.now()
         if self._evicted:
             logger.warning("%d idle connections gave way to new ones: %d are open", self._evicted, len(self))
@@ -93,7 +93,7 @@ class Connections:
             self._abort(connection)
 
     def make_room(self, count: int) -> None:
-        """So many connections give way now, as far as there are any that may."""
+        """Close `count` connections, or as many as may give way."""
         for _ in range(count):
             self._evict()
 
@@ -106,7 +106,7 @@ class Connections:
             self._abort(victim)
 
     def _abort(self, connection: "BoundedHttpProtocol") -> None:
-        self.closed(connection)
+        self.remove(connection)
         connection.transport.abort()
 
 
@@ -125,7 +125,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         liveness: Liveness,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._registered = connections
+        self._connections = connections
         self._liveness = liveness
         self._most_head_bytes = limits.header_bytes
         self._head_bytes = 0  # of the head that is being received; 0 when none is
@@ -142,16 +142,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # With a client authority configured, TLS verified whatever certificate the peer showed.
         if transport.get_extra_info("peercert"):
             self.app_state = {**self.app_state, "certified": True}
-        self._registered.opened(self)
+        self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._registered.closed(self)
+        self._connections.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self.between_requests:
             self.between_requests = False
-            self._registered.waits(self)
+            self._connections.mark_waiting(self)
         self._head_bytes += len(data)
         super().data_received(data)
         if self._head_bytes > self._most_head_bytes and not self.transport.is_closing():
@@ -168,7 +168,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if route is not None:
             self._answer_liveness(route)
             return
-        self._registered.works(self)
+        self._connections.mark_working(self)
         super().on_headers_complete()
 
     def _answer_liveness(self, route: RouteCounters) -> None:
@@ -189,7 +189,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             cycle.start()
         if not cycle.response_complete:
-            self._registered.works(self)
+            self._connections.mark_working(self)
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
@@ -202,7 +202,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if not self.pipeline:
             self.between_requests = True
-            self._registered.waits(self)
+            self._connections.mark_waiting(self)
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:

@@ -58,7 +58,7 @@ class Engine:
 
     @property
     def bodies(self) -> Mapping[str, RpcBody]:
-        """What `Service` wraps."""
+        """The methods by name, for `Service`."""
         return {
             "RegisterContextBatch": self.register_context_batch,
             "UnregisterContext": self.unregister_context,

@@ -30,7 +30,7 @@ WATCH_PERIOD_S = 0.1
 
 
 class Stage(StrEnum):
-    """Where the server is in its life."""
+    """The stages of a server's life that readiness tells apart."""
 
     SERVING = "serving"
     STOPPING = "stopping"
@@ -79,7 +79,7 @@ class Health:
         }
 
     async def watch(self, service: str) -> AsyncIterator[int | None]:
-        """The status now, and again whenever it changes."""
+        """Yields the status now, and again whenever it changes."""
         last: int | None = -1
         while True:
             status = self.status(service)
@@ -126,7 +126,7 @@ class HealthService:
 
     @property
     def bodies(self) -> Mapping[str, RpcBody]:
-        """What `Service` wraps."""
+        """The methods by name, for `Service`."""
         return {"Check": self.check, "List": self.list, "Watch": self.watch}
 
     async def check(

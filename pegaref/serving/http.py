@@ -96,11 +96,11 @@ class Endpoints:
         return _json_response(200 if report["ready"] else 503, report)
 
     async def metrics(self, request: Request) -> Response:
-        """Prometheus text, from memory."""
+        """The metrics as Prometheus text, from memory."""
         return Response(self.load_exposition().text(), media_type=_METRICS_TYPE)
 
     async def instances(self, request: Request) -> Response:
-        """Who holds what, as the control process knows it."""
+        """The instances and their contexts, as the control process knows them."""
         contexts = self._handle.contexts()
         return _json_response(
             200,

@@ -142,7 +142,7 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Captures none: the signals are the caller's."""
         yield
 
 

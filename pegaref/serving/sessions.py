@@ -87,7 +87,7 @@ class Sessions:
         return session
 
     def close(self, session: OpenSession) -> None:
-        """The stream is over: drop what it owned, unless its end came from here and that has been done."""
+        """Drop what the session owned, now that its stream is over. Does nothing if the server ended it."""
         if self._open.get(session.instance_id) is session:
             del self._open[session.instance_id]
             self._release(session, SessionEnded("closed by its client"), with_sessionless=True)

@@ -254,7 +254,7 @@ def test_only_accepted_client_versions_may_register(
 def test_a_hostile_pickle_is_invalid_argument_and_does_nothing(
     server: Running, tensor: SharedTensor, instance: str, tmp_path: Path
 ) -> None:
-    """Every one of them is in test_actor_pickled.py; here, that the whole way is guarded."""
+    """Every one of them is in test_pickled_wrapper.py; here, that the whole way is guarded."""
 
     class Hostile:
         def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:

@@ -1,4 +1,4 @@
-"""What waits for a device, on a simulated actor in virtual time: full mailboxes, clean-ups in their lane."""
+"""What waits for a device, on a simulated actor in virtual time: full mailboxes, cleanups in their lane."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP: what the routes answer, and that clean-ups are carried out, wedged or not."""
+"""HTTP: what the routes answer, and that cleanups are carried out, wedged or not."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_cleanup_of_everything_answers_for_the_healthy_device_while_the_other_
     server.wait_ready()
 
 
-def test_clean_ups_that_wait_take_no_more_than_half_of_the_connections(
+def test_cleanups_that_wait_take_no_more_than_half_of_the_connections(
     serve: Serve, tensor: SharedTensor, instance: str
 ) -> None:
     server = serve("--max-connections=8", "--wedge-after=60", "--max-deadline=20")

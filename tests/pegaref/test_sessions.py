@@ -179,7 +179,7 @@ async def test_at_the_end_all_sessions_end_with_unavailable_and_no_new_one_opens
     assert drops.dropped == []
 
 
-async def test_a_clean_up_that_has_to_wait_is_left_to_the_registry(
+async def test_a_cleanup_that_has_to_wait_is_left_to_the_registry(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     sessions, drops = make()
