@@ -90,6 +90,9 @@ class Dropped(Struct, frozen=True, array_like=True, tag="dropped"):
     note: str = ""
 
 
+NOTHING_DROPPED: Final = Dropped()
+
+
 class Refused(Struct, frozen=True, array_like=True, tag="refused"):
     """The actor did not do it. `code` is a gRPC status name, `field` the request's field at fault or ''."""
 
@@ -116,9 +119,28 @@ class Reply(Struct, frozen=True, array_like=True, tag="reply"):
 
 
 class Ready(Struct, frozen=True, array_like=True, tag="ready"):
-    """The actor's first word: torch is loaded, requests are read from now on."""
+    """The first thing an actor sends: torch is loaded, and requests are read from now on."""
 
     torch_version: str
+
+
+class StartFailed(Struct, frozen=True, array_like=True, tag="start_failed"):
+    """The only thing that an actor sends which cannot start; it ends at once."""
+
+    reason: str
+
+
+class Pulse(Struct, frozen=True):
+    """Counters that the actor advances in shared memory. Only their change matters, never their value.
+
+    `beat` moves with time as long as the actor's interpreter can run a thread; `progress` moves with every
+    tensor that is mapped or released; `started` and `finished` are the serials of requests.
+    """
+
+    beat: int
+    started: int
+    finished: int
+    progress: int
 
 
 def merge_dropped(parts: tuple[Dropped, ...]) -> Dropped:

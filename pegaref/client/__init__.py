@@ -12,8 +12,8 @@ even when this process is killed.
 
 from typing import TYPE_CHECKING, Any
 
-from pegaref.client.errors import ClientError
-from pegaref.client.memory import SharedTensor
+from pegaref.client.tensors import SharedTensor
+from pegaref.errors import ClientError
 
 if TYPE_CHECKING:
     from pegaref.client.connection import Client, Session
