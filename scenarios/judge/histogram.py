@@ -7,7 +7,7 @@ is left out while the prober waits (coordinated omission), so nothing is correct
 would count the stall twice. A probe that had no answer when its phase ended has no latency, and is counted
 beside the histogram as sent and not answered.
 
-Histograms of lanes, scenarios and runs can be added up, which percentiles cannot. Their encoded form is the
+Histograms of series, scenarios and runs can be added up, which percentiles cannot. Their encoded form is the
 standard one (V2, compressed, base64), which the HDR tools of other languages read.
 """
 

@@ -12,8 +12,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from scenarios.judge.pool import pool, pooled
-from scenarios.record.model import Distribution, Observed, Report, Scenario, Verdict
+from scenarios.judge.pool import belongs_in_pool, pool
+from scenarios.record import Distribution, Observed, Report, ScenarioRecord, Verdict
 from scenarios.report import numbers, summary
 
 SCHEMA: Final = "wedge-compare/1"
@@ -43,11 +43,11 @@ class VerdictChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
-    """A lane whose faulted over baseline ratio moved by more than `noise`. `factor` is the new ratio over the
-    old one: above 1 it became slower under the fault. `old_ms` and `new_ms` are the faulted latencies.
+    """A series whose faulted over baseline ratio moved by more than `noise`. `factor` is the new ratio over
+    the old one: above 1 it became slower under the fault. `old_ms` and `new_ms` are the faulted latencies.
     """
 
-    lane: str
+    series: str = msgspec.field(name="lane")
     percentile: Percentile
     kind: Literal["slower", "faster"]
     factor: float
@@ -101,7 +101,7 @@ def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float =
     that were not lit on both sides have no latency to compare. A ratio below 1 counts as 1: no fault makes a
     server faster, so a baseline that was slower than the fault window was only noisier.
 
-    The same rule is applied to the latencies of each target's lanes in all scenarios that both runs have,
+    The same rule is applied to the latencies of each target's series in all scenarios that both runs have,
     taken together: there are the answers that a single scenario has not, to speak of the tail. Raises
     `UnreadableHistogram`.
     """
@@ -110,8 +110,8 @@ def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float =
     both = [(before[name], s) for name, s in after.items() if name in before]
     verdicts = tuple(change for a, b in both if (change := _verdict(a, b)) is not None)
     latencies = tuple(change for a, b in both for change in _latencies(a, b, noise, floor_ms))
-    together = tuple(_together(both, noise, floor_ms))
-    slower = any(c.kind == "slower" for c in (*latencies, *together))
+    in_sum = tuple(_pooled_changes(both, noise, floor_ms))
+    slower = any(c.kind == "slower" for c in (*latencies, *in_sum))
     return Comparison(
         regressed=slower or any(c.kind == "regressed" for c in verdicts),
         noise=noise,
@@ -119,7 +119,7 @@ def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float =
         compared=len(both),
         verdicts=tuple(sorted(verdicts, key=lambda c: c.kind != "regressed")),
         latencies=tuple(sorted(latencies, key=lambda c: (c.kind == "faster", -c.factor))),
-        pooled=tuple(sorted(together, key=lambda c: (c.kind == "faster", -c.factor))),
+        pooled=tuple(sorted(in_sum, key=lambda c: (c.kind == "faster", -c.factor))),
         added=_only(new, old),
         removed=_only(old, new),
     )
@@ -136,7 +136,7 @@ def _only(one: Report, other: Report) -> tuple[Listed, ...]:
     )
 
 
-def _verdict(old: Scenario, new: Scenario) -> VerdictChange | None:
+def _verdict(old: ScenarioRecord, new: ScenarioRecord) -> VerdictChange | None:
     same = (old.verdict, old.expected, old.observed) == (new.verdict, new.expected, new.observed)
     if same:
         return None
@@ -161,40 +161,44 @@ def _verdict(old: Scenario, new: Scenario) -> VerdictChange | None:
     )
 
 
-def _latencies(old: Scenario, new: Scenario, noise: float, floor_ms: float) -> Iterable[LatencyChange]:
+def _latencies(
+    old: ScenarioRecord, new: ScenarioRecord, noise: float, floor_ms: float
+) -> Iterable[LatencyChange]:
     then, now = old.phases, new.phases
-    for lane in summary.watched(new):
-        lit = summary.lane_state(old, lane) == summary.lane_state(new, lane) == "lit"
-        if lit and lane in then.baseline and lane in now.baseline:
+    for series in summary.watched_series(new):
+        lit = summary.state(old, series) == summary.state(new, series) == "lit"
+        if lit and series in then.baseline and series in now.baseline:
             moved = _moved(
-                lane,
-                (then.baseline[lane], then.faulted[lane]),
-                (now.baseline[lane], now.faulted[lane]),
+                series,
+                (then.baseline[series], then.faulted[series]),
+                (now.baseline[series], now.faulted[series]),
                 noise,
                 floor_ms,
             )
             yield from (LatencyChange(name=new.name, **msgspec.structs.asdict(change)) for change in moved)
 
 
-def _together(
-    both: Sequence[tuple[Scenario, Scenario]], noise: float, floor_ms: float
+def _pooled_changes(
+    both: Sequence[tuple[ScenarioRecord, ScenarioRecord]], noise: float, floor_ms: float
 ) -> Iterable[PooledChange]:
     """Over the scenarios that belong in the pool of either run, so that like is held against like; where
     there are answers enough to tell a p99, since without one it says less than the scenarios themselves.
     """
-    pairs = [(a, b) for a, b in both if pooled(a) and pooled(b)]
+    pairs = [(a, b) for a, b in both if belongs_in_pool(a) and belongs_in_pool(b)]
     before, after = pool(a for a, _ in pairs), pool(b for _, b in pairs)
-    for target, lane, now in (
-        (target, lane, now) for target, lanes in after.items() for lane, now in lanes.items()
+    for target, series, now in (
+        (target, series, now) for target, pooled in after.items() for series, now in pooled.items()
     ):
-        then = before.get(target, {}).get(lane)
+        then = before.get(target, {}).get(series)
         if then is None or then.scenarios != now.scenarios:
             continue
         if (
             min(phase.ok for run in (then, now) for phase in (run.baseline, run.faulted))
             >= MIN_ANSWERS["p99"]
         ):
-            moved = _moved(lane, (then.baseline, then.faulted), (now.baseline, now.faulted), noise, floor_ms)
+            moved = _moved(
+                series, (then.baseline, then.faulted), (now.baseline, now.faulted), noise, floor_ms
+            )
             yield from (
                 PooledChange(target=target, scenarios=now.scenarios, **msgspec.structs.asdict(change))
                 for change in moved
@@ -212,7 +216,7 @@ def _pair(phases: tuple[Distribution, Distribution], percentile: Percentile) -> 
 
 
 def _moved(
-    lane: str,
+    series: str,
     then: tuple[Distribution, Distribution],
     now: tuple[Distribution, Distribution],
     noise: float,
@@ -229,7 +233,7 @@ def _moved(
         faster = old_ratio > noise * new_ratio and old_ms - new_ratio * old_base_ms > floor_ms
         if slower or faster:
             yield Moved(
-                lane=lane,
+                series=series,
                 percentile=percentile,
                 kind="slower" if slower else "faster",
                 factor=round(new_ratio / old_ratio, 3),
@@ -253,9 +257,9 @@ def lines(found: Comparison) -> Iterable[str]:
         if change.kind == "regressed" and change.reproduce:
             yield f"           {change.reproduce}"
     yield from (_slowness(moved.name, moved) for moved in found.latencies)
-    for together in found.pooled:
-        where = f"{together.target}, {numbers.count(together.scenarios, 'scenario')} together"
-        yield _slowness(where, together)
+    for change_in_sum in found.pooled:
+        where = f"{change_in_sum.target}, {numbers.count(change_in_sum.scenarios, 'scenario')} together"
+        yield _slowness(where, change_in_sum)
     yield from (f"new        {listed.name}: {listed.verdict}" for listed in found.added)
     for listed in found.removed:
         reason = f"; not run: {listed.not_run}" if listed.not_run else ""
@@ -269,7 +273,7 @@ def lines(found: Comparison) -> Iterable[str]:
 def _slowness(where: str, moved: Moved) -> str:
     percentile = "p99.9" if moved.percentile == "p999" else moved.percentile
     return (
-        f"{moved.kind:9}  {where}: {moved.lane} {percentile} under the fault was "
+        f"{moved.kind:9}  {where}: {moved.series} {percentile} under the fault was "
         f"{numbers.ratio(moved.old_ratio)} its baseline, is {numbers.ratio(moved.new_ratio)} "
         f"({numbers.milliseconds(moved.old_ms)} then, {numbers.milliseconds(moved.new_ms)} now)"
     )

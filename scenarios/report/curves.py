@@ -14,7 +14,7 @@ from typing import Final
 
 from scenarios.judge.histogram import Histogram
 from scenarios.judge.pool import by_endpoint
-from scenarios.record.model import Distribution, Pooled
+from scenarios.record import Distribution, PooledLatency
 from scenarios.report.numbers import milliseconds as ms
 from scenarios.report.numbers import power_of_ten
 from scenarios.report.timeline import Tick
@@ -50,14 +50,14 @@ class Curves:
     grid: str
 
 
-def draw(pooled: Mapping[str, Mapping[str, Pooled]]) -> tuple[Curves, ...]:
+def draw(pooled: Mapping[str, Mapping[str, PooledLatency]]) -> tuple[Curves, ...]:
     """A set of plots for each target that anything was answered on, that of most scenarios first."""
-    found = (_target(target, lanes) for target, lanes in pooled.items())
+    found = (_target(target, by_series) for target, by_series in pooled.items())
     return tuple(sorted((c for c in found if c is not None), key=lambda c: -c.scenarios))
 
 
-def _target(target: str, lanes: Mapping[str, Pooled]) -> Curves | None:
-    endpoints = by_endpoint(lanes)
+def _target(target: str, pooled: Mapping[str, PooledLatency]) -> Curves | None:
+    endpoints = by_endpoint(pooled)
     histograms = {
         name: (Histogram.decode(before.hdr), Histogram.decode(under.hdr))
         for name, (before, under) in endpoints.items()
@@ -79,7 +79,7 @@ def _target(target: str, lanes: Mapping[str, Pooled]) -> Curves | None:
     scale = tuple(axes.scale())
     return Curves(
         target=target,
-        scenarios=max(lane.scenarios for lane in lanes.values()),
+        scenarios=max(series.scenarios for series in pooled.values()),
         plots=tuple(
             Plot(
                 endpoint=name,

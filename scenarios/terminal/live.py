@@ -12,10 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from scenarios.record.model import Scenario
-from scenarios.run.facts import PHASES
-from scenarios.run.progress import Progress
-from scenarios.terminal.signs import COLOURS
+from scenarios.record import ScenarioRecord
+from scenarios.run.progress import PHASES, Progress
+from scenarios.terminal.rows import COLOURS
 from scenarios.terminal.table import line
 
 _REFRESH_HZ = 8
@@ -32,9 +31,9 @@ class _Lines:
         self._console.print(f"… {text}", soft_wrap=True, highlight=False, markup=False)
 
     def phase(self, scenario: str, phase: str) -> None:
-        """Too much for a log."""
+        """Not shown: it would be too much for a log."""
 
-    def finished(self, scenario: Scenario) -> None:
+    def finished(self, scenario: ScenarioRecord) -> None:
         """Print its line."""
         if self._brief and scenario.verdict == "pass":
             return
@@ -42,7 +41,7 @@ class _Lines:
 
 
 class _Board:
-    """A few lines that are drawn over and over; what did not pass stays above them."""
+    """A few lines that are redrawn in place. The line of a scenario that did not pass stays above them."""
 
     def __init__(self, console: Console, total: int) -> None:
         self._console, self._total, self._began_s = console, total, time.monotonic()
@@ -51,17 +50,17 @@ class _Board:
         self._said = ""
 
     def say(self, text: str) -> None:
-        """It stands below the board until something moves on."""
+        """Show it below the board until a scenario enters its next phase."""
         self._said = text
 
     def phase(self, scenario: str, phase: str) -> None:
-        """It moves on."""
+        """Show the scenario's new phase."""
         self._said = ""
         began_s = self._under_way.get(scenario, ("", time.monotonic()))[1]
         self._under_way[scenario] = (phase, began_s)
 
-    def finished(self, scenario: Scenario) -> None:
-        """It is off the board."""
+    def finished(self, scenario: ScenarioRecord) -> None:
+        """Take the scenario off the board; print its line if it did not pass."""
         if scenario.verdict != "pass":
             self._console.print(line(scenario), highlight=False)
         self._under_way.pop(scenario.name, None)
