@@ -18,7 +18,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from scenarios.judge.latency import between, gaps
+from scenarios.judge.latency import due_between, gaps
 from scenarios.record import KubeletReplay, KubeletRules, Sample, ScenarioRecord, Series
 
 Role = Literal["liveness", "readiness"]
@@ -33,17 +33,20 @@ def replay(
     rules: KubeletRules | None = None,
     readiness_rules: KubeletRules | None = None,
     source: str | None = None,
-    probes: Mapping[Role, str] | None = None,
+    asked: Mapping[Role, str] | None = None,
 ) -> KubeletReplay:
     """What a kubelet would have done to the samples in `[0, window_s]`.
 
-    Asked are the endpoints in `probes`, or else the series with the role, over fresh connections where there
-    are such, as a kubelet's are. `rules` are Kubernetes' defaults, and readiness follows those of
-    liveness, where not given.
+    `asked` names the series that the kubelet asks for each role; without it, those whose endpoint has the
+    role, over fresh connections where there are such, as a kubelet's are. Where not given, `rules` are
+    Kubernetes' defaults, and `readiness_rules` are `rules`.
     """
     given = KubeletReplay() if source is None else KubeletReplay(source=source)
     rules = rules or given.rules
-    liveness, readiness = _asked(series, "liveness", probes), _asked(series, "readiness", probes)
+    if asked is None:
+        liveness, readiness = _series_of_role(series, "liveness"), _series_of_role(series, "readiness")
+    else:
+        liveness, readiness = asked.get("liveness"), asked.get("readiness")
     longest = max((rules, readiness_rules or rules), key=_outage_s)
     outage_s = max(window_s, _outage_s(longest))
     extrapolated = outage_s > window_s
@@ -66,6 +69,15 @@ def replay(
     )
 
 
+def recorded_series(scenario: ScenarioRecord) -> dict[Role, str] | None:
+    """The series that a recorded replay took the kubelet to ask, by role; None where nothing is recorded."""
+    asked: dict[Role, str | None] = {
+        "liveness": scenario.kubelet.liveness_series,
+        "readiness": scenario.kubelet.readiness_series,
+    }
+    return {role: name for role, name in asked.items() if name is not None} or None
+
+
 def with_probe_rules(
     scenario: ScenarioRecord, rules: Mapping[Role, KubeletRules], probes: Mapping[Role, str], source: str
 ) -> ScenarioRecord:
@@ -79,7 +91,12 @@ def with_probe_rules(
     if scenario.window.closed_s is None:
         return replace(scenario, series=series)
     window_s, liveness, readiness = scenario.window.closed_s, rules.get("liveness"), rules.get("readiness")
-    found = replay(series, scenario.samples, window_s, liveness or readiness, readiness, source, probes)
+    asked: dict[Role, str] = {}
+    for role, probe in probes.items():  # one endpoint may serve both roles
+        name = _fresh_first(series, [name for name, one in series.items() if one.endpoint == probe])
+        if name is not None:
+            asked[role] = name
+    found = replay(series, scenario.samples, window_s, liveness or readiness, readiness, source, asked)
     return replace(scenario, series=series, kubelet=found)
 
 
@@ -98,12 +115,12 @@ def succeeds(sample: Sample, kind: str, rules: KubeletRules) -> bool:
     return 200 <= sample.status < 400 if kind == "http" else sample.status == _SERVING
 
 
-def _asked(series: Mapping[str, Series], role: Role, probes: Mapping[Role, str] | None) -> str | None:
-    if probes is None:
-        names = [name for name, one in series.items() if one.role == role]
-    else:  # one endpoint may serve both roles
-        names = [name for name, one in series.items() if one.endpoint == probes.get(role)]
+def _fresh_first(series: Mapping[str, Series], names: Sequence[str]) -> str | None:
     return next((name for name in names if series[name].connection == "fresh"), names[0] if names else None)
+
+
+def _series_of_role(series: Mapping[str, Series], role: Role) -> str | None:
+    return _fresh_first(series, [name for name, one in series.items() if one.role == role])
 
 
 def _trips(
@@ -117,7 +134,7 @@ def _trips(
     """How often the threshold is reached in the outage, with probes at the window's phase that is worst."""
     if name is None or window_s <= 0:
         return 0
-    sent = [_as_asked(s, series[name].kind) for s in between(samples.get(name, ()), 0.0, window_s)]
+    sent = [_as_series_for(s, series[name].kind) for s in due_between(samples.get(name, ()), 0.0, window_s)]
     dark = any(b - a > series[name].budget_s and b == window_s for a, b in gaps(sent, 0.0, window_s))
     inside = [s for s in sent if dark or _decided(s, window_s, rules)]
     if not inside:
@@ -127,7 +144,7 @@ def _trips(
     return max((_count(inside, good, phase, window_s, outage_s, rules) for phase in phases), default=0)
 
 
-def _as_asked(sample: Sample, kind: str) -> Sample:
+def _as_series_for(sample: Sample, kind: str) -> Sample:
     """The sample as a kubelet would have it. Over TCP it connects, and does not wait for any answer."""
     if kind != "tcp" or sample.sent_s is None:
         return sample

@@ -9,7 +9,7 @@ from scenarios.judge.histogram import Histogram, rank
 from scenarios.record import Latency, LatencyRatio, Sample
 
 
-def between(samples: Iterable[Sample], from_s: float, to_s: float) -> list[Sample]:
+def due_between(samples: Iterable[Sample], from_s: float, to_s: float) -> list[Sample]:
     """The samples that were meant to start in the stretch, in that order."""
     return sorted((s for s in samples if from_s <= s.at_s <= to_s), key=lambda s: s.at_s)
 
@@ -21,21 +21,21 @@ def decisive(
     not sent after `closed_s`. (A probe that was sent later was not known of when the window closed.)"""
     return [
         sample
-        for sample in between(samples, opened_s, judged_until_s)
+        for sample in due_between(samples, opened_s, judged_until_s)
         if sample.sent_s is None or sample.sent_s <= closed_s
     ]
 
 
 def fault_window_latency(
     samples: Sequence[Sample],
-    light: str | None,
+    observed: str | None,
     judged_until_s: float,
     closed_s: float,
     opened_s: float = 0.0,
 ) -> Latency:
     """The latencies of a series in the fault window. If the window was lit, only its decisive probes count:
     those after `judged_until_s` may still have been under way when it closed."""
-    if light == "lit":
+    if observed == "lit":
         judged = decisive(samples, opened_s, judged_until_s, closed_s)
         return stretch_latency(judged, opened_s, judged_until_s, closed_s)
     return stretch_latency(samples, opened_s, closed_s)
@@ -53,7 +53,7 @@ def stretch_latency(
     sent and not answered. Probes that were cut are not counted, since nobody waited for their answer.
     """
     by_s = to_s if answered_by_s is None else answered_by_s
-    inside = [s for s in between(samples, from_s, to_s) if s.outcome != "cut"]
+    inside = [s for s in due_between(samples, from_s, to_s) if s.outcome != "cut"]
     good = sorted(
         s.ended_s - s.at_s
         for s in inside

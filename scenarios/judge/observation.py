@@ -26,11 +26,11 @@ MIN_SAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was seen. `light` is None for neither lit nor dark, `detail` says why. `dark_gaps`: by series, the
-    silences that were longer than its budget. `too_few`: the series with fewer than `MIN_SAMPLES` decisive
-    probes, a line each; `fewest`: how many the series with the fewest had."""
+    """What was seen. `observed` is None for neither lit nor dark, `detail` says why. `dark_gaps`: by series,
+    the silences that were longer than its budget. `too_few`: the series with fewer than `MIN_SAMPLES`
+    decisive probes, a line each; `fewest`: how many the series with the fewest had."""
 
-    light: Literal["lit", "dark"] | None
+    observed: Literal["lit", "dark"] | None
     detail: str
     dark_gaps: Mapping[str, tuple[tuple[float, float], ...]]
     too_few: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Observation:
     @property
     def probes(self) -> str:
         """In a sentence, whether there were probes enough."""
-        if self.light == "dark":
+        if self.observed == "dark":
             return "a silence longer than the budget takes no number of them"
         return "; ".join(self.too_few) or f"at least {self.fewest} in every watched series"
 
@@ -101,8 +101,8 @@ def _series_state(record: ScenarioRecord, name: str) -> SeriesState:
     if series is not None and samples and closed_s is not None:
         until_s = closed_s - series.budget_s if window.judged_until_s is None else window.judged_until_s
         alone = {name: msgspec.structs.replace(series, watched=True)}
-        light = observe(alone, {name: samples}, window.opened_s, until_s, closed_s).light
-        return "lit" if light == "lit" else "missed"
+        seen = observe(alone, {name: samples}, window.opened_s, until_s, closed_s)
+        return "lit" if seen.observed == "lit" else "missed"
     if latency is None or not latency.sent:
         return "unknown"
     late = series is not None and latency.max_ms is not None and latency.max_ms > 1000 * series.budget_s

@@ -77,6 +77,7 @@ def judge(record: ScenarioRecord) -> ScenarioRecord:
             record.kubelet.rules,
             record.kubelet.readiness_rules,
             record.kubelet.source,
+            kubelet.recorded_series(record),
         ),
     )
     measured = replace(measured, states=series_states(measured))
@@ -101,8 +102,8 @@ def with_verdict(record: ScenarioRecord, guards: Iterable[Guard], seen: Observat
     """
     guards = tuple(guards)
     missing = any(guard.kind == "proof" and not guard.held for guard in guards)
-    light: Observed = (seen.light if seen is not None else None) or "unproven"
-    observed: Observed = "unproven" if missing else light
+    watched = seen.observed if seen is not None else None
+    observed: Observed = "unproven" if missing or watched is None else watched
     if not missing:
         guards = (*guards, _expectation(record, observed, seen))
     broken = [guard for guard in guards if not guard.held]
@@ -145,7 +146,7 @@ def _phases(
     return PhaseLatencies(
         baseline=over(window.baseline_s, record.phases.baseline),
         faulted={
-            name: fault_window_latency(samples, seen.light, judged_until_s, closed_s, window.opened_s)
+            name: fault_window_latency(samples, seen.observed, judged_until_s, closed_s, window.opened_s)
             for name, samples in record.samples.items()
         },
         recovered=over(window.recovered_s, record.phases.recovered),

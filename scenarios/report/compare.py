@@ -42,7 +42,7 @@ class VerdictChange(msgspec.Struct, frozen=True, kw_only=True):
     reproduce: str = ""
 
 
-class Moved(msgspec.Struct, frozen=True, kw_only=True):
+class LatencyShift(msgspec.Struct, frozen=True, kw_only=True):
     """A series whose faulted over baseline ratio moved by more than `noise`. `factor` is the new ratio over
     the old one: above 1 it became slower under the fault. `old_ms` and `new_ms` are the faulted latencies.
     """
@@ -57,20 +57,20 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     new_ms: float
 
 
-class LatencyChange(Moved, frozen=True, kw_only=True):
+class LatencyChange(LatencyShift, frozen=True, kw_only=True):
     """In one scenario, by its `name`."""
 
     name: str
 
 
-class PooledChange(Moved, frozen=True, kw_only=True):
+class PooledChange(LatencyShift, frozen=True, kw_only=True):
     """In the latencies of so many `scenarios` on a target, which both runs have, taken together."""
 
     target: str
     scenarios: int
 
 
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
+class UnmatchedScenario(msgspec.Struct, frozen=True, kw_only=True):
     """A scenario that only one of the runs has; `not_run` is why the other has not, where that says so."""
 
     name: str
@@ -89,8 +89,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[VerdictChange, ...]
     latencies: tuple[LatencyChange, ...]
     pooled: tuple[PooledChange, ...] = ()
-    added: tuple[Listed, ...]
-    removed: tuple[Listed, ...]
+    added: tuple[UnmatchedScenario, ...]
+    removed: tuple[UnmatchedScenario, ...]
 
 
 def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float = FLOOR_MS) -> Comparison:
@@ -120,17 +120,17 @@ def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float =
         verdicts=tuple(sorted(verdicts, key=lambda c: c.kind != "regressed")),
         latencies=tuple(sorted(latencies, key=lambda c: (c.kind == "faster", -c.factor))),
         pooled=tuple(sorted(in_sum, key=lambda c: (c.kind == "faster", -c.factor))),
-        added=_only(new, old),
-        removed=_only(old, new),
+        added=_unmatched(new, old),
+        removed=_unmatched(old, new),
     )
 
 
-def _only(one: Report, other: Report) -> tuple[Listed, ...]:
+def _unmatched(one: Report, other: Report) -> tuple[UnmatchedScenario, ...]:
     """The scenarios of one run that the other has not."""
     has = {s.name for s in other.scenarios}
     reasons = {left.name: left.reason for left in other.not_run}
     return tuple(
-        Listed(name=s.name, verdict=s.verdict, not_run=reasons.get(s.name, ""))
+        UnmatchedScenario(name=s.name, verdict=s.verdict, not_run=reasons.get(s.name, ""))
         for s in one.scenarios
         if s.name not in has
     )
@@ -168,7 +168,7 @@ def _latencies(
     for series in summary.watched_series(new):
         lit = summary.state(old, series) == summary.state(new, series) == "lit"
         if lit and series in then.baseline and series in now.baseline:
-            moved = _moved(
+            moved = _shifts(
                 series,
                 (then.baseline[series], then.faulted[series]),
                 (now.baseline[series], now.faulted[series]),
@@ -196,7 +196,7 @@ def _pooled_changes(
             min(phase.ok for run in (then, now) for phase in (run.baseline, run.faulted))
             >= MIN_ANSWERS["p99"]
         ):
-            moved = _moved(
+            moved = _shifts(
                 series, (then.baseline, then.faulted), (now.baseline, now.faulted), noise, floor_ms
             )
             yield from (
@@ -215,13 +215,13 @@ def _pair(phases: tuple[Distribution, Distribution], percentile: Percentile) -> 
     return (below, above) if below and above is not None else None
 
 
-def _moved(
+def _shifts(
     series: str,
     then: tuple[Distribution, Distribution],
     now: tuple[Distribution, Distribution],
     noise: float,
     floor_ms: float,
-) -> Iterable[Moved]:
+) -> Iterable[LatencyShift]:
     """Baseline and fault window, then and now."""
     for percentile in MIN_ANSWERS:
         before, after = _pair(then, percentile), _pair(now, percentile)
@@ -232,7 +232,7 @@ def _moved(
         slower = new_ratio > noise * old_ratio and new_ms - old_ratio * new_base_ms > floor_ms
         faster = old_ratio > noise * new_ratio and old_ms - new_ratio * old_base_ms > floor_ms
         if slower or faster:
-            yield Moved(
+            yield LatencyShift(
                 series=series,
                 percentile=percentile,
                 kind="slower" if slower else "faster",
@@ -270,7 +270,7 @@ def lines(found: Comparison) -> Iterable[str]:
     yield f"{verdict} in {numbers.count(found.compared, 'scenario')} that both runs have"
 
 
-def _slowness(where: str, moved: Moved) -> str:
+def _slowness(where: str, moved: LatencyShift) -> str:
     percentile = "p99.9" if moved.percentile == "p999" else moved.percentile
     return (
         f"{moved.kind:9}  {where}: {moved.series} {percentile} under the fault was "

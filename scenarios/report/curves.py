@@ -35,7 +35,7 @@ class Plot:
     faulted: Distribution
     baseline_path: str
     faulted_path: str
-    said: str
+    alt_text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _target(target: str, pooled: Mapping[str, PooledLatency]) -> Curves | None:
                 faulted=under,
                 baseline_path=axes.path(histograms[name][0]),
                 faulted_path=axes.path(histograms[name][1]),
-                said=_said(name, before, under),
+                alt_text=_alt_text(name, before, under),
             )
             for name, (before, under) in endpoints.items()
         ),
@@ -129,7 +129,7 @@ class _Axes:
             yield Tick(round(100 * (self.high - power) / (self.high - self.low), 2), power_of_ten(power))
 
 
-def _said(name: str, before: Distribution, under: Distribution) -> str:
+def _alt_text(name: str, before: Distribution, under: Distribution) -> str:
     return (
         f"{name}: p50 {ms(before.p50_ms)} before and {ms(under.p50_ms)} under the faults, "
         f"p99 {ms(before.p99_ms)} and {ms(under.p99_ms)}, slowest {ms(before.max_ms)} and {ms(under.max_ms)}"

@@ -59,7 +59,7 @@ class DrawnSeries:
     wrong: str
     gaps: tuple[Span, ...]
     budget_y: float | None
-    said: str
+    alt_text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ def _series(scenario: ScenarioRecord, name: str, axis: _Axis) -> tuple[DrawnSeri
             for a, b in scenario.dark_gaps.get(name, ())
         ),
         budget_y=round(axis.y(budget_s) / HEIGHT * 100, 2) if known else None,
-        said=_said(scenario, name, state),
+        alt_text=_alt_text(scenario, name, state),
     )
     return drawn, merged
 
@@ -220,7 +220,7 @@ def _bars(columns: dict[int, list[float]], axis: _Axis, reach: int = 0) -> str:
     )
 
 
-def _said(scenario: ScenarioRecord, name: str, state: SeriesState) -> str:
+def _alt_text(scenario: ScenarioRecord, name: str, state: SeriesState) -> str:
     """What the drawing of a series shows, in words."""
     seen = scenario.phases.faulted.get(name)
     if seen is None:

@@ -165,7 +165,7 @@ class Experiment:
         """Watch the target before the fault; whether it was lit."""
         seen, stretch_s = await watch.wait_baseline(self._timing.baseline_s, self._timing.window_max_s)
         self._results = replace(self._results, baseline_s=stretch_s)
-        lit = seen.light == "lit" and not seen.too_few
+        lit = seen.observed == "lit" and not seen.too_few
         detail = seen.detail if lit else "; ".join([seen.detail, *seen.too_few])
         self._file(proof("the baseline was lit", lit, detail))
         return lit

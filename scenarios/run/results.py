@@ -91,7 +91,7 @@ class ScenarioResults:
         seen = self.closing.seen if self.closing is not None else None
         return (
             seen is not None
-            and seen.light == expected
+            and seen.observed == expected
             and not seen.too_few
             and all(guard.held for guard in self.guards)
         )

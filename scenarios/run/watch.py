@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from scenarios.judge.latency import between
+from scenarios.judge.latency import due_between
 from scenarios.judge.observation import Observation, observe
 from scenarios.prober import ProberHandle, soon
 from scenarios.prober.series import Lanes
@@ -39,13 +39,13 @@ class TargetWatch:
             now_s = self.samples.known_until_s
             until_s = opened_s + stretch_s
             seen = self.observed(opened_s, until_s, now_s)
-            if seen.light == "lit" and not seen.too_few:
+            if seen.observed == "lit" and not seen.too_few:
                 return seen, (opened_s, until_s)
             if now_s - self.started_s > within_s:
                 return failure or seen, (opened_s, until_s)
-            if seen.light == "lit":
+            if seen.observed == "lit":
                 stretch_s = now_s - opened_s
-            elif seen.light == "dark" or self._failed(opened_s, until_s):
+            elif seen.observed == "dark" or self._failed(opened_s, until_s):
                 opened_s, stretch_s, failure = now_s, for_s, seen
 
     async def wait_window(
@@ -61,7 +61,7 @@ class TargetWatch:
             await self._prober.news()
             now_s = self.samples.known_until_s
             seen, done = self.observed(opened_s, opened_s + for_s, now_s), advance()
-            if now_s - opened_s > within_s or (seen.light is not None and done):
+            if now_s - opened_s > within_s or (seen.observed is not None and done):
                 return seen, now_s
 
     async def wait_steady(self, since_s: float, within_s: float) -> float | None:
@@ -71,7 +71,7 @@ class TargetWatch:
             await self._prober.news()
             began = [
                 _row_began(
-                    between(found, since_s, self.samples.known_until_s), self._described[name].budget_s
+                    due_between(found, since_s, self.samples.known_until_s), self._described[name].budget_s
                 )
                 for name, found in self.samples.so_far().items()
                 if self._described[name].watched
@@ -88,7 +88,7 @@ class TargetWatch:
             sample.outcome not in ("ok", "cut")
             for name, found in self.samples.so_far().items()
             if self._described[name].watched
-            for sample in between(found, from_s, to_s)
+            for sample in due_between(found, from_s, to_s)
         )
 
     def observed(self, opened_s: float, judged_until_s: float, now_s: float) -> Observation:

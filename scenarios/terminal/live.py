@@ -47,15 +47,15 @@ class _Board:
         self._console, self._total, self._began_s = console, total, time.monotonic()
         self._under_way: dict[str, tuple[str, float]] = {}
         self._verdicts: dict[str, str] = {}
-        self._said = ""
+        self._notice = ""
 
     def say(self, text: str) -> None:
         """Show it below the board until a scenario enters its next phase."""
-        self._said = text
+        self._notice = text
 
     def phase(self, scenario: str, phase: str) -> None:
         """Show the scenario's new phase."""
-        self._said = ""
+        self._notice = ""
         began_s = self._under_way.get(scenario, ("", time.monotonic()))[1]
         self._under_way[scenario] = (phase, began_s)
 
@@ -78,8 +78,8 @@ class _Board:
             done = PHASES.index(phase) + 1
             steps = Text("■" * done, style="green").append("□" * (len(PHASES) - done), style="dim")
             table.add_row(Text(name), steps.append(f" {phase}", style=""), Text(f"{now_s - began_s:.0f} s"))
-        said = [Text(f"… {self._said}", "dim", no_wrap=True, overflow="ellipsis")] if self._said else []
-        return Group(dots, table, *said)
+        notice = [Text(f"… {self._notice}", "dim", no_wrap=True, overflow="ellipsis")] if self._notice else []
+        return Group(dots, table, *notice)
 
 
 @contextmanager

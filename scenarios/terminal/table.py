@@ -33,7 +33,7 @@ def show(report: Report, console: Console) -> None:
     for scenario in bad[:_EXPLAINED]:
         console.print(f"\n[{COLOURS[scenario.verdict]}]{scenario.verdict}[/] {escape(scenario.name)}")
         for reason in scenario.reasons:
-            _say(console, Text(reason), indent=2)
+            _print_prose(console, Text(reason), indent=2)
         console.print(f"  [dim]{escape(scenario.reproduce)}[/dim]", soft_wrap=True, highlight=False)
     for scenario in bad[_EXPLAINED:]:
         console.print(f"[{COLOURS[scenario.verdict]}]{scenario.verdict}[/] {escape(scenario.name)}")
@@ -42,7 +42,7 @@ def show(report: Report, console: Console) -> None:
         console.print(_pooled(report))
     console.print()
     for words in _bottom_lines(report):
-        _say(console, Text.from_markup(words))
+        _print_prose(console, Text.from_markup(words))
 
 
 def line(scenario: ScenarioRecord) -> Text:
@@ -55,7 +55,7 @@ def line(scenario: ScenarioRecord) -> Text:
     return text
 
 
-def _say(console: Console, text: Text, indent: int = 0) -> None:
+def _print_prose(console: Console, text: Text, indent: int = 0) -> None:
     """Prose: wrapped for a person's eyes, one line for a log."""
     if console.is_terminal:
         console.print(Padding(text, (0, 0, 0, indent), expand=False), highlight=False)

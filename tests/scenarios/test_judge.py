@@ -54,30 +54,30 @@ def seen(samples: list[Sample], closed_s: float = 2.25, **lanes: Series) -> Obse
 
 
 def test_a_lane_that_answers_everything_is_lit() -> None:
-    assert seen(lane()).light == "lit"
+    assert seen(lane()).observed == "lit"
 
 
 def test_a_lane_that_is_silent_for_longer_than_its_budget_is_dark() -> None:
     silent = [at(s.at_s, 3.0) if s.at_s >= 0 else s for s in lane()]
     found = seen(silent)
-    assert found.light == "dark"
+    assert found.observed == "dark"
     ((from_s, to_s),) = found.dark_gaps["a"]
     assert (from_s, to_s) == (0.0, 2.25)
 
 
 def test_a_lane_that_only_refuses_is_dark() -> None:
-    assert seen([at(s.at_s, 0.001, "refused") for s in lane()]).light == "dark"
+    assert seen([at(s.at_s, 0.001, "refused") for s in lane()]).observed == "dark"
 
 
 def test_a_lane_that_answers_the_wrong_thing_is_dark() -> None:
-    assert seen([at(s.at_s, 0.001, "wrong") for s in lane()]).light == "dark"
+    assert seen([at(s.at_s, 0.001, "wrong") for s in lane()]).observed == "dark"
 
 
 def test_a_probe_that_was_sent_after_the_window_had_closed_is_not_judged() -> None:
     late = Sample(2.1995, 2.26, 2.27, "ok", 200)
-    assert seen([*lane(), late], closed_s=2.25).light == "lit"
+    assert seen([*lane(), late], closed_s=2.25).observed == "lit"
     in_time = Sample(2.1995, 2.24, 2.27, "ok", 200)
-    assert seen([*lane(), in_time], closed_s=2.25).light is None
+    assert seen([*lane(), in_time], closed_s=2.25).observed is None
 
 
 NS = st.integers(-3_000, 3_000).map(lambda ns: ns * 1e-9)
@@ -104,42 +104,42 @@ def test_a_stored_report_is_judged_as_its_run_was_to_the_microsecond(
 
     stored = [Sample(moved(s.at_s), moved(s.sent_s), moved(s.ended_s), "ok", 200) for s in live]
     again = observe({"a": LANE}, {"a": stored}, 0.0, moved(until_s), moved(closed_s))
-    assert (again.light, again.fewest) == (run.light, run.fewest)
-    assert run.light == "lit" or not waited_for
+    assert (again.observed, again.fewest) == (run.observed, run.fewest)
+    assert run.observed == "lit" or not waited_for
 
 
 def test_one_missed_probe_is_neither_lit_nor_dark() -> None:
     samples = [at(s.at_s, 0.001, "reset") if 0.95 < s.at_s < 1.05 else s for s in lane()]
     found = seen(samples)
-    assert found.light is None
+    assert found.observed is None
     assert "1 of 23 probes missed (1 reset)" in found.detail
 
 
 def test_a_probe_that_waited_for_its_turn_is_late_although_it_was_sent_and_answered_at_once() -> None:
     samples = [s for s in lane() if s.at_s < 2.15]
     samples[15] = Sample(samples[15].at_s, 2.99, 3.0, "ok", 200)
-    assert seen(samples, closed_s=3.1).light is None
+    assert seen(samples, closed_s=3.1).observed is None
 
 
 def test_a_probe_under_way_when_the_window_closes_is_not_lit() -> None:
     samples = [at(s.at_s, None, "cut") if s.at_s > 1.5 else s for s in lane()]
-    assert seen(samples).light is None
+    assert seen(samples).observed is None
 
 
 def test_an_answer_after_the_window_closed_does_not_light_the_window() -> None:
     samples = [at(s.at_s, 1.9) if s.at_s > 1.0 else s for s in lane()]
-    assert seen(samples).light is None
+    assert seen(samples).observed is None
 
 
 def test_a_lane_that_is_not_watched_may_be_dark() -> None:
     other = Series(
         endpoint="b", kind="http", connection="fresh", address="x", budget_s=2.0, period_s=0.1, watched=False
     )
-    assert seen(lane(), b=other).light == "lit"
+    assert seen(lane(), b=other).observed == "lit"
 
 
 def test_a_watched_lane_without_samples_is_dark_rather_than_lit() -> None:
-    assert seen(lane(), b=LANE).light == "dark"
+    assert seen(lane(), b=LANE).observed == "dark"
 
 
 def test_too_few_probes_are_told() -> None:
@@ -153,7 +153,7 @@ def test_no_window_is_lit_with_a_probe_over_its_budget(starts: list[float], late
     late = [
         s for s in samples if s.ended_s is not None and (s.ended_s - s.at_s > BUDGET_S or s.ended_s > 2.25)
     ]
-    assert not (found.light == "lit" and late)
+    assert not (found.observed == "lit" and late)
 
 
 @given(st.lists(st.tuples(st.floats(0, 2.2), st.floats(0, 5)), max_size=60))
@@ -164,7 +164,7 @@ def test_no_window_is_dark_with_an_answer_in_every_stretch_of_a_budget(
     ends = sorted(s.ended_s for s in samples if s.ended_s is not None and s.ended_s <= 2.25)
     bounds = [0.0, *ends, 2.25]
     silent = any(b - a > BUDGET_S for a, b in itertools.pairwise(bounds))
-    assert (seen(samples).light == "dark") == silent
+    assert (seen(samples).observed == "dark") == silent
 
 
 def scenario(name: str = "f@t", expected: str = "lit", *controls: str) -> ScenarioRecord:
@@ -178,10 +178,10 @@ def scenario(name: str = "f@t", expected: str = "lit", *controls: str) -> Scenar
 
 
 def judged(
-    given: ScenarioRecord, guards: list[Guard], light: Literal["lit", "dark"] | None
+    given: ScenarioRecord, guards: list[Guard], observed: Literal["lit", "dark"] | None
 ) -> ScenarioRecord:
     """With this seen in its window."""
-    return with_verdict(given, guards, Observation(light, "all 60 probes answered", {}))
+    return with_verdict(given, guards, Observation(observed, "all 60 probes answered", {}))
 
 
 RAW_SAMPLES = st.lists(
@@ -269,11 +269,13 @@ def test_as_expected_and_every_guard_held_is_a_pass() -> None:
     assert (found.guards[-1].name, found.guards[-1].detail) == ("stayed lit", "all 60 probes answered")
 
 
-@pytest.mark.parametrize(("light", "said"), [("dark", "it went dark"), (None, "it was neither lit nor dark")])
+@pytest.mark.parametrize(
+    ("observed", "said"), [("dark", "it went dark"), (None, "it was neither lit nor dark")]
+)
 def test_another_light_than_expected_is_a_fail_that_says_which(
-    light: Literal["dark"] | None, said: str
+    observed: Literal["dark"] | None, said: str
 ) -> None:
-    found = judged(scenario(), GUARDS, light)
+    found = judged(scenario(), GUARDS, observed)
     assert found.verdict == "fail"
     assert found.reasons == (f"had to stay lit: {said} (all 60 probes answered)",)
 

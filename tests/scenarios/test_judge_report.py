@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from scenarios.judge import judge_report, revised_verdicts
-from scenarios.record import Report, Sample, ScenarioRecord, decode, encode
+from scenarios.judge import judge, judge_report, revised_verdicts
+from scenarios.judge.kubelet import Role, with_probe_rules
+from scenarios.record import KubeletRules, Report, Sample, ScenarioRecord, decode, encode
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
 LANE = "http /health"
@@ -37,6 +38,14 @@ def test_what_follows_from_the_samples_is_worked_out_anew() -> None:
     (again,) = judge_report(report(stripped)).scenarios
     for name in ("dark_gaps", "ratios", "phases", "kubelet", "samples", "bite", "stuck", "leaks"):
         assert getattr(again, name) == getattr(honest, name)
+
+
+def test_a_manifest_that_asks_one_endpoint_for_both_roles_is_replayed_the_same_again() -> None:
+    one_path: dict[Role, str] = {"liveness": "http /health", "readiness": "http /health"}
+    rules: dict[Role, KubeletRules] = dict.fromkeys(one_path, KubeletRules(failure_threshold=1, period_s=0.5))
+    given = with_probe_rules(scenario(server="stalled"), rules, one_path, "deployment.yaml")
+    assert given.kubelet.liveness_series == given.kubelet.readiness_series == LANE
+    assert judge(given).kubelet == given.kubelet
 
 
 def test_judging_twice_changes_nothing_more() -> None:

@@ -139,11 +139,13 @@ def scenario() -> Scenario:
     return next(s for s in scenarios if s.name == "gil.hold@pegaref-process")
 
 
-def judged(light: Literal["lit", "dark"], use: CpuUse, *guards: Guard, **changes: object) -> ScenarioRecord:
-    """A scenario in which all went well but for this light and these guards of its run."""
+def judged(
+    observed: Literal["lit", "dark"], use: CpuUse, *guards: Guard, **changes: object
+) -> ScenarioRecord:
+    """A scenario in which all went well but that this was observed, and these guards of its run."""
     row = msgspec.structs.replace(scenario().row, **changes)
     given = dataclasses.replace(scenario(), row=row)
-    seen = Observation(light, "as it was seen", {})
+    seen = Observation(observed, "as it was seen", {})
     found = ScenarioResults(closing=WindowClosing(2.2, seen, ())).with_guards(*guards)
     as_expected = found.as_expected(given.expected)
     found = found.with_guards(cores_guard(use, ALLOWED_S, row, as_expected=as_expected))
