@@ -55,7 +55,7 @@ class Histogram:
 
     @classmethod
     def merged(cls, histograms: Iterable[Histogram]) -> Histogram:
-        """All of them as one."""
+        """One histogram that counts the latencies of all of these."""
         found = cls()
         for histogram in histograms:
             found._counts.add(histogram._counts)
@@ -85,7 +85,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many latencies."""
+        """How many latencies are counted."""
         return int(self._counts.get_total_count())
 
     def percentiles(self, shares: Sequence[float]) -> list[float]:

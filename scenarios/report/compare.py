@@ -58,13 +58,13 @@ class LatencyShift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LatencyChange(LatencyShift, frozen=True, kw_only=True):
-    """In one scenario, by its `name`."""
+    """A shift in one scenario, by its `name`."""
 
     name: str
 
 
 class PooledChange(LatencyShift, frozen=True, kw_only=True):
-    """In the latencies of so many `scenarios` on a target, which both runs have, taken together."""
+    """A shift in the latencies of a target's series, added up over the `scenarios` that both runs have."""
 
     target: str
     scenarios: int
@@ -222,7 +222,7 @@ def _shifts(
     noise: float,
     floor_ms: float,
 ) -> Iterable[LatencyShift]:
-    """Baseline and fault window, then and now."""
+    """The shifts of one series. `then` and `now` are its baseline and its fault window in either run."""
     for percentile in MIN_ANSWERS:
         before, after = _pair(then, percentile), _pair(now, percentile)
         if before is None or after is None:

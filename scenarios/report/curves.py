@@ -110,7 +110,7 @@ class _Axes:
         return round(HEIGHT * (self.high - math.log10(latency_s)) / (self.high - self.low))
 
     def path(self, histogram: Histogram) -> str:
-        """Stairs, up to the one slowest answer."""
+        """The SVG path of one histogram: stairs that end at its slowest answer."""
         if not histogram.count:
             return ""
         columns = round(_COLUMNS * math.log10(histogram.count) / self.decades)

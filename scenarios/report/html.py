@@ -161,7 +161,7 @@ def _environment() -> Environment:
 
 
 def _text(name: str) -> str:
-    """A file that goes into the page as it is."""
+    """The text of a template that goes into the page unchanged."""
     loader = _environment().loader
     assert loader is not None
     return loader.get_source(_environment(), name)[0]

@@ -68,7 +68,7 @@ def render(report: Report) -> str:
 
 
 def _crossed(crossed: summary.Grid) -> Iterable[str]:
-    """Faults down, targets across."""
+    """The scenarios as a table, faults down and targets across."""
     prefix = _code(f"{crossed.prefix}…") if crossed.prefix else "scenario"
     yield f"| {prefix} | {' | '.join(_text(crossed.short(target)) for target in crossed.targets)} |"
     yield "|---" * (1 + len(crossed.targets)) + "|"
@@ -83,7 +83,7 @@ def _cell(scenario: ScenarioRecord) -> str:
 
 
 def _pooled(report: Report) -> Iterable[str]:
-    """The run's own latencies."""
+    """The latencies of the run, added up by target and endpoint."""
     yield "| all scenarios that had to stay lit | answered | baseline p50 / p99 / p99.9 | under the fault |"
     yield "|---|---:|---:|---:|"
     for line in summary.pooled_lines(report):
@@ -136,7 +136,7 @@ def _ratios(scenario: ScenarioRecord, series: str | None) -> str:
 
 
 def _detail(scenario: ScenarioRecord) -> Iterable[str]:
-    """Why, and what is known of the bite."""
+    """The reasons of one scenario, and the evidence of its bite."""
     yield f"**{SIGNS[scenario.verdict]} {_code(scenario.name, cell=False)}**"
     yield ""
     for reason in scenario.reasons or (summary.why(scenario),):

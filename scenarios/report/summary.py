@@ -201,7 +201,8 @@ def suite_problems(report: Report) -> tuple[str, ...]:
 
 
 def run_twice(report: Report) -> str:
-    """The scenarios of which the first try told nothing, for want of a core."""
+    """The scenarios that were run a second time, since the machine was too busy for the first to tell
+    anything."""
     return ", ".join(scenario.name for scenario in report.scenarios if scenario.tries > 1)
 
 

@@ -135,7 +135,7 @@ def raw_record(
         ),
         series=dict(samples.series) if samples is not None else {},
         samples=samples.relative(origin_s) if samples is not None else {},
-        prober=samples.prober() if samples is not None else ProberHealth(),
+        prober=samples.prober_health() if samples is not None else ProberHealth(),
         controls=scenario.controls,
         stacks=closing.stacks if closing is not None else (),
         also=_also(scenario, results.faults, origin_s),

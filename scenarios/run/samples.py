@@ -71,7 +71,7 @@ class Samples:
         """By how many seconds at most the prober was late with a probe that was due in `[from_s, to_s]`."""
         return max((late for at_s, late in self._late if from_s <= at_s <= to_s), default=0.0)
 
-    def prober(self) -> ProberHealth:
+    def prober_health(self) -> ProberHealth:
         """The prober's own health over the whole watch."""
         late = sorted(late for _, late in self._late)
 

@@ -38,7 +38,7 @@ class TargetWatch:
             await self._prober.news()
             now_s = self.samples.known_until_s
             until_s = opened_s + stretch_s
-            seen = self.observed(opened_s, until_s, now_s)
+            seen = self.observe(opened_s, until_s, now_s)
             if seen.observed == "lit" and not seen.too_few:
                 return seen, (opened_s, until_s)
             if now_s - self.started_s > within_s:
@@ -60,7 +60,7 @@ class TargetWatch:
         while True:
             await self._prober.news()
             now_s = self.samples.known_until_s
-            seen, done = self.observed(opened_s, opened_s + for_s, now_s), advance()
+            seen, done = self.observe(opened_s, opened_s + for_s, now_s), advance()
             if now_s - opened_s > within_s or (seen.observed is not None and done):
                 return seen, now_s
 
@@ -91,8 +91,8 @@ class TargetWatch:
             for sample in due_between(found, from_s, to_s)
         )
 
-    def observed(self, opened_s: float, judged_until_s: float, now_s: float) -> Observation:
-        """What can be said now about a window."""
+    def observe(self, opened_s: float, judged_until_s: float, now_s: float) -> Observation:
+        """What the samples known at `now_s` say of a window."""
         return observe(self._described, self.samples.so_far(), opened_s, judged_until_s, now_s)
 
 

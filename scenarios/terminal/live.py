@@ -34,7 +34,7 @@ class _Lines:
         """Not shown: it would be too much for a log."""
 
     def finished(self, scenario: ScenarioRecord) -> None:
-        """Print its line."""
+        """Print the scenario's line."""
         if self._brief and scenario.verdict == "pass":
             return
         self._console.print(line(scenario), soft_wrap=True, highlight=False)

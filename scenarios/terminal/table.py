@@ -64,7 +64,7 @@ def _print_prose(console: Console, text: Text, indent: int = 0) -> None:
 
 
 def _pooled(report: Report) -> Table:
-    """Baseline against fault windows."""
+    """The latencies of the run, added up by target and endpoint: baseline against fault windows."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
     for heading in ("scenarios pooled, ms", "baseline p50/p99/p99.9", "under the fault", "answered"):
         table.add_column(heading, no_wrap=True)
