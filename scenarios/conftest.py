@@ -18,9 +18,8 @@ from pathlib import Path
 import pytest
 
 from scenarios.errors import CouldNotRun, ScenariosError
-from scenarios.judge.controls import with_controls
-from scenarios.record.model import Report
-from scenarios.record.model import Scenario as Record
+from scenarios.judge import with_controls
+from scenarios.record import Report, ScenarioRecord
 from scenarios.run.run import Plan, default_jobs
 from scenarios.run.run import run as run_plan
 from scenarios.server.needs import unmet
@@ -107,7 +106,7 @@ class ScenarioItem(pytest.Item):
 class NotPassed(ScenariosError):
     """A verdict that is not `pass`."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: ScenarioRecord) -> None:
         self.record = record
         lines = [f"{record.name}: {record.verdict} (expected {record.expected}, observed {record.observed})"]
         lines += [f"  {reason}" for reason in record.reasons]
@@ -119,18 +118,19 @@ class SharedRun:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._records: dict[str, Future[Record]] = {scenario.name: Future() for scenario in plan.scenarios}
+        self._records: dict[str, Future[ScenarioRecord]] = {
+            scenario.name: Future() for scenario in plan.scenarios
+        }
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="wedge-run", daemon=True)
         self._task: asyncio.Task[tuple[Report, tuple[str, ...]]] | None = None
         self._thread.start()
 
-    def verdict(self, scenario: Scenario) -> Record:
+    def verdict(self, scenario: Scenario) -> ScenarioRecord:
         """Wait for the scenario and its controls, and judge it in their light."""
         own = self._records[scenario.name].result()
         controls = [self._records[name].result() for name in scenario.controls if name in self._records]
-        judged, _, _ = with_controls([own, *controls], {scenario.name: scenario.controls})
-        return judged[0]
+        return with_controls([own, *controls]).scenarios[0]
 
     def end(self) -> None:
         """Cancel what still runs, wait until everything is released and ended."""
@@ -146,7 +146,7 @@ class SharedRun:
     def phase(self, scenario: str, phase: str) -> None:
         """Not shown."""
 
-    def finished(self, scenario: Record) -> None:
+    def finished(self, scenario: ScenarioRecord) -> None:
         """Its item may go on."""
         self._records[scenario.name].set_result(scenario)
 

@@ -9,7 +9,7 @@ import msgspec
 
 from scenarios.errors import CouldNotRun
 from scenarios.judge import kubelet
-from scenarios.record.model import NotRun, Report
+from scenarios.record import NotRun, Report
 from scenarios.run.run import Plan, default_jobs
 from scenarios.server.needs import unmet
 from scenarios.spec import kubernetes, suite_file, target_file
@@ -81,7 +81,7 @@ def replayed(found: Report, probed_by: dict[str, kubernetes.Kubelet], k8s: str |
     if k8s is None:
         return found
     scenarios = tuple(
-        kubelet.through(s, probed_by[s.target].rules, probed_by[s.target].probes, k8s)
+        kubelet.with_probe_rules(s, probed_by[s.target].rules, probed_by[s.target].probes, k8s)
         for s in found.scenarios
     )
     return msgspec.structs.replace(found, scenarios=scenarios)

@@ -8,8 +8,8 @@ import os
 from msgspec.structs import replace
 from rich.console import Console
 
-from scenarios.record.model import Report
-from scenarios.record.stability import Turn, stability, turn, turn_in_words
+from scenarios.record import Report, Turn
+from scenarios.record.stability import stability, turn, turn_in_words
 from scenarios.run.run import Plan
 from scenarios.run.run import run as run_plan
 from scenarios.terminal.live import progress

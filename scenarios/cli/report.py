@@ -10,8 +10,8 @@ import click
 from rich.console import Console
 
 from scenarios.errors import CouldNotRun
-from scenarios.judge.rejudge import changes, rejudge
-from scenarios.record.model import Report, encode
+from scenarios.judge import judge_report, revised_verdicts
+from scenarios.record import Report, encode
 from scenarios.report import compare as comparing
 from scenarios.report import html, junit, markdown
 from scenarios.report.load import load
@@ -47,7 +47,7 @@ def report(
     rendered, 2 when not.
     """
     recorded = load(file)
-    judged = recorded if as_recorded else rejudge(recorded)
+    judged = recorded if as_recorded else judge_report(recorded)
     outputs: tuple[tuple[Path | None, Callable[[Report], str]], ...] = (
         (html_file, html.render),
         (junit_file, junit.render),
@@ -62,7 +62,7 @@ def report(
         if not console.is_terminal:
             console.width = _WIDTH_WITHOUT_TERMINAL
         show(judged, console)
-    for change in changes(recorded, judged):
+    for change in revised_verdicts(recorded, judged):
         why = f": {change.why[0]}" if change.why else ""
         click.echo(f"judged again: {change.name} was {change.was} and is {change.now}{why}", err=True)
     sys.exit(FAILED if exit_code and not judged.suite.passed else PASSED)

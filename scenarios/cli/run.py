@@ -22,7 +22,7 @@ from scenarios.cli.repeating import repeated
 from scenarios.cli.report import compare, report
 from scenarios.cli.target import target as target_commands
 from scenarios.errors import CouldNotRun, ScenariosError
-from scenarios.record.model import Report, encode
+from scenarios.record import Report, encode
 from scenarios.report import html, junit, markdown
 from scenarios.spec import Scenario, suite_file
 from scenarios.terminal.table import show

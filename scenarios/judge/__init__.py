@@ -1,1 +1,16 @@
-"""The rules: what was observed, what it means, and what a kubelet would have made of it. All pure."""
+"""From raw samples to verdicts: pure functions, for the live run and for a stored report alike."""
+
+from scenarios.judge.controls import with_controls
+from scenarios.judge.report import RevisedVerdict, conclude, judge_report, revised_verdicts
+from scenarios.judge.verdict import claim, judge, proof
+
+__all__ = [
+    "RevisedVerdict",
+    "claim",
+    "conclude",
+    "judge",
+    "judge_report",
+    "proof",
+    "revised_verdicts",
+    "with_controls",
+]

@@ -2,51 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from scenarios.judge.verdict import judged, proof
-from scenarios.record.model import Observed, Scenario
+from msgspec.structs import replace
 
-GUARD = "controls went dark"
+from scenarios.judge.verdict import reasons
+from scenarios.record import Guard, Observed, ScenarioRecord
 
 
-def with_controls(
-    scenarios: Iterable[Scenario], controls: Mapping[str, tuple[str, ...]]
-) -> tuple[tuple[Scenario, ...], tuple[str, ...], tuple[str, ...]]:
-    """The scenarios judged again in the light of their controls, the suite's failures, and the controls that
-    were not in this run (so that nothing is said about the wedges that lean on them).
-
-    A lit verdict whose control did not go dark becomes unproven, and the suite fails and says so.
+@dataclass(frozen=True, slots=True)
+class ControlledRun:
+    """Scenarios in the light of their controls. `failures`: the controls that did not go dark, a line each.
+    `missing`: controls that were not in the run, so that nothing vouches for the scenarios that name them.
     """
-    scenarios = tuple(scenarios)
-    seen: dict[str, Observed] = {scenario.name: scenario.observed for scenario in scenarios}
-    failures: dict[str, list[str]] = {}
-    missing: dict[str, None] = {}
-    out: list[Scenario] = []
-    for scenario in scenarios:
-        needed = controls.get(scenario.name, ())
-        absent = [name for name in needed if name not in seen]
-        missing.update(dict.fromkeys(absent))
-        bright = [name for name in needed if name in seen and seen[name] != "dark"]
-        for name in bright:
-            failures.setdefault(name, []).append(scenario.name)
-        present = [name for name in needed if name in seen]
-        if not present:
-            out.append(scenario)
-            continue
-        guard = proof(
-            GUARD,
-            not bright,
-            "; ".join(f"the control {name} was {seen[name]}, not dark" for name in bright)
-            or f"{', '.join(present)} went dark in the same run",
-        )
-        others = [g for g in scenario.guards if g.name != GUARD]
-        out.append(judged(scenario, [*others, guard], scenario.observed))
-    return (
-        tuple(out),
+
+    scenarios: tuple[ScenarioRecord, ...]
+    failures: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def with_controls(records: Iterable[ScenarioRecord]) -> ControlledRun:
+    """Hold judged scenarios against their controls in the same run.
+
+    A scenario with a control that did not go dark becomes unproven, and the run fails and says so.
+    """
+    records = tuple(records)
+    seen: dict[str, Observed] = {record.name: record.observed for record in records}
+    controlled: dict[str, list[str]] = {}
+    for record in records:
+        for name in record.controls:
+            if name in seen and seen[name] != "dark":
+                controlled.setdefault(name, []).append(record.name)
+    missing = dict.fromkeys(name for record in records for name in record.controls if name not in seen)
+    return ControlledRun(
+        tuple(_controlled(record, seen) for record in records),
         tuple(
             f"the control {name} was {seen[name]}, not dark: it vouches for {', '.join(wedges)}"
-            for name, wedges in failures.items()
+            for name, wedges in controlled.items()
         ),
         tuple(missing),
     )
+
+
+def _controlled(record: ScenarioRecord, seen: dict[str, Observed]) -> ScenarioRecord:
+    present = [name for name in record.controls if name in seen]
+    if not present:
+        return record
+    bright = [name for name in present if seen[name] != "dark"]
+    control = Guard(
+        name="controls went dark",
+        kind="proof",
+        held=not bright,
+        detail="; ".join(f"the control {name} was {seen[name]}, not dark" for name in bright)
+        or f"{', '.join(present)} went dark in the same run",
+        by="judge",
+        about="controls",
+    )
+    guards = (*(guard for guard in record.guards if guard.about != "controls"), control)
+    if not bright:
+        return replace(record, guards=guards)
+    return replace(record, observed="unproven", verdict="unproven", guards=guards, reasons=reasons(guards))

@@ -7,7 +7,7 @@ is left out while the prober waits (coordinated omission), so nothing is correct
 would count the stall twice. A probe that had no answer when its phase ended has no latency, and is counted
 beside the histogram as sent and not answered.
 
-Histograms of lanes, scenarios and runs can be added up, which percentiles cannot. Their encoded form is the
+Histograms of series, scenarios and runs can be added up, which percentiles cannot. Their encoded form is the
 standard one (V2, compressed, base64), which the HDR tools of other languages read.
 """
 
@@ -55,7 +55,7 @@ class Histogram:
 
     @classmethod
     def merged(cls, histograms: Iterable[Histogram]) -> Histogram:
-        """All of them as one."""
+        """One histogram that counts the latencies of all of these."""
         found = cls()
         for histogram in histograms:
             found._counts.add(histogram._counts)
@@ -85,7 +85,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many latencies."""
+        """How many latencies are counted."""
         return int(self._counts.get_total_count())
 
     def percentiles(self, shares: Sequence[float]) -> list[float]:

@@ -18,8 +18,8 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from scenarios.judge.latency import between, gaps
-from scenarios.record.model import Kubelet, KubeletRules, Lane, Sample, Scenario
+from scenarios.judge.latency import due_between, gaps
+from scenarios.record import KubeletReplay, KubeletRules, Sample, ScenarioRecord, Series
 
 Role = Literal["liveness", "readiness"]
 
@@ -27,32 +27,35 @@ _SERVING = 1
 
 
 def replay(
-    lanes: Mapping[str, Lane],
+    series: Mapping[str, Series],
     samples: Mapping[str, Sequence[Sample]],
     window_s: float,
     rules: KubeletRules | None = None,
     readiness_rules: KubeletRules | None = None,
     source: str | None = None,
-    probes: Mapping[Role, str] | None = None,
-) -> Kubelet:
+    asked: Mapping[Role, str] | None = None,
+) -> KubeletReplay:
     """What a kubelet would have done to the samples in `[0, window_s]`.
 
-    The lanes are those of the endpoints in `probes`, or else those with the role, over fresh connections
-    where there are such, as a kubelet's are. `rules` are Kubernetes' defaults, and readiness follows those of
-    liveness, where not given.
+    `asked` names the series that the kubelet asks for each role; without it, those whose endpoint has the
+    role, over fresh connections where there are such, as a kubelet's are. Where not given, `rules` are
+    Kubernetes' defaults, and `readiness_rules` are `rules`.
     """
-    given = Kubelet() if source is None else Kubelet(source=source)
+    given = KubeletReplay() if source is None else KubeletReplay(source=source)
     rules = rules or given.rules
-    liveness, readiness = _lane(lanes, "liveness", probes), _lane(lanes, "readiness", probes)
+    if asked is None:
+        liveness, readiness = _series_of_role(series, "liveness"), _series_of_role(series, "readiness")
+    else:
+        liveness, readiness = asked.get("liveness"), asked.get("readiness")
     longest = max((rules, readiness_rules or rules), key=_outage_s)
     outage_s = max(window_s, _outage_s(longest))
     extrapolated = outage_s > window_s
     return replace(
         given,
-        liveness_restarts=_trips(lanes, samples, liveness, window_s, outage_s, rules),
-        readiness_flips=_trips(lanes, samples, readiness, window_s, outage_s, readiness_rules or rules),
-        liveness_lane=liveness,
-        readiness_lane=readiness,
+        liveness_restarts=_trips(series, samples, liveness, window_s, outage_s, rules),
+        readiness_flips=_trips(series, samples, readiness, window_s, outage_s, readiness_rules or rules),
+        liveness_series=liveness,
+        readiness_series=readiness,
         rules=rules,
         readiness_rules=readiness_rules,
         window_s=round(window_s, 3),
@@ -66,21 +69,35 @@ def replay(
     )
 
 
-def through(
-    scenario: Scenario, rules: Mapping[Role, KubeletRules], probes: Mapping[Role, str], source: str
-) -> Scenario:
+def recorded_series(scenario: ScenarioRecord) -> dict[Role, str] | None:
+    """The series that a recorded replay took the kubelet to ask, by role; None where nothing is recorded."""
+    asked: dict[Role, str | None] = {
+        "liveness": scenario.kubelet.liveness_series,
+        "readiness": scenario.kubelet.readiness_series,
+    }
+    return {role: name for role, name in asked.items() if name is not None} or None
+
+
+def with_probe_rules(
+    scenario: ScenarioRecord, rules: Mapping[Role, KubeletRules], probes: Mapping[Role, str], source: str
+) -> ScenarioRecord:
     """The scenario with its samples replayed through the rules of one deployment.
 
     `probes` names, for each role, the target's endpoint that the deployment's kubelet asks; a role
     without one is not probed at all.
     """
     roles = {probe: role for role, probe in probes.items()}
-    lanes = {name: replace(lane, role=roles.get(lane.endpoint)) for name, lane in scenario.lanes.items()}
+    series = {name: replace(one, role=roles.get(one.endpoint)) for name, one in scenario.series.items()}
     if scenario.window.closed_s is None:
-        return replace(scenario, lanes=lanes)
+        return replace(scenario, series=series)
     window_s, liveness, readiness = scenario.window.closed_s, rules.get("liveness"), rules.get("readiness")
-    found = replay(lanes, scenario.samples, window_s, liveness or readiness, readiness, source, probes)
-    return replace(scenario, lanes=lanes, kubelet=found)
+    asked: dict[Role, str] = {}
+    for role, probe in probes.items():  # one endpoint may serve both roles
+        name = _fresh_first(series, [name for name, one in series.items() if one.endpoint == probe])
+        if name is not None:
+            asked[role] = name
+    found = replay(series, scenario.samples, window_s, liveness or readiness, readiness, source, asked)
+    return replace(scenario, series=series, kubelet=found)
 
 
 def _outage_s(rules: KubeletRules) -> float:
@@ -98,16 +115,16 @@ def succeeds(sample: Sample, kind: str, rules: KubeletRules) -> bool:
     return 200 <= sample.status < 400 if kind == "http" else sample.status == _SERVING
 
 
-def _lane(lanes: Mapping[str, Lane], role: Role, probes: Mapping[Role, str] | None) -> str | None:
-    if probes is None:
-        names = [name for name, lane in lanes.items() if lane.role == role]
-    else:  # one endpoint may serve both roles
-        names = [name for name, lane in lanes.items() if lane.endpoint == probes.get(role)]
-    return next((name for name in names if lanes[name].connection == "fresh"), names[0] if names else None)
+def _fresh_first(series: Mapping[str, Series], names: Sequence[str]) -> str | None:
+    return next((name for name in names if series[name].connection == "fresh"), names[0] if names else None)
+
+
+def _series_of_role(series: Mapping[str, Series], role: Role) -> str | None:
+    return _fresh_first(series, [name for name, one in series.items() if one.role == role])
 
 
 def _trips(
-    lanes: Mapping[str, Lane],
+    series: Mapping[str, Series],
     samples: Mapping[str, Sequence[Sample]],
     name: str | None,
     window_s: float,
@@ -117,17 +134,17 @@ def _trips(
     """How often the threshold is reached in the outage, with probes at the window's phase that is worst."""
     if name is None or window_s <= 0:
         return 0
-    sent = [_as_asked(s, lanes[name].kind) for s in between(samples.get(name, ()), 0.0, window_s)]
-    dark = any(b - a > lanes[name].budget_s and b == window_s for a, b in gaps(sent, 0.0, window_s))
+    sent = [_as_series_for(s, series[name].kind) for s in due_between(samples.get(name, ()), 0.0, window_s)]
+    dark = any(b - a > series[name].budget_s and b == window_s for a, b in gaps(sent, 0.0, window_s))
     inside = [s for s in sent if dark or _decided(s, window_s, rules)]
     if not inside:
         return 0
-    good = [_answered(s, window_s) and succeeds(s, lanes[name].kind, rules) for s in inside]
+    good = [_answered(s, window_s) and succeeds(s, series[name].kind, rules) for s in inside]
     phases = [sample.at_s for sample in inside if sample.at_s < rules.period_s]
     return max((_count(inside, good, phase, window_s, outage_s, rules) for phase in phases), default=0)
 
 
-def _as_asked(sample: Sample, kind: str) -> Sample:
+def _as_series_for(sample: Sample, kind: str) -> Sample:
     """The sample as a kubelet would have it. Over TCP it connects, and does not wait for any answer."""
     if kind != "tcp" or sample.sent_s is None:
         return sample
@@ -140,8 +157,8 @@ def _answered(sample: Sample, window_s: float) -> bool:
 
 
 def _decided(sample: Sample, window_s: float, rules: KubeletRules) -> bool:
-    """Whether the sample was answered, or waited for as long as a kubelet waits, inside the window. Of a lane
-    that was dark to the window's end all are decided: a fault that goes on keeps it dark."""
+    """Whether the sample was answered, or waited for as long as a kubelet waits, inside the window. Of a
+    series that was dark to the window's end all are decided: a fault that goes on keeps it dark."""
     asked_s = sample.at_s if sample.sent_s is None else sample.sent_s
     return _answered(sample, window_s) or window_s - asked_s >= rules.timeout_s
 

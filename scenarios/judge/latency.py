@@ -1,4 +1,4 @@
-"""Latencies and gaps of one lane in one stretch of time. Pure: samples in, figures out."""
+"""Latencies and gaps of one series in one stretch of time. Pure: samples in, figures out."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from scenarios.judge.histogram import Histogram, rank
-from scenarios.record.model import Latency, Ratio, Sample
+from scenarios.record import Latency, LatencyRatio, Sample
 
 
-def between(samples: Iterable[Sample], from_s: float, to_s: float) -> list[Sample]:
+def due_between(samples: Iterable[Sample], from_s: float, to_s: float) -> list[Sample]:
     """The samples that were meant to start in the stretch, in that order."""
     return sorted((s for s in samples if from_s <= s.at_s <= to_s), key=lambda s: s.at_s)
 
 
-def deciding(
+def decisive(
     samples: Iterable[Sample], opened_s: float, judged_until_s: float, closed_s: float
 ) -> list[Sample]:
-    """The samples that decide whether a lane was lit: meant to start in the stretch, and sent by its end.
-    (One that a prober was late with was not known of when the window closed.)"""
+    """The samples that decide whether a series was lit: meant to start in `[opened_s, judged_until_s]`, and
+    not sent after `closed_s`. (A probe that was sent later was not known of when the window closed.)"""
     return [
         sample
-        for sample in between(samples, opened_s, judged_until_s)
+        for sample in due_between(samples, opened_s, judged_until_s)
         if sample.sent_s is None or sample.sent_s <= closed_s
     ]
 
 
-def faulted(
+def fault_window_latency(
     samples: Sequence[Sample],
-    light: str | None,
+    observed: str | None,
     judged_until_s: float,
     closed_s: float,
     opened_s: float = 0.0,
 ) -> Latency:
-    """A lane in the fault window. Of a lit one the probes that were judged: those after `judged_until_s` may
-    still have been under way when the window closed, and say nothing."""
-    if light == "lit":
-        judged = deciding(samples, opened_s, judged_until_s, closed_s)
-        return summary(judged, opened_s, judged_until_s, closed_s)
-    return summary(samples, opened_s, closed_s)
+    """The latencies of a series in the fault window. If the window was lit, only its decisive probes count:
+    those after `judged_until_s` may still have been under way when it closed."""
+    if observed == "lit":
+        judged = decisive(samples, opened_s, judged_until_s, closed_s)
+        return stretch_latency(judged, opened_s, judged_until_s, closed_s)
+    return stretch_latency(samples, opened_s, closed_s)
 
 
-def summary(
+def stretch_latency(
     samples: Sequence[Sample], from_s: float, to_s: float, answered_by_s: float | None = None
 ) -> Latency:
-    """Counts, percentiles of the good answers and the longest gap of a lane's probes in `[from_s, to_s]`.
+    """Counts, percentiles of the good answers and the longest gap of a series' probes in `[from_s, to_s]`.
 
     A latency runs from the probe's intended start: the schedule is open-loop, so what fell due during a stall
     has its whole wait, and coordinated omission has nothing to hide.
@@ -53,7 +53,7 @@ def summary(
     sent and not answered. Probes that were cut are not counted, since nobody waited for their answer.
     """
     by_s = to_s if answered_by_s is None else answered_by_s
-    inside = [s for s in between(samples, from_s, to_s) if s.outcome != "cut"]
+    inside = [s for s in due_between(samples, from_s, to_s) if s.outcome != "cut"]
     good = sorted(
         s.ended_s - s.at_s
         for s in inside
@@ -90,9 +90,11 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
     return ordered[rank(len(ordered), share) - 1]
 
 
-def ratio(baseline: Latency, faulted: Latency) -> Ratio:
-    """Faulted over baseline."""
-    return Ratio(p50=_over(faulted.p50_ms, baseline.p50_ms), p99=_over(faulted.p99_ms, baseline.p99_ms))
+def ratio(baseline: Latency, faulted: Latency) -> LatencyRatio:
+    """The latency in the fault window divided by that of the baseline, at p50 and p99."""
+    return LatencyRatio(
+        p50=_over(faulted.p50_ms, baseline.p50_ms), p99=_over(faulted.p99_ms, baseline.p99_ms)
+    )
 
 
 def _over(above: float | None, below: float | None) -> float | None:

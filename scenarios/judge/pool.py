@@ -1,6 +1,7 @@
-"""The run as a whole: the latencies of each target's lanes over all scenarios, baseline against fault window.
+"""The run as a whole: the latencies of each target's series over all scenarios, baseline against fault
+window.
 
-One scenario has some twenty answers a lane and phase, of which a p99 is the slowest one. All scenarios
+One scenario has some twenty answers a series and phase, of which a p99 is the slowest one. All scenarios
 together have thousands.
 """
 
@@ -10,65 +11,66 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from scenarios.judge.histogram import Histogram
-from scenarios.record.model import Distribution, Lane, Latency, Pooled, Scenario
+from scenarios.record import Distribution, Latency, PooledLatency, ScenarioRecord, Series
 
 SHARES: Final = (0.50, 0.90, 0.99, 0.999)
-NOTHING: Final = "noop"
+_NO_FAULT: Final = "noop"
 """The fault that does nothing: its window is one more baseline."""
 
 
-def pooled(scenario: Scenario) -> bool:
-    """Whether a scenario belongs in the pool: with a fault, expected to be lit, and judged."""
-    return scenario.expected == "lit" and scenario.verdict != "unproven" and scenario.fault.name != NOTHING
+def belongs_in_pool(scenario: ScenarioRecord) -> bool:
+    """Whether a scenario has a fault, was expected to stay lit, and its verdict is not `unproven`."""
+    return scenario.expected == "lit" and scenario.verdict != "unproven" and scenario.fault.name != _NO_FAULT
 
 
-def pool(scenarios: Iterable[Scenario]) -> dict[str, dict[str, Pooled]]:
-    """By target and lane, over the scenarios with a fault that were expected to be lit and were judged;
-    watched lanes only. Targets are not mixed: each is a server of its own.
+def pool(scenarios: Iterable[ScenarioRecord]) -> dict[str, dict[str, PooledLatency]]:
+    """By target and series, over the scenarios that `belongs_in_pool` and of watched series only. Targets are
+    not mixed: each is a server of its own.
 
     Controls are left out: a server that has to go dark has no latency to speak of. What went dark and should
     not have is in: its unanswered probes are in `sent` and not in `ok`. Raises `UnreadableHistogram`.
     """
-    found: dict[str, dict[str, list[tuple[Lane, Latency, Latency]]]] = {}
-    for scenario in filter(pooled, scenarios):
-        for name, lane in scenario.lanes.items():
+    found: dict[str, dict[str, list[tuple[Series, Latency, Latency]]]] = {}
+    for scenario in filter(belongs_in_pool, scenarios):
+        for name, series in scenario.series.items():
             before, under = scenario.phases.baseline.get(name), scenario.phases.faulted.get(name)
-            if lane.watched and before is not None and under is not None and before.hdr and under.hdr:
-                lanes = found.setdefault(scenario.target, {})
-                lanes.setdefault(name, []).append((lane, before, under))
+            if series.watched and before is not None and under is not None and before.hdr and under.hdr:
+                pool_of = found.setdefault(scenario.target, {})
+                pool_of.setdefault(name, []).append((series, before, under))
     return {
-        target: {name: _pooled(phases) for name, phases in lanes.items()} for target, lanes in found.items()
+        target: {name: _pooled(phases) for name, phases in by_series.items()}
+        for target, by_series in found.items()
     }
 
 
-def _pooled(phases: Sequence[tuple[Lane, Latency, Latency]]) -> Pooled:
-    lane, _, _ = phases[0]
-    return Pooled(
-        endpoint=lane.endpoint,
-        connection=lane.connection,
+def _pooled(phases: Sequence[tuple[Series, Latency, Latency]]) -> PooledLatency:
+    series, _, _ = phases[0]
+    return PooledLatency(
+        endpoint=series.endpoint,
+        connection=series.connection,
         scenarios=len(phases),
-        baseline=together([before for _, before, _ in phases]),
-        faulted=together([under for _, _, under in phases]),
+        baseline=merge([before for _, before, _ in phases]),
+        faulted=merge([under for _, _, under in phases]),
     )
 
 
-def by_endpoint(lanes: Mapping[str, Pooled]) -> dict[str, tuple[Distribution, Distribution]]:
+def by_endpoint(pooled: Mapping[str, PooledLatency]) -> dict[str, tuple[Distribution, Distribution]]:
     """Baseline and fault windows of each endpoint of a target, its fresh and its kept-alive connections
     together.
     """
-    endpoints: dict[str, list[Pooled]] = {}
-    for lane in lanes.values():
-        endpoints.setdefault(lane.endpoint, []).append(lane)
-    return {endpoint: whole(found) for endpoint, found in endpoints.items()}
+    endpoints: dict[str, list[PooledLatency]] = {}
+    for series in pooled.values():
+        endpoints.setdefault(series.endpoint, []).append(series)
+    return {endpoint: merge_pooled(found) for endpoint, found in endpoints.items()}
 
 
-def whole(lanes: Iterable[Pooled]) -> tuple[Distribution, Distribution]:
-    """Baseline and fault windows of several lanes."""
-    found = list(lanes)
-    return together([lane.baseline for lane in found]), together([lane.faulted for lane in found])
+def merge_pooled(pooled: Iterable[PooledLatency]) -> tuple[Distribution, Distribution]:
+    """Baseline and fault windows of several series, each as one distribution."""
+    found = list(pooled)
+    return merge([series.baseline for series in found]), merge([series.faulted for series in found])
 
 
-def together(parts: Sequence[Distribution]) -> Distribution:
+def merge(parts: Sequence[Distribution]) -> Distribution:
     """One distribution of several. Raises `UnreadableHistogram`."""
     histogram = Histogram.merged(Histogram.decode(part.hdr) for part in parts)
     figures = [round(1e3 * latency_s, 3) for latency_s in histogram.percentiles(SHARES)]

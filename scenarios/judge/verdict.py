@@ -1,65 +1,157 @@
-"""From a scenario's record to its verdict. Pure, so a stored report can be judged again.
+"""One judge: from the raw record of a scenario to its verdict, in the live run and for a stored report.
 
-`pass` iff observed equals expected, the stuck calls really were stuck, all of them ended after release, and
-nothing leaked. A *proof* that is missing (the fault did not bite, the baseline was not lit, too few
-samples, a late prober, controls that stayed lit) makes a scenario `unproven`; a *claim* that does not hold
-makes it `fail`."""
+What only the run could know (whether the fault bit, what the calls did, what leaked) is in the record as
+guards, and stands. What follows from the samples is worked out here: lit or dark, the gaps, the latencies of
+every phase, the state of every series, the kubelet's view, and the guards that follow from them.
+
+The verdict is `pass` if what was observed is what was expected and every guard held. A *proof* that is
+missing (the fault did not bite, the baseline was not lit, there were too few samples, a control stayed lit)
+makes a scenario `unproven`; a *claim* that does not hold makes it `fail`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Literal
 
-import msgspec
+from msgspec.structs import replace
 
-from scenarios.record.model import Guard, Observed, Scenario, Verdict
+from scenarios.judge import kubelet
+from scenarios.judge.latency import fault_window_latency, ratio, stretch_latency
+from scenarios.judge.observation import Observation, observe, series_states
+from scenarios.record import (
+    FaultWindow,
+    Guard,
+    Latency,
+    Observed,
+    PhaseLatencies,
+    Sample,
+    ScenarioRecord,
+    Verdict,
+)
 
-HELD: Final = {"lit": "stayed lit", "dark": "went dark"}
-BROKEN: Final = {"lit": "had to stay lit", "dark": "had to go dark"}
-"""The claim that the watch itself decides: its name by what was expected, when it held and when not."""
-EXPECTATIONS: Final = frozenset({*HELD.values(), *BROKEN.values(), "as expected"})
-"""Every name that this claim has in a stored report; the last is an older one."""
+_HELD: Final = {"lit": "stayed lit", "dark": "went dark"}
+_BROKEN: Final = {"lit": "had to stay lit", "dark": "had to go dark"}
+"""The claim about what was observed: its name by what was expected, when it held and when it did not."""
 
 
-def proof(name: str, held: bool, detail: str) -> Guard:
-    """A guard without which nothing is proven."""
-    return Guard(name=name, kind="proof", held=held, detail=detail)
+def proof(name: str, held: bool, detail: str, about: Literal["target", "machine"] = "target") -> Guard:
+    """A guard of the run without which nothing is proven."""
+    return Guard(name=name, kind="proof", held=held, detail=detail, about=about)
 
 
 def claim(name: str, held: bool, detail: str) -> Guard:
-    """A guard that the target itself has to hold."""
+    """A guard of the run that the target has to hold."""
     return Guard(name=name, kind="claim", held=held, detail=detail)
 
 
-def judged(scenario: Scenario, guards: Iterable[Guard], light: Observed) -> Scenario:
-    """The scenario with `observed`, `verdict`, `guards` and `reasons` filled in.
+def judge(record: ScenarioRecord) -> ScenarioRecord:
+    """The record with everything that follows from its samples and from the guards of its run.
 
-    `light` is what the watch saw; it counts only when every proof held.
+    Judging a judged record again changes nothing, except that the guard of its controls is gone: those are
+    other scenarios, and `with_controls` sees to them. A record without guards has nothing to be judged on and
+    stays as it is.
+    """
+    if not record.guards:
+        return record
+    guards = [guard for guard in record.guards if guard.by == "run"]
+    window = record.window
+    if window.closed_s is None or window.judged_until_s is None or not record.samples:
+        return with_verdict(replace(record, states=series_states(record)), guards, None)
+    seen = observe(record.series, record.samples, window.opened_s, window.judged_until_s, window.closed_s)
+    phases = _phases(record, seen, window.judged_until_s, window.closed_s)
+    measured = replace(
+        record,
+        dark_gaps=dict(seen.dark_gaps),
+        phases=phases,
+        ratios={
+            name: ratio(phases.baseline[name], faulted)
+            for name, faulted in phases.faulted.items()
+            if name in phases.baseline
+        },
+        kubelet=kubelet.replay(
+            record.series,
+            record.samples,
+            window.closed_s,
+            record.kubelet.rules,
+            record.kubelet.readiness_rules,
+            record.kubelet.source,
+            kubelet.recorded_series(record),
+        ),
+    )
+    measured = replace(measured, states=series_states(measured))
+    watch = (
+        Guard(name="watched", kind="proof", held=True, detail=seen.detail, by="judge", about="watch"),
+        Guard(
+            name="enough probes",
+            kind="proof",
+            held=not seen.too_few,
+            detail=seen.probes,
+            by="judge",
+            about="probes",
+        ),
+    )
+    return with_verdict(measured, [*guards, *watch], seen)
+
+
+def with_verdict(record: ScenarioRecord, guards: Iterable[Guard], seen: Observation | None) -> ScenarioRecord:
+    """The record with `observed`, `verdict`, `guards` and `reasons` filled in.
+
+    `seen` is what the watch saw, None if it never came to that. It counts only when every proof held.
     """
     guards = tuple(guards)
-    missing = [guard for guard in guards if guard.kind == "proof" and not guard.held]
-    observed: Observed = "unproven" if missing else light
+    missing = any(guard.kind == "proof" and not guard.held for guard in guards)
+    watched = seen.observed if seen is not None else None
+    observed: Observed = "unproven" if missing or watched is None else watched
     if not missing:
-        held = observed == scenario.expected
-        name = (HELD if held else BROKEN)[scenario.expected]
-        expectation = claim(name, held, _difference(scenario, observed, guards))
-        guards = (*(g for g in guards if g.name not in EXPECTATIONS), expectation)
+        guards = (*guards, _expectation(record, observed, seen))
     broken = [guard for guard in guards if not guard.held]
     verdict: Verdict = "unproven" if missing else "fail" if broken else "pass"
-    return msgspec.structs.replace(
-        scenario,
-        observed=observed,
-        verdict=verdict,
-        guards=guards,
-        reasons=tuple(f"{guard.name}: {guard.detail}" for guard in broken),
+    return replace(record, observed=observed, verdict=verdict, guards=guards, reasons=reasons(guards))
+
+
+def reasons(guards: Iterable[Guard]) -> tuple[str, ...]:
+    """Every guard that did not hold, a line each."""
+    return tuple(f"{guard.name}: {guard.detail}" for guard in guards if not guard.held)
+
+
+def _expectation(record: ScenarioRecord, observed: Observed, seen: Observation | None) -> Guard:
+    """The claim that what was observed is what the row expects."""
+    held = observed == record.expected
+    detail = seen.detail if seen is not None else ""
+    if not held:
+        found = {"lit": "it stayed lit", "dark": "it went dark", "unproven": "it was neither lit nor dark"}
+        detail = f"{found[observed]} ({detail})" if detail else found[observed]
+    return Guard(
+        name=(_HELD if held else _BROKEN)[record.expected],
+        kind="claim",
+        held=held,
+        detail=detail,
+        by="judge",
+        about="expectation",
     )
 
 
-def _difference(scenario: Scenario, observed: Observed, guards: tuple[Guard, ...]) -> str:
-    seen = next((guard.detail for guard in guards if guard.name == "watched"), "")
-    if observed == scenario.expected:
-        return seen
-    found = {"lit": "it stayed lit", "dark": "it went dark", "unproven": "it was neither lit nor dark"}[
-        observed
-    ]
-    return f"{found} ({seen})" if seen else found
+def _phases(
+    record: ScenarioRecord, seen: Observation, judged_until_s: float, closed_s: float
+) -> PhaseLatencies:
+    """The latencies of every phase. Where a report does not say in which stretch the baseline and the
+    recovery were measured, their latencies stay as they are."""
+    window: FaultWindow = record.window
+
+    def over(stretch: tuple[float, float] | None, recorded: dict[str, Latency]) -> dict[str, Latency]:
+        return recorded if stretch is None else _over(record.samples, *stretch)
+
+    return PhaseLatencies(
+        baseline=over(window.baseline_s, record.phases.baseline),
+        faulted={
+            name: fault_window_latency(samples, seen.observed, judged_until_s, closed_s, window.opened_s)
+            for name, samples in record.samples.items()
+        },
+        recovered=over(window.recovered_s, record.phases.recovered),
+    )
+
+
+def _over(samples: dict[str, tuple[Sample, ...]], from_s: float, to_s: float) -> dict[str, Latency]:
+    return {name: stretch_latency(found, from_s, to_s, math.inf) for name, found in samples.items()}

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Literal
 
 from scenarios.prober.messages import Probed
-from scenarios.report.summary import LaneState
+from scenarios.record import SeriesState
 
 Mark = Literal["lit", "missed", "dark", "waiting"]
 """One slice of time: every probe answered in time, not every one, silence over budget, none decided yet."""
@@ -67,7 +67,7 @@ class Connection:
         """Of the answers of the last minute."""
         return [latency_s for ended_s, latency_s in self._answers if ended_s > now_s - LATENCIES_OVER_S]
 
-    def state(self, now_s: float) -> LaneState:
+    def state(self, now_s: float) -> SeriesState:
         """Dark when silent for longer than the budget, missed when a probe just was not answered well. Before
         the first answer nothing is known until the budget is over.
         """

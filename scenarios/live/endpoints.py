@@ -10,10 +10,10 @@ from scenarios.judge.latency import percentile
 from scenarios.live.connection import LATENCIES_OVER_S, Connection, Mark
 from scenarios.prober.messages import Batch, Outcome
 from scenarios.prober.series import Lanes
-from scenarios.report.summary import LaneState
+from scenarios.record import SeriesState
 
 _SHORTEST_SLICE_S = 0.5
-_WORST_FIRST: tuple[LaneState, ...] = ("dark", "unknown", "missed", "lit")
+_WORST_FIRST: tuple[SeriesState, ...] = ("dark", "unknown", "missed", "lit")
 _WORST_MARK: tuple[Mark, ...] = ("dark", "missed", "waiting", "lit")
 
 
@@ -26,7 +26,7 @@ class Seen:
     """
 
     name: str
-    state: LaneState
+    state: SeriesState
     dark_s: float | None
     outcome: Outcome | None
     status: int
@@ -111,7 +111,7 @@ class Endpoints:
         self._was_dark[name] = dark
         self._silent[name] = silent_s
 
-    def _state(self, connections: Iterable[Connection]) -> LaneState:
+    def _state(self, connections: Iterable[Connection]) -> SeriesState:
         return min((c.state(self.now_s) for c in connections), key=_WORST_FIRST.index)
 
     def _seen(self, name: str, connections: list[Connection], cells: int) -> Seen:

@@ -9,8 +9,8 @@ from rich.text import Text
 from scenarios.live import figures
 from scenarios.live.connection import Mark
 from scenarios.live.endpoints import Endpoints, Seen
-from scenarios.report.summary import LaneState
-from scenarios.terminal.signs import COLOURS
+from scenarios.record import SeriesState
+from scenarios.terminal.rows import COLOURS
 
 _MARKS: dict[Mark | None, tuple[str, str]] = {
     "lit": ("▇", COLOURS["lit"]),
@@ -19,7 +19,7 @@ _MARKS: dict[Mark | None, tuple[str, str]] = {
     "waiting": ("·", "dim"),
     None: (" ", ""),
 }
-_STATES: dict[LaneState, tuple[str, str]] = {
+_STATES: dict[SeriesState, tuple[str, str]] = {
     "lit": ("● lit", COLOURS["lit"]),
     "missed": ("◐ missed", "yellow"),
     "dark": ("○ dark", "bold red"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from scenarios.record.model import Lane, Outcome
+from scenarios.record import Outcome, Series
 from scenarios.spec import Suite
 from scenarios.spec.document import read
 from scenarios.spec.overlay import layered, shipped
@@ -22,7 +22,7 @@ class ProbedLaneOnce:
     """One endpoint over one kind of connection. `says`: the answer, where it was not the expected one."""
 
     name: str
-    lane: Lane
+    lane: Series
     outcome: Outcome
     status: int
     latency_s: float

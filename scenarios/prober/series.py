@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2
 
 from scenarios.prober.messages import GrpcLane, HttpLane, TcpLane
 from scenarios.prober.messages import Lane as ProbedLane
-from scenarios.record.model import Lane
+from scenarios.record import Series
 from scenarios.spec import GrpcProbe, HttpProbe, Probe, Target, TcpProbe, place
 from scenarios.spec.binary import as_bytes
 from scenarios.spec.placeholders import fill
@@ -30,7 +30,7 @@ _GIVE_UP_BUDGETS = 1.5
 class Lanes:
     """The lanes as the report describes them, by name, and as the prober wants them, in the same order."""
 
-    described: Mapping[str, Lane]
+    described: Mapping[str, Series]
     probed: tuple[ProbedLane, ...]
 
     @property
@@ -46,12 +46,12 @@ def lanes(target: Target, names: Mapping[str, str], seed: int) -> Lanes:
     other moments, and the same seed at the same ones.
     """
     order = random.Random(f"{seed} {target.name}")
-    described: dict[str, Lane] = {}
+    described: dict[str, Series] = {}
     probed: list[ProbedLane] = []
     for probe in target.probe:
         for connection in probe.connections:
             address = fill(place(probe), names)
-            described[lane_name(probe.name, connection)] = Lane(
+            described[lane_name(probe.name, connection)] = Series(
                 endpoint=probe.name,
                 kind=_KINDS[type(probe)],
                 connection=connection,

@@ -4,36 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-import msgspec
-
-if TYPE_CHECKING:
-    from scenarios.record.model import Report
-
-
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of several. `load` is the machine's load average over the minute at its end; `failures` are the
-    suite's own, apart from its scenarios'."""
-
-    seed: int
-    duration_s: float
-    load: float
-    verdicts: dict[str, str]
-    failures: tuple[str, ...] = ()
-
-
-class Stability(msgspec.Struct, frozen=True, kw_only=True):
-    """All runs, in order. `flips`: how often a scenario's verdict was another than the run before gave it."""
-
-    turns: tuple[Turn, ...]
-    flips: dict[str, int] = {}
-    failing: dict[str, int] = {}
-
-    @property
-    def verdicts(self) -> int:
-        """How many verdicts were given in all."""
-        return sum(len(turn.verdicts) for turn in self.turns)
+from scenarios.record.model import Report, Stability, Turn
 
 
 def turn(report: Report, load: float) -> Turn:

@@ -1,5 +1,1 @@
-"""The report of a run: its model here, its renderers beside it."""
-
-from scenarios.record.model import SCHEMA, Report, Scenario, decode, encode, write
-
-__all__ = ["SCHEMA", "Report", "Scenario", "decode", "encode", "write"]
+"""The renderers of a report: HTML, JUnit XML, Markdown, and the comparison of two runs. They only show."""

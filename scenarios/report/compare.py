@@ -12,8 +12,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from scenarios.judge.pool import pool, pooled
-from scenarios.record.model import Distribution, Observed, Report, Scenario, Verdict
+from scenarios.judge.pool import belongs_in_pool, pool
+from scenarios.record import Distribution, Observed, Report, ScenarioRecord, Verdict
 from scenarios.report import numbers, summary
 
 SCHEMA: Final = "wedge-compare/1"
@@ -42,12 +42,12 @@ class VerdictChange(msgspec.Struct, frozen=True, kw_only=True):
     reproduce: str = ""
 
 
-class Moved(msgspec.Struct, frozen=True, kw_only=True):
-    """A lane whose faulted over baseline ratio moved by more than `noise`. `factor` is the new ratio over the
-    old one: above 1 it became slower under the fault. `old_ms` and `new_ms` are the faulted latencies.
+class LatencyShift(msgspec.Struct, frozen=True, kw_only=True):
+    """A series whose faulted over baseline ratio moved by more than `noise`. `factor` is the new ratio over
+    the old one: above 1 it became slower under the fault. `old_ms` and `new_ms` are the faulted latencies.
     """
 
-    lane: str
+    series: str = msgspec.field(name="lane")
     percentile: Percentile
     kind: Literal["slower", "faster"]
     factor: float
@@ -57,20 +57,20 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     new_ms: float
 
 
-class LatencyChange(Moved, frozen=True, kw_only=True):
-    """In one scenario, by its `name`."""
+class LatencyChange(LatencyShift, frozen=True, kw_only=True):
+    """A shift in one scenario, by its `name`."""
 
     name: str
 
 
-class PooledChange(Moved, frozen=True, kw_only=True):
-    """In the latencies of so many `scenarios` on a target, which both runs have, taken together."""
+class PooledChange(LatencyShift, frozen=True, kw_only=True):
+    """A shift in the latencies of a target's series, added up over the `scenarios` that both runs have."""
 
     target: str
     scenarios: int
 
 
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
+class UnmatchedScenario(msgspec.Struct, frozen=True, kw_only=True):
     """A scenario that only one of the runs has; `not_run` is why the other has not, where that says so."""
 
     name: str
@@ -89,8 +89,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[VerdictChange, ...]
     latencies: tuple[LatencyChange, ...]
     pooled: tuple[PooledChange, ...] = ()
-    added: tuple[Listed, ...]
-    removed: tuple[Listed, ...]
+    added: tuple[UnmatchedScenario, ...]
+    removed: tuple[UnmatchedScenario, ...]
 
 
 def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float = FLOOR_MS) -> Comparison:
@@ -101,7 +101,7 @@ def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float =
     that were not lit on both sides have no latency to compare. A ratio below 1 counts as 1: no fault makes a
     server faster, so a baseline that was slower than the fault window was only noisier.
 
-    The same rule is applied to the latencies of each target's lanes in all scenarios that both runs have,
+    The same rule is applied to the latencies of each target's series in all scenarios that both runs have,
     taken together: there are the answers that a single scenario has not, to speak of the tail. Raises
     `UnreadableHistogram`.
     """
@@ -110,8 +110,8 @@ def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float =
     both = [(before[name], s) for name, s in after.items() if name in before]
     verdicts = tuple(change for a, b in both if (change := _verdict(a, b)) is not None)
     latencies = tuple(change for a, b in both for change in _latencies(a, b, noise, floor_ms))
-    together = tuple(_together(both, noise, floor_ms))
-    slower = any(c.kind == "slower" for c in (*latencies, *together))
+    in_sum = tuple(_pooled_changes(both, noise, floor_ms))
+    slower = any(c.kind == "slower" for c in (*latencies, *in_sum))
     return Comparison(
         regressed=slower or any(c.kind == "regressed" for c in verdicts),
         noise=noise,
@@ -119,24 +119,24 @@ def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float =
         compared=len(both),
         verdicts=tuple(sorted(verdicts, key=lambda c: c.kind != "regressed")),
         latencies=tuple(sorted(latencies, key=lambda c: (c.kind == "faster", -c.factor))),
-        pooled=tuple(sorted(together, key=lambda c: (c.kind == "faster", -c.factor))),
-        added=_only(new, old),
-        removed=_only(old, new),
+        pooled=tuple(sorted(in_sum, key=lambda c: (c.kind == "faster", -c.factor))),
+        added=_unmatched(new, old),
+        removed=_unmatched(old, new),
     )
 
 
-def _only(one: Report, other: Report) -> tuple[Listed, ...]:
+def _unmatched(one: Report, other: Report) -> tuple[UnmatchedScenario, ...]:
     """The scenarios of one run that the other has not."""
     has = {s.name for s in other.scenarios}
     reasons = {left.name: left.reason for left in other.not_run}
     return tuple(
-        Listed(name=s.name, verdict=s.verdict, not_run=reasons.get(s.name, ""))
+        UnmatchedScenario(name=s.name, verdict=s.verdict, not_run=reasons.get(s.name, ""))
         for s in one.scenarios
         if s.name not in has
     )
 
 
-def _verdict(old: Scenario, new: Scenario) -> VerdictChange | None:
+def _verdict(old: ScenarioRecord, new: ScenarioRecord) -> VerdictChange | None:
     same = (old.verdict, old.expected, old.observed) == (new.verdict, new.expected, new.observed)
     if same:
         return None
@@ -161,40 +161,44 @@ def _verdict(old: Scenario, new: Scenario) -> VerdictChange | None:
     )
 
 
-def _latencies(old: Scenario, new: Scenario, noise: float, floor_ms: float) -> Iterable[LatencyChange]:
+def _latencies(
+    old: ScenarioRecord, new: ScenarioRecord, noise: float, floor_ms: float
+) -> Iterable[LatencyChange]:
     then, now = old.phases, new.phases
-    for lane in summary.watched(new):
-        lit = summary.lane_state(old, lane) == summary.lane_state(new, lane) == "lit"
-        if lit and lane in then.baseline and lane in now.baseline:
-            moved = _moved(
-                lane,
-                (then.baseline[lane], then.faulted[lane]),
-                (now.baseline[lane], now.faulted[lane]),
+    for series in summary.watched_series(new):
+        lit = summary.state(old, series) == summary.state(new, series) == "lit"
+        if lit and series in then.baseline and series in now.baseline:
+            moved = _shifts(
+                series,
+                (then.baseline[series], then.faulted[series]),
+                (now.baseline[series], now.faulted[series]),
                 noise,
                 floor_ms,
             )
             yield from (LatencyChange(name=new.name, **msgspec.structs.asdict(change)) for change in moved)
 
 
-def _together(
-    both: Sequence[tuple[Scenario, Scenario]], noise: float, floor_ms: float
+def _pooled_changes(
+    both: Sequence[tuple[ScenarioRecord, ScenarioRecord]], noise: float, floor_ms: float
 ) -> Iterable[PooledChange]:
     """Over the scenarios that belong in the pool of either run, so that like is held against like; where
     there are answers enough to tell a p99, since without one it says less than the scenarios themselves.
     """
-    pairs = [(a, b) for a, b in both if pooled(a) and pooled(b)]
+    pairs = [(a, b) for a, b in both if belongs_in_pool(a) and belongs_in_pool(b)]
     before, after = pool(a for a, _ in pairs), pool(b for _, b in pairs)
-    for target, lane, now in (
-        (target, lane, now) for target, lanes in after.items() for lane, now in lanes.items()
+    for target, series, now in (
+        (target, series, now) for target, pooled in after.items() for series, now in pooled.items()
     ):
-        then = before.get(target, {}).get(lane)
+        then = before.get(target, {}).get(series)
         if then is None or then.scenarios != now.scenarios:
             continue
         if (
             min(phase.ok for run in (then, now) for phase in (run.baseline, run.faulted))
             >= MIN_ANSWERS["p99"]
         ):
-            moved = _moved(lane, (then.baseline, then.faulted), (now.baseline, now.faulted), noise, floor_ms)
+            moved = _shifts(
+                series, (then.baseline, then.faulted), (now.baseline, now.faulted), noise, floor_ms
+            )
             yield from (
                 PooledChange(target=target, scenarios=now.scenarios, **msgspec.structs.asdict(change))
                 for change in moved
@@ -211,14 +215,14 @@ def _pair(phases: tuple[Distribution, Distribution], percentile: Percentile) -> 
     return (below, above) if below and above is not None else None
 
 
-def _moved(
-    lane: str,
+def _shifts(
+    series: str,
     then: tuple[Distribution, Distribution],
     now: tuple[Distribution, Distribution],
     noise: float,
     floor_ms: float,
-) -> Iterable[Moved]:
-    """Baseline and fault window, then and now."""
+) -> Iterable[LatencyShift]:
+    """The shifts of one series. `then` and `now` are its baseline and its fault window in either run."""
     for percentile in MIN_ANSWERS:
         before, after = _pair(then, percentile), _pair(now, percentile)
         if before is None or after is None:
@@ -228,8 +232,8 @@ def _moved(
         slower = new_ratio > noise * old_ratio and new_ms - old_ratio * new_base_ms > floor_ms
         faster = old_ratio > noise * new_ratio and old_ms - new_ratio * old_base_ms > floor_ms
         if slower or faster:
-            yield Moved(
-                lane=lane,
+            yield LatencyShift(
+                series=series,
                 percentile=percentile,
                 kind="slower" if slower else "faster",
                 factor=round(new_ratio / old_ratio, 3),
@@ -253,9 +257,9 @@ def lines(found: Comparison) -> Iterable[str]:
         if change.kind == "regressed" and change.reproduce:
             yield f"           {change.reproduce}"
     yield from (_slowness(moved.name, moved) for moved in found.latencies)
-    for together in found.pooled:
-        where = f"{together.target}, {numbers.count(together.scenarios, 'scenario')} together"
-        yield _slowness(where, together)
+    for change_in_sum in found.pooled:
+        where = f"{change_in_sum.target}, {numbers.count(change_in_sum.scenarios, 'scenario')} together"
+        yield _slowness(where, change_in_sum)
     yield from (f"new        {listed.name}: {listed.verdict}" for listed in found.added)
     for listed in found.removed:
         reason = f"; not run: {listed.not_run}" if listed.not_run else ""
@@ -266,10 +270,10 @@ def lines(found: Comparison) -> Iterable[str]:
     yield f"{verdict} in {numbers.count(found.compared, 'scenario')} that both runs have"
 
 
-def _slowness(where: str, moved: Moved) -> str:
+def _slowness(where: str, moved: LatencyShift) -> str:
     percentile = "p99.9" if moved.percentile == "p999" else moved.percentile
     return (
-        f"{moved.kind:9}  {where}: {moved.lane} {percentile} under the fault was "
+        f"{moved.kind:9}  {where}: {moved.series} {percentile} under the fault was "
         f"{numbers.ratio(moved.old_ratio)} its baseline, is {numbers.ratio(moved.new_ratio)} "
         f"({numbers.milliseconds(moved.old_ms)} then, {numbers.milliseconds(moved.new_ms)} now)"
     )

@@ -14,7 +14,7 @@ from typing import Final
 
 from scenarios.judge.histogram import Histogram
 from scenarios.judge.pool import by_endpoint
-from scenarios.record.model import Distribution, Pooled
+from scenarios.record import Distribution, PooledLatency
 from scenarios.report.numbers import milliseconds as ms
 from scenarios.report.numbers import power_of_ten
 from scenarios.report.timeline import Tick
@@ -35,7 +35,7 @@ class Plot:
     faulted: Distribution
     baseline_path: str
     faulted_path: str
-    said: str
+    alt_text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,14 @@ class Curves:
     grid: str
 
 
-def draw(pooled: Mapping[str, Mapping[str, Pooled]]) -> tuple[Curves, ...]:
+def draw(pooled: Mapping[str, Mapping[str, PooledLatency]]) -> tuple[Curves, ...]:
     """A set of plots for each target that anything was answered on, that of most scenarios first."""
-    found = (_target(target, lanes) for target, lanes in pooled.items())
+    found = (_target(target, by_series) for target, by_series in pooled.items())
     return tuple(sorted((c for c in found if c is not None), key=lambda c: -c.scenarios))
 
 
-def _target(target: str, lanes: Mapping[str, Pooled]) -> Curves | None:
-    endpoints = by_endpoint(lanes)
+def _target(target: str, pooled: Mapping[str, PooledLatency]) -> Curves | None:
+    endpoints = by_endpoint(pooled)
     histograms = {
         name: (Histogram.decode(before.hdr), Histogram.decode(under.hdr))
         for name, (before, under) in endpoints.items()
@@ -79,7 +79,7 @@ def _target(target: str, lanes: Mapping[str, Pooled]) -> Curves | None:
     scale = tuple(axes.scale())
     return Curves(
         target=target,
-        scenarios=max(lane.scenarios for lane in lanes.values()),
+        scenarios=max(series.scenarios for series in pooled.values()),
         plots=tuple(
             Plot(
                 endpoint=name,
@@ -87,7 +87,7 @@ def _target(target: str, lanes: Mapping[str, Pooled]) -> Curves | None:
                 faulted=under,
                 baseline_path=axes.path(histograms[name][0]),
                 faulted_path=axes.path(histograms[name][1]),
-                said=_said(name, before, under),
+                alt_text=_alt_text(name, before, under),
             )
             for name, (before, under) in endpoints.items()
         ),
@@ -110,7 +110,7 @@ class _Axes:
         return round(HEIGHT * (self.high - math.log10(latency_s)) / (self.high - self.low))
 
     def path(self, histogram: Histogram) -> str:
-        """Stairs, up to the one slowest answer."""
+        """The SVG path of one histogram: stairs that end at its slowest answer."""
         if not histogram.count:
             return ""
         columns = round(_COLUMNS * math.log10(histogram.count) / self.decades)
@@ -129,7 +129,7 @@ class _Axes:
             yield Tick(round(100 * (self.high - power) / (self.high - self.low), 2), power_of_ten(power))
 
 
-def _said(name: str, before: Distribution, under: Distribution) -> str:
+def _alt_text(name: str, before: Distribution, under: Distribution) -> str:
     return (
         f"{name}: p50 {ms(before.p50_ms)} before and {ms(under.p50_ms)} under the faults, "
         f"p99 {ms(before.p99_ms)} and {ms(under.p99_ms)}, slowest {ms(before.max_ms)} and {ms(under.max_ms)}"

@@ -15,10 +15,8 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from scenarios.record import stability
-from scenarios.record.model import Report, Scenario, Verdict
+from scenarios.record import Report, ScenarioRecord, SeriesState, Verdict, stability
 from scenarios.report import curves, numbers, summary, timeline
-from scenarios.report.grid import grid
 
 OPEN_AT_FIRST: Final = 6
 """So many scenarios that did not pass are unfolded when the page opens."""
@@ -32,43 +30,43 @@ WORDS: Final[dict[Verdict, str]] = {"pass": "passed", "fail": "failed", "unprove
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """One lane in a cell of the overview."""
+class CellPart:
+    """One series in a cell of the overview."""
 
     connection: str
-    state: summary.LaneState
+    state: SeriesState
     watched: bool
     text: str
     title: str
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Section:
     """One scenario: where it stands on the page, its overview cells by endpoint, and its drawing."""
 
     anchor: str
-    scenario: Scenario
+    scenario: ScenarioRecord
     why: str
-    cells: tuple[tuple[Piece, ...], ...]
+    cells: tuple[tuple[CellPart, ...], ...]
     drawing: timeline.Timeline | None
-    lanes: tuple[str, ...]
+    series: tuple[str, ...]
     open: bool
 
 
 def render(report: Report) -> str:
     """The whole page. Its size follows the number of scenarios, hardly that of their samples."""
     ordered = summary.worst_first(report)
-    crossed = grid(report.scenarios)
-    endpoints = tuple(dict.fromkeys(_endpoint(s, lane) for s in ordered for lane in summary.lanes(s)))
+    crossed = summary.grid(report.scenarios)
+    endpoints = tuple(dict.fromkeys(_endpoint(s, name) for s in ordered for name in summary.series_names(s)))
     unfold = [s for s in ordered if s.verdict != "pass"][:OPEN_AT_FIRST] or list(ordered[:1])
     rows = tuple(
-        Row(
+        Section(
             anchor=f"s{number}",
             scenario=s,
             why=summary.why(s),
             cells=tuple(_cell(s, endpoint) for endpoint in endpoints),
             drawing=timeline.draw(s),
-            lanes=summary.lanes(s),
+            series=summary.series_names(s),
             open=any(s is other for other in unfold),
         )
         for number, s in enumerate(ordered, 1)
@@ -79,15 +77,15 @@ def render(report: Report) -> str:
         .get_template("report.html.j2")
         .render(
             report=report,
-            tally=summary.tally(report),
-            problems=summary.wider_problems(report),
+            tally=summary.verdict_counts(report),
+            problems=summary.suite_problems(report),
             remarks=summary.remarks(report),
             rows=rows,
             endpoints=endpoints,
             targets=sorted({s.target for s in ordered}),
             faults=sorted({s.fault.name for s in ordered}),
             cross=crossed,
-            spots={s.name: summary.spot(s) for s in report.scenarios},
+            spots={s.name: summary.cell_label(s) for s in report.scenarios},
             curves=curves.draw(report.pooled),
             overhead=summary.overhead(report),
             steady=stability.in_words(report.stability) if report.stability else "",
@@ -99,37 +97,39 @@ def render(report: Report) -> str:
     )
 
 
-def _endpoint(scenario: Scenario, lane: str) -> str:
-    known = scenario.lanes.get(lane)
-    return known.endpoint if known else lane.removesuffix(" (kept-alive)")
+def _endpoint(scenario: ScenarioRecord, name: str) -> str:
+    known = scenario.series.get(name)
+    return known.endpoint if known else name.removesuffix(" (kept-alive)")
 
 
-def _cell(scenario: Scenario, endpoint: str) -> tuple[Piece, ...]:
+def _cell(scenario: ScenarioRecord, endpoint: str) -> tuple[CellPart, ...]:
     return tuple(
-        _piece(scenario, lane) for lane in summary.lanes(scenario) if _endpoint(scenario, lane) == endpoint
+        _part(scenario, name)
+        for name in summary.series_names(scenario)
+        if _endpoint(scenario, name) == endpoint
     )
 
 
-def _piece(scenario: Scenario, lane: str) -> Piece:
-    state = summary.lane_state(scenario, lane)
-    known, seen = scenario.lanes.get(lane), scenario.phases.faulted.get(lane)
+def _part(scenario: ScenarioRecord, name: str) -> CellPart:
+    state = summary.state(scenario, name)
+    known, seen = scenario.series.get(name), scenario.phases.faulted.get(name)
     watched = known is None or known.watched
     match state:
         case "dark":
-            text = numbers.duration(summary.longest_gap_s(scenario, lane))
-            title = f"{lane}: dark, no expected answer for {text}"
+            text = numbers.duration(summary.longest_gap_s(scenario, name))
+            title = f"{name}: dark, no expected answer for {text}"
         case "missed":
             text = f"{seen.sent - seen.ok:,} of {seen.sent:,}" if seen else "missed"
-            title = f"{lane}: probes failed, were late or got another answer ({text})"
+            title = f"{name}: probes failed, were late or got another answer ({text})"
         case "lit":
             text = numbers.milliseconds(seen.p99_ms if seen else None)
-            title = f"{lane}: lit, p99 in the fault window {text}"
+            title = f"{name}: lit, p99 in the fault window {text}"
         case _:
-            text, title = "", f"{lane}: no probes in the fault window"
+            text, title = "", f"{name}: no probes in the fault window"
     connection = (
-        "kept" if (known and known.connection == "kept") or lane.endswith("(kept-alive)") else "fresh"
+        "kept" if (known and known.connection == "kept") or name.endswith("(kept-alive)") else "fresh"
     )
-    return Piece(connection, state, watched, text, title if watched else f"{title}; not judged")
+    return CellPart(connection, state, watched, text, title if watched else f"{title}; not judged")
 
 
 @cache
@@ -155,13 +155,13 @@ def _environment() -> Environment:
         "ROWS_SHOWN": ROWS_SHOWN,
         "LOG_LINES": LOG_LINES,
         "STACK_CHARACTERS": STACK_CHARACTERS,
-        "lane_state": summary.lane_state,
+        "state": summary.state,
     }
     return environment
 
 
 def _text(name: str) -> str:
-    """A file that goes into the page as it is."""
+    """The text of a template that goes into the page unchanged."""
     loader = _environment().loader
     assert loader is not None
     return loader.get_source(_environment(), name)[0]

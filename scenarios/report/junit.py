@@ -13,7 +13,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 
-from scenarios.record.model import Report, Scenario
+from scenarios.record import Report, ScenarioRecord
 from scenarios.report import numbers, summary
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -26,7 +26,7 @@ def render(report: Report) -> str:
     targets = dict.fromkeys([s.target for s in report.scenarios] + [left.target for left in report.not_run])
     for target in targets:
         _suite(root, report, target, [s for s in report.scenarios if s.target == target])
-    problems = summary.wider_problems(report)
+    problems = summary.suite_problems(report)
     if problems:
         suite = ET.SubElement(root, "testsuite", {"name": "suite", "time": "0"})
         for problem in problems:
@@ -40,7 +40,7 @@ def render(report: Report) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _suite(root: ET.Element, report: Report, target: str, scenarios: Iterable[Scenario]) -> None:
+def _suite(root: ET.Element, report: Report, target: str, scenarios: Iterable[ScenarioRecord]) -> None:
     scenarios = tuple(scenarios)
     attributes = {"name": _clean(target), "time": _time(sum(s.duration_s for s in scenarios))}
     if report.started_at:
@@ -64,8 +64,8 @@ def _suite(root: ET.Element, report: Report, target: str, scenarios: Iterable[Sc
             why = scenario.reasons or (summary.why(scenario),)
             _outcome(case, kind, scenario.verdict, [*why, f"reproduce: {scenario.reproduce}"])
         ET.SubElement(case, "system-out").text = _clean("\n".join(_facts(scenario)) + "\n")
-        if told := "\n".join(_told(scenario)):
-            ET.SubElement(case, "system-err").text = _clean(told + "\n")
+        if output := "\n".join(_target_output(scenario)):
+            ET.SubElement(case, "system-err").text = _clean(output + "\n")
     for left in report.not_run:
         if left.target == target:
             named = {"classname": _clean(target), "name": _clean(left.name), "time": "0"}
@@ -92,7 +92,7 @@ def _properties(report: Report) -> Iterable[tuple[str, str]]:
             yield name, value
 
 
-def _facts(scenario: Scenario) -> Iterable[str]:
+def _facts(scenario: ScenarioRecord) -> Iterable[str]:
     """What was done and seen, a `name: value` a line."""
     fault, bite, stuck = scenario.fault, scenario.bite, scenario.stuck
     given = [*fault.params.items(), *((f"trigger.{key}", value) for key, value in fault.trigger.items())]
@@ -110,11 +110,11 @@ def _facts(scenario: Scenario) -> Iterable[str]:
         f"stuck calls: {stuck.started} started, {stuck.pending_in_window} pending in the window, "
         f"{stuck.ended_after_release} ended after release"
     )
-    for lane in summary.lanes(scenario):
-        seen = scenario.phases.faulted.get(lane)
+    for series in summary.series_names(scenario):
+        seen = scenario.phases.faulted.get(series)
         if seen is not None:
             yield (
-                f"{lane}: {summary.lane_state(scenario, lane)}, {seen.ok} of {seen.sent} answered, "
+                f"{series}: {summary.state(scenario, series)}, {seen.ok} of {seen.sent} answered, "
                 f"p50 {numbers.milliseconds(seen.p50_ms)}, p99 {numbers.milliseconds(seen.p99_ms)}, "
                 f"longest gap {numbers.milliseconds(seen.longest_gap_ms)}"
             )
@@ -128,8 +128,8 @@ def _facts(scenario: Scenario) -> Iterable[str]:
     yield f"reproduce: {scenario.reproduce}"
 
 
-def _told(scenario: Scenario) -> Iterable[str]:
-    """What the target said for itself, where it did not pass."""
+def _target_output(scenario: ScenarioRecord) -> Iterable[str]:
+    """The stacks and the log of the target; nothing where the scenario passed."""
     if scenario.verdict == "pass":
         return
     for stack in scenario.stacks:

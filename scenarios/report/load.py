@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from scenarios.errors import CouldNotRun
 from scenarios.judge.histogram import Histogram, UnreadableHistogram
-from scenarios.record.model import SCHEMA, Distribution, Report, decode
+from scenarios.judge.observation import series_states
+from scenarios.record import SCHEMA, Distribution, Report, ScenarioRecord, decode
 
 
 class UnreadableReport(CouldNotRun):
@@ -25,7 +27,8 @@ class _Header(msgspec.Struct):
 
 
 def load(path: Path) -> Report:
-    """Read a report written by `wedge run --json`. Raises `UnreadableReport`."""
+    """Read a report written by `wedge run --json`. A scenario that does not say how its series took the fault
+    gets that from the judge. Raises `UnreadableReport`."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -51,17 +54,21 @@ def load(path: Path) -> Report:
             raise UnreadableReport(
                 path, f"{where}: `hdr` is not a histogram of this schema: {error}"
             ) from error
-    return report
+    return replace(report, scenarios=tuple(map(_with_states, report.scenarios)))
+
+
+def _with_states(record: ScenarioRecord) -> ScenarioRecord:
+    return record if record.states else replace(record, states=series_states(record))
 
 
 def _distributions(report: Report) -> Iterable[tuple[str, Distribution]]:
     """Everything in it that has a histogram, and where it stands."""
-    for target, lanes in report.pooled.items():
-        for lane, pooled in lanes.items():
-            yield f"pooled, {target}, {lane}", pooled.baseline
-            yield f"pooled, {target}, {lane}", pooled.faulted
+    for target, by_series in report.pooled.items():
+        for series, pooled in by_series.items():
+            yield f"pooled, {target}, {series}", pooled.baseline
+            yield f"pooled, {target}, {series}", pooled.faulted
     for scenario in report.scenarios:
         for phase in ("baseline", "faulted", "recovered"):
-            for lane, latency in getattr(scenario.phases, phase).items():
+            for series, latency in getattr(scenario.phases, phase).items():
                 if latency.hdr:
-                    yield f"{scenario.name}, {phase}, {lane}", latency
+                    yield f"{scenario.name}, {phase}, {series}", latency

@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from scenarios.record.model import Report, Scenario
+from scenarios.record import Report, ScenarioRecord
 from scenarios.record.stability import in_words
 from scenarios.report import numbers, summary
-from scenarios.report.grid import Grid, grid
 
 SIGNS: Final = {"pass": "✅", "fail": "❌", "unproven": "⚠️"}
 LIMIT_BYTES: Final = 900 * 1024
@@ -26,9 +25,9 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$@!])")
 
 def render(report: Report) -> str:
     """The summary, ending in a newline."""
-    tally = summary.tally(report)
+    counts = summary.verdict_counts(report)
     about = [
-        f"{numbers.count(tally.total, 'scenario')} in {numbers.duration(report.duration_s)}",
+        f"{numbers.count(counts.total, 'scenario')} in {numbers.duration(report.duration_s)}",
         f"seed {report.seed}",
         *([f"suite {_text(report.suite.name)}"] if report.suite.name else []),
         *([_text(report.host.platform)] if report.host.platform else []),
@@ -36,11 +35,11 @@ def render(report: Report) -> str:
     ]
     if report.stability is not None:
         about.append(_text(in_words(report.stability)))
-    lines = [f"## {SIGNS[tally.verdict]} wedge: {tally.words()}", "", " · ".join(about), ""]
-    notes = [f"- {SIGNS['fail']} {_text(p)}" for p in summary.wider_problems(report)]
+    lines = [f"## {SIGNS[counts.verdict]} wedge: {counts.words()}", "", " · ".join(about), ""]
+    notes = [f"- {SIGNS['fail']} {_text(p)}" for p in summary.suite_problems(report)]
     notes += [f"- {SIGNS['unproven']} {_text(r)}" for r in summary.remarks(report)]
     lines += [*notes, *([""] if notes else [])]
-    crossed = grid(report.scenarios)
+    crossed = summary.grid(report.scenarios)
     if crossed is not None:
         lines += [*_crossed(crossed), "", _LEGEND, ""]
     ordered = summary.worst_first(report)
@@ -68,23 +67,23 @@ def render(report: Report) -> str:
     return _bounded(lines)
 
 
-def _crossed(crossed: Grid) -> Iterable[str]:
-    """Faults down, targets across."""
+def _crossed(crossed: summary.Grid) -> Iterable[str]:
+    """The scenarios as a table, faults down and targets across."""
     prefix = _code(f"{crossed.prefix}…") if crossed.prefix else "scenario"
     yield f"| {prefix} | {' | '.join(_text(crossed.short(target)) for target in crossed.targets)} |"
     yield "|---" * (1 + len(crossed.targets)) + "|"
     for row in crossed.rows:
         found = (crossed.cells.get((row, target)) for target in crossed.targets)
-        yield f"| {_code(row)} | {' | '.join(_spot(s) if s is not None else '' for s in found)} |"
+        yield f"| {_code(row)} | {' | '.join(_cell(s) if s is not None else '' for s in found)} |"
 
 
-def _spot(scenario: Scenario) -> str:
-    word = summary.spot(scenario)
+def _cell(scenario: ScenarioRecord) -> str:
+    word = summary.cell_label(scenario)
     return f"✅ {word}" if scenario.verdict == "pass" else f"{SIGNS[scenario.verdict]} **{word}**"
 
 
 def _pooled(report: Report) -> Iterable[str]:
-    """The run's own latencies."""
+    """The latencies of the run, added up by target and endpoint."""
     yield "| all scenarios that had to stay lit | answered | baseline p50 / p99 / p99.9 | under the fault |"
     yield "|---|---:|---:|---:|"
     for line in summary.pooled_lines(report):
@@ -92,35 +91,35 @@ def _pooled(report: Report) -> Iterable[str]:
         name = f"&emsp;{_text(line.endpoint)}" if line.endpoint else f"{_code(line.target)}, {scenarios}"
         answered = f"{line.faulted.ok:,} / {line.faulted.sent:,}"
         figures = (
-            " / ".join(map(numbers.milliseconds, summary.told(found)))
+            " / ".join(map(numbers.milliseconds, summary.reliable_percentiles(found)))
             for found in (line.baseline, line.faulted)
         )
         yield f"| {name} | {answered} | {' | '.join(figures)} |"
 
 
-def _table(scenarios: Iterable[Scenario]) -> Iterable[str]:
+def _table(scenarios: Iterable[ScenarioRecord]) -> Iterable[str]:
     yield "| | scenario | expected | observed | worst endpoint | in the fault window | × p50 / p99 | time |"
     yield "|---|---|---|---|---|---|---:|---:|"
     for s in scenarios:
-        lane = summary.worst_lane(s)
+        series = summary.worst_series(s)
         cells = [
             SIGNS[s.verdict],
             _code(s.name),
             s.expected,
             s.observed if s.observed == s.expected else f"**{s.observed}**",
-            _text(lane) if lane else numbers.NONE,
-            _light(s, lane) if lane else numbers.NONE,
-            _ratios(s, lane),
+            _text(series) if series else numbers.NONE,
+            _state(s, series) if series else numbers.NONE,
+            _ratios(s, series),
             numbers.duration(s.duration_s),
         ]
         yield f"| {' | '.join(cells)} |"
 
 
-def _light(scenario: Scenario, lane: str) -> str:
-    seen = scenario.phases.faulted.get(lane)
-    match summary.lane_state(scenario, lane):
+def _state(scenario: ScenarioRecord, series: str) -> str:
+    seen = scenario.phases.faulted.get(series)
+    match summary.state(scenario, series):
         case "dark":
-            return f"dark for {numbers.duration(summary.longest_gap_s(scenario, lane))}"
+            return f"dark for {numbers.duration(summary.longest_gap_s(scenario, series))}"
         case "missed":
             return f"{seen.sent - seen.ok:,} of {seen.sent:,} missed" if seen else "missed"
         case "lit":
@@ -129,15 +128,15 @@ def _light(scenario: Scenario, lane: str) -> str:
             return numbers.NONE
 
 
-def _ratios(scenario: Scenario, lane: str | None) -> str:
-    found = scenario.ratios.get(lane) if lane else None
+def _ratios(scenario: ScenarioRecord, series: str | None) -> str:
+    found = scenario.ratios.get(series) if series else None
     if found is None or (found.p50 is None and found.p99 is None):
         return numbers.NONE
     return f"{numbers.ratio(found.p50)} / {numbers.ratio(found.p99)}"
 
 
-def _detail(scenario: Scenario) -> Iterable[str]:
-    """Why, and what is known of the bite."""
+def _detail(scenario: ScenarioRecord) -> Iterable[str]:
+    """The reasons of one scenario, and the evidence of its bite."""
     yield f"**{SIGNS[scenario.verdict]} {_code(scenario.name, cell=False)}**"
     yield ""
     for reason in scenario.reasons or (summary.why(scenario),):

@@ -1,31 +1,23 @@
-"""What a report says at a glance: the verdict of the run, the order of reading, each endpoint lit or dark."""
+"""What a report says at a glance: the verdict of the run, the order of reading, the worst endpoint of each
+scenario, and scenarios crossed with targets. It shows what the judge found out, and judges nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
-
-from scenarios.judge.observe import observe
-from scenarios.judge.pool import by_endpoint, whole
-from scenarios.judge.verdict import BROKEN, EXPECTATIONS
-from scenarios.record.model import Distribution, Report, Scenario, Verdict
+from scenarios.judge.pool import by_endpoint, merge_pooled
+from scenarios.record import Distribution, Report, ScenarioRecord, SeriesState, Verdict
 from scenarios.report.numbers import count, milliseconds
 
-LaneState = Literal["lit", "missed", "dark", "unknown"]
-"""`lit`: every probe that counted was answered as expected within its budget. `dark`: a watched lane got no
-expected answer for longer than its budget. `missed`: neither; some probes failed, were late, or got another
-answer. `unknown`: no probe in the window."""
-
 ORDER: Final[dict[Verdict, int]] = {"fail": 0, "unproven": 1, "pass": 2}
-_WORST: Final[dict[LaneState, int]] = {"dark": 0, "missed": 1, "lit": 2, "unknown": 3}
+_WORST: Final[dict[SeriesState, int]] = {"dark": 0, "missed": 1, "lit": 2, "unknown": 3}
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """How many scenarios of a run there are of each verdict, and what is wrong beyond them."""
+class VerdictCounts:
+    """How many scenarios of a run got each verdict, and the verdict on the run as a whole."""
 
     passed: int
     failed: int
@@ -34,6 +26,7 @@ class Tally:
 
     @property
     def total(self) -> int:
+        """How many scenarios there are."""
         return self.passed + self.failed + self.unproven
 
     def words(self) -> str:
@@ -42,7 +35,7 @@ class Tally:
         return ", ".join(f"{n:,} {what}" for n, what in parts if n) or "no scenario ran"
 
 
-def tally(report: Report) -> Tally:
+def verdict_counts(report: Report) -> VerdictCounts:
     """Count the verdicts. A run passes if something ran, all of it passed, and no suite rule was broken; it
     is unproven, not failed, where nothing failed but something was left open.
     """
@@ -54,73 +47,61 @@ def tally(report: Report) -> Tally:
         verdict = "unproven"
     else:
         verdict = "pass"
-    return Tally(passed=passed, failed=failed, unproven=unproven, verdict=verdict)
+    return VerdictCounts(passed=passed, failed=failed, unproven=unproven, verdict=verdict)
 
 
-def worst_first(report: Report) -> tuple[Scenario, ...]:
+def worst_first(report: Report) -> tuple[ScenarioRecord, ...]:
     """The scenarios as a reader wants them: failed, unproven, passed; each in the order of the run."""
     return tuple(sorted(report.scenarios, key=lambda s: ORDER[s.verdict]))
 
 
-def lane_state(scenario: Scenario, lane: str) -> LaneState:
-    """How one lane took the fault, by the judge's own rule where the samples are there to apply it to."""
-    if scenario.dark_gaps.get(lane):
-        return "dark"
-    seen, known = scenario.phases.faulted.get(lane), scenario.lanes.get(lane)
-    samples, closed_s = scenario.samples.get(lane, ()), scenario.window.closed_s
-    if known is not None and samples and closed_s is not None:
-        until_s = scenario.window.judged_until_s
-        alone = {lane: msgspec.structs.replace(known, watched=True)}
-        until_s = closed_s - known.budget_s if until_s is None else until_s
-        light = observe(alone, {lane: samples}, scenario.window.opened_s, until_s, closed_s).light
-        return "lit" if light == "lit" else "missed"
-    if seen is None or not seen.sent:
-        return "unknown"
-    late = known is not None and seen.max_ms is not None and seen.max_ms > 1000 * known.budget_s
-    return "missed" if seen.ok < seen.sent or late else "lit"
+def state(scenario: ScenarioRecord, series: str) -> SeriesState:
+    """How one series took the fault, as the judge found."""
+    return scenario.states.get(series, "unknown")
 
 
-def worst_lane(scenario: Scenario) -> str | None:
-    """The watched lane that took the fault worst: longest dark, then missed probes, then p99."""
+def worst_series(scenario: ScenarioRecord) -> str | None:
+    """The watched series that took the fault worst: longest dark, then missed probes, then p99."""
 
-    def badness(lane: str) -> tuple[int, float]:
-        state = lane_state(scenario, lane)
-        seen = scenario.phases.faulted.get(lane)
-        if state == "dark":
-            return _WORST[state], -longest_gap_s(scenario, lane)
-        return _WORST[state], -((seen.p99_ms if seen else None) or 0.0)
+    def badness(name: str) -> tuple[int, float]:
+        found, latency = state(scenario, name), scenario.phases.faulted.get(name)
+        if found == "dark":
+            return _WORST[found], -longest_gap_s(scenario, name)
+        return _WORST[found], -((latency.p99_ms if latency else None) or 0.0)
 
-    return min(watched(scenario), key=badness, default=None)
+    return min(watched_series(scenario), key=badness, default=None)
 
 
-def spot(scenario: Scenario) -> str:
-    """The scenario in a word, beside the sign of its verdict."""
+def cell_label(scenario: ScenarioRecord) -> str:
+    """The scenario in a word, beside the sign of its verdict: the worst p99 if it passed and stayed lit."""
     if scenario.verdict != "pass" or scenario.observed != "lit":
         return "gone" if scenario.verdict == "pass" and scenario.after == "gone" else scenario.observed
-    lane = worst_lane(scenario)
-    seen = scenario.phases.faulted.get(lane) if lane else None
-    return milliseconds(seen.p99_ms if seen else None)
+    name = worst_series(scenario)
+    latency = scenario.phases.faulted.get(name) if name else None
+    return milliseconds(latency.p99_ms if latency else None)
 
 
-def watched(scenario: Scenario) -> tuple[str, ...]:
-    """The lanes that the verdict was reached on. A report without lanes has only the phases' names."""
-    if scenario.lanes:
-        return tuple(name for name, lane in scenario.lanes.items() if lane.watched)
+def watched_series(scenario: ScenarioRecord) -> tuple[str, ...]:
+    """The series that the verdict was reached on. Where a report does not describe its series, those that
+    have latencies in the fault window."""
+    if scenario.series:
+        return tuple(name for name, series in scenario.series.items() if series.watched)
     return tuple(scenario.phases.faulted)
 
 
-def lanes(scenario: Scenario) -> tuple[str, ...]:
-    """Every lane that anything is known of, watched ones first."""
-    named = [*watched(scenario), *scenario.lanes, *scenario.phases.baseline, *scenario.phases.faulted]
-    return tuple(dict.fromkeys([*named, *scenario.phases.recovered, *scenario.samples]))
+def series_names(scenario: ScenarioRecord) -> tuple[str, ...]:
+    """Every series that anything is known of, watched ones first."""
+    phases = scenario.phases
+    named = [*watched_series(scenario), *scenario.series, *phases.baseline, *phases.faulted]
+    return tuple(dict.fromkeys([*named, *phases.recovered, *scenario.samples]))
 
 
-def longest_gap_s(scenario: Scenario, lane: str) -> float:
-    """The longest time for which the lane was dark; 0 where it was not."""
-    return max((end - start for start, end in scenario.dark_gaps.get(lane, ())), default=0.0)
+def longest_gap_s(scenario: ScenarioRecord, series: str) -> float:
+    """The longest time for which the series was dark; 0 where it was not."""
+    return max((end - start for start, end in scenario.dark_gaps.get(series, ())), default=0.0)
 
 
-def why(scenario: Scenario) -> str:
+def why(scenario: ScenarioRecord) -> str:
     """Why it is not a pass, in one line: what was seen instead of what was expected, where that is a reason;
     and how many more reasons there are.
     """
@@ -128,11 +109,45 @@ def why(scenario: Scenario) -> str:
         return ""
     if not scenario.reasons:
         return f"expected {scenario.expected}, observed {scenario.observed}"
-    first = min(scenario.reasons, key=lambda reason: reason.partition(":")[0] not in EXPECTATIONS)
-    if first.partition(":")[0] == BROKEN[scenario.expected]:
-        first = f"expected {scenario.expected}, but{first.partition(':')[2]}"
+    first = scenario.reasons[0]
+    for guard in scenario.guards:
+        if guard.about == "expectation" and not guard.held:
+            first = f"expected {scenario.expected}, but {guard.detail}"
     others = len(scenario.reasons) - 1
     return first + (f"; and {count(others, 'more reason')}" if others else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Scenarios as faults by targets: many on several targets are read faster across than down. `rows` are
+    the scenarios' names without their target, `prefix` is what the names of all targets begin with."""
+
+    prefix: str
+    rows: tuple[str, ...]
+    targets: tuple[str, ...]
+    cells: Mapping[tuple[str, str], ScenarioRecord]
+
+    def short(self, target: str) -> str:
+        """A target's name without the prefix."""
+        return target.removeprefix(self.prefix)
+
+
+def grid(scenarios: Iterable[ScenarioRecord]) -> Grid | None:
+    """The scenarios crossed, in the order of the run; None where that takes as many rows as there are
+    scenarios.
+    """
+    cells = {(s.name.removesuffix(f"@{s.target}"), s.target): s for s in scenarios}
+    rows = tuple(dict.fromkeys(row for row, _ in cells))
+    targets = tuple(dict.fromkeys(target for _, target in cells))
+    return Grid(_prefix(targets), rows, targets, cells) if len(rows) < len(cells) else None
+
+
+def _prefix(targets: Sequence[str]) -> str:
+    """What all targets' names begin with, up to a hyphen and with it; empty where they share nothing."""
+    first, last = min(targets), max(targets)
+    same = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    common, hyphen, _ = first[:same].rpartition("-")
+    return common + hyphen
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +163,16 @@ class PooledLine:
 
 def pooled_lines(report: Report) -> Iterator[PooledLine]:
     """A line a target, that of most scenarios first and with its endpoints."""
-    many = {target: max(lane.scenarios for lane in lanes.values()) for target, lanes in report.pooled.items()}
+    many = {target: max(one.scenarios for one in pooled.values()) for target, pooled in report.pooled.items()}
     for n, target in enumerate(sorted(many, key=lambda target: -many[target])):
-        lanes = report.pooled[target]
-        yield PooledLine(target, many[target], None, *whole(lanes.values()))
-        for endpoint, figures in by_endpoint(lanes).items() if n == 0 else ():
+        pooled = report.pooled[target]
+        yield PooledLine(target, many[target], None, *merge_pooled(pooled.values()))
+        for endpoint, figures in by_endpoint(pooled).items() if n == 0 else ():
             yield PooledLine(target, many[target], endpoint, *figures)
 
 
-def told(found: Distribution) -> tuple[float | None, float | None, float | None]:
-    """p50, p99 and p99.9 in ms; None where there are too few answers to tell one from the slowest."""
+def reliable_percentiles(found: Distribution) -> tuple[float | None, float | None, float | None]:
+    """p50, p99 and p99.9 in ms; None where there are so few answers that it would be the slowest one."""
     return (
         found.p50_ms,
         found.p99_ms if found.ok >= 100 else None,
@@ -176,7 +191,7 @@ def overhead(report: Report) -> str:
     return f"probers: {probes}, at worst {late_ms:.0f} ms late and {share:.0%} of a core"
 
 
-def wider_problems(report: Report) -> tuple[str, ...]:
+def suite_problems(report: Report) -> tuple[str, ...]:
     """What is wrong with the run and belongs to no scenario."""
     suite = report.suite
     found = list(suite.failures)
@@ -186,7 +201,8 @@ def wider_problems(report: Report) -> tuple[str, ...]:
 
 
 def run_twice(report: Report) -> str:
-    """The scenarios of which the first try told nothing, for want of a core."""
+    """The scenarios that were run a second time, since the machine was too busy for the first to tell
+    anything."""
     return ", ".join(scenario.name for scenario in report.scenarios if scenario.tries > 1)
 
 

@@ -1,6 +1,6 @@
 """The geometry of a scenario's timeline: raw samples in, SVG path data out. No markup here.
 
-Time runs over `WIDTH` units, one column each `COLUMN`; a lane is `HEIGHT` units high. A column that holds
+Time runs over `WIDTH` units, one column each `COLUMN`; a series is `HEIGHT` units high. A column that holds
 several probes is drawn from its fastest to its slowest, and every failed probe keeps its tick, so that
 reducing never hides a maximum, a failure or a gap: gaps are drawn from the report's own bounds, not from
 the samples.
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from scenarios.record.model import Call, Sample, Scenario
+from scenarios.record import CallRecord, Sample, ScenarioRecord, SeriesState
 from scenarios.report import summary
 from scenarios.report.numbers import duration, moment, power_of_ten
 
@@ -21,7 +21,7 @@ WIDTH: Final = 1000
 COLUMN: Final = 2
 HEIGHT: Final = 600
 FAIL_STRIP: Final = 90
-"""The top of a lane belongs to probes that got no good answer."""
+"""The top of a series' drawing belongs to probes that got no good answer."""
 LATE_REACH: Final = 25
 """Late answers are bars, not dots, so that they can be told apart without their colour."""
 CALLS_DRAWN: Final = 24
@@ -47,11 +47,11 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnLane:
+class DrawnSeries:
     """One endpoint: path data of good, late and failed probes, and where it was dark."""
 
     name: str
-    state: summary.LaneState
+    state: SeriesState
     watched: bool
     good: str
     late: str
@@ -59,7 +59,7 @@ class DrawnLane:
     wrong: str
     gaps: tuple[Span, ...]
     budget_y: float | None
-    said: str
+    alt_text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +87,14 @@ class Timeline:
     ticks: tuple[Tick, ...]
     scale: tuple[Tick, ...]
     grid: str
-    lanes: tuple[DrawnLane, ...]
+    series: tuple[DrawnSeries, ...]
     calls: tuple[DrawnCall, ...]
     probes: int
     columns: int
     reduced: bool
 
 
-def draw(scenario: Scenario) -> Timeline | None:
+def draw(scenario: ScenarioRecord) -> Timeline | None:
     """Lay out a scenario; None where it has no samples to draw."""
     every = [s for row in scenario.samples.values() for s in row]
     if not every:
@@ -104,7 +104,9 @@ def draw(scenario: Scenario) -> Timeline | None:
     axis = _Axis(start_s, end_s, floor_s, ceiling_s)
     closed_s = scenario.window.closed_s
     ticks, scale = tuple(_time_ticks(axis)), tuple(_latency_ticks(axis))
-    drawn = [_lane(scenario, name, axis) for name in summary.lanes(scenario) if scenario.samples.get(name)]
+    drawn = [
+        _series(scenario, name, axis) for name in summary.series_names(scenario) if scenario.samples.get(name)
+    ]
     return Timeline(
         start_s=start_s,
         end_s=end_s,
@@ -123,7 +125,7 @@ def draw(scenario: Scenario) -> Timeline | None:
         scale=scale,
         grid="".join(f"M{tick.at * WIDTH / 100:.0f} 0v{HEIGHT}" for tick in ticks)
         + "".join(f"M0 {tick.at * HEIGHT / 100:.0f}h{WIDTH}" for tick in scale),
-        lanes=tuple(lane for lane, _ in drawn),
+        series=tuple(series for series, _ in drawn),
         calls=_calls(scenario.stuck.calls, axis),
         probes=len(every),
         columns=WIDTH // COLUMN,
@@ -157,7 +159,7 @@ class _Axis:
         return Span(start, round(self.percent(to_s) - start, 2), label, title)
 
 
-def _extent(scenario: Scenario, samples: Iterable[Sample]) -> tuple[float, float]:
+def _extent(scenario: ScenarioRecord, samples: Iterable[Sample]) -> tuple[float, float]:
     """From the first probe to the last, and the fault window in any case. What a phase needed before or
     after that (starting the server, looking for leaks) has nothing to draw.
     """
@@ -165,15 +167,15 @@ def _extent(scenario: Scenario, samples: Iterable[Sample]) -> tuple[float, float
     return min(times), max(max(times), min(times) + 0.001)
 
 
-def _decades(scenario: Scenario, samples: Iterable[Sample]) -> tuple[float, float]:
+def _decades(scenario: ScenarioRecord, samples: Iterable[Sample]) -> tuple[float, float]:
     took = [s.latency_s for s in samples if s.outcome == "ok" and s.latency_s is not None and s.latency_s > 0]
-    budgets = [lane.budget_s for lane in scenario.lanes.values()]
+    budgets = [series.budget_s for series in scenario.series.values()]
     low, high = min([*took, 0.01]), max([*took, *budgets, 0.01])
     return max(1e-6, 10.0 ** math.floor(math.log10(low))), 10.0 ** math.ceil(math.log10(high))
 
 
-def _lane(scenario: Scenario, name: str, axis: _Axis) -> tuple[DrawnLane, bool]:
-    known = scenario.lanes.get(name)
+def _series(scenario: ScenarioRecord, name: str, axis: _Axis) -> tuple[DrawnSeries, bool]:
+    known = scenario.series.get(name)
     budget_s = known.budget_s if known else math.inf
     answered: dict[int, list[float]] = {}
     failed: set[int] = set()
@@ -190,8 +192,8 @@ def _lane(scenario: Scenario, name: str, axis: _Axis) -> tuple[DrawnLane, bool]:
             failed.add(column)
     good = {c: seen for c, took in answered.items() if (seen := [t for t in took if t <= budget_s])}
     late = {c: seen for c, took in answered.items() if (seen := [t for t in took if t > budget_s])}
-    state = summary.lane_state(scenario, name)
-    drawn = DrawnLane(
+    state = summary.state(scenario, name)
+    drawn = DrawnSeries(
         name=name,
         state=state,
         watched=known is None or known.watched,
@@ -204,7 +206,7 @@ def _lane(scenario: Scenario, name: str, axis: _Axis) -> tuple[DrawnLane, bool]:
             for a, b in scenario.dark_gaps.get(name, ())
         ),
         budget_y=round(axis.y(budget_s) / HEIGHT * 100, 2) if known else None,
-        said=_said(scenario, name, state),
+        alt_text=_alt_text(scenario, name, state),
     )
     return drawn, merged
 
@@ -218,8 +220,8 @@ def _bars(columns: dict[int, list[float]], axis: _Axis, reach: int = 0) -> str:
     )
 
 
-def _said(scenario: Scenario, name: str, state: summary.LaneState) -> str:
-    """What the drawing of a lane shows, in words."""
+def _alt_text(scenario: ScenarioRecord, name: str, state: SeriesState) -> str:
+    """What the drawing of a series shows, in words."""
     seen = scenario.phases.faulted.get(name)
     if seen is None:
         return f"{name}: not measured in the fault window"
@@ -229,7 +231,7 @@ def _said(scenario: Scenario, name: str, state: summary.LaneState) -> str:
     return f"{words}; p99 {duration(None if seen.p99_ms is None else seen.p99_ms / 1000)}"
 
 
-def _phases(scenario: Scenario, axis: _Axis) -> tuple[Span, ...]:
+def _phases(scenario: ScenarioRecord, axis: _Axis) -> tuple[Span, ...]:
     """Marks that have a duration are the beginnings of phases; the others are moments inside them."""
     known = scenario.phase_durations_s or scenario.window.marks_s
     marks = sorted((mark for mark in scenario.window.marks_s.items() if mark[0] in known), key=lambda m: m[1])
@@ -241,7 +243,7 @@ def _phases(scenario: Scenario, axis: _Axis) -> tuple[Span, ...]:
     )
 
 
-def _bite_events(scenario: Scenario) -> list[tuple[str, float]]:
+def _bite_events(scenario: ScenarioRecord) -> list[tuple[str, float]]:
     times = scenario.bite.times_s
     names = {"biting": "bites", "released": "released", "expired": "lease ran out"}
     return [(names[state], at_s) for state, at_s in times.items() if state in names]
@@ -263,7 +265,7 @@ def _latency_ticks(axis: _Axis) -> Iterable[Tick]:
         yield Tick(round(at, 2), power_of_ten(power))
 
 
-def _calls(calls: tuple[Call, ...], axis: _Axis) -> tuple[DrawnCall, ...]:
+def _calls(calls: tuple[CallRecord, ...], axis: _Axis) -> tuple[DrawnCall, ...]:
     """The calls as bars, evenly thinned out where there are too many to tell apart; the longest always
     stays.
     """

@@ -1,4 +1,5 @@
-"""What endpoints say under a fault: asked ten times a second, and held against what they have to say."""
+"""What endpoints have to say under a fault and after it: each is asked ten times a second, and what it
+answers is held against what the row asserts."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import asyncio
 import gc
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
@@ -15,9 +16,8 @@ import grpc.aio
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from scenarios.record.figures import relative
-from scenarios.record.model import Said
-from scenarios.run.facts import Facts
+from scenarios.judge import claim, proof
+from scenarios.record import AssertionRecord, Guard, relative
 from scenarios.spec import GrpcProbe, HttpProbe
 from scenarios.spec.placeholders import fill
 from scenarios.spec.scenario import Wanted
@@ -25,7 +25,7 @@ from scenarios.spec.suite import Say
 
 _EVERY_S = 0.1
 _END_WITHIN_S = 0.5
-_FEWEST = 5
+_FEWEST_ASKED = 5
 """An endpoint that was asked fewer times than this says too little about `always`."""
 
 _SHOWN = 200
@@ -37,8 +37,9 @@ _CHANNEL_OPTIONS = (
 
 
 @dataclass(slots=True)
-class _Heard:
-    """What one endpoint said since `since_s`."""
+class _Answers:
+    """What one endpoint answered in the stretch that counts for its assertion. `other` is the last answer
+    that did not meet it."""
 
     say: Say
     asked: int = 0
@@ -49,16 +50,24 @@ class _Heard:
     answered: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Listening:
+@dataclass(frozen=True, slots=True)
+class AssertionResult:
+    """Whether assertions were met, as guards and as records for the report."""
+
+    guards: tuple[Guard, ...]
+    records: tuple[AssertionRecord, ...]
+
+
+class EndpointAssertions:
     """Asks inside the context; every connection is closed at its end. It waits for each answer, at most the
     probe's budget, before it asks again."""
 
     def __init__(self, wanted: Sequence[Wanted], names: Mapping[str, str]) -> None:
         self._wanted, self._names = wanted, names
-        self._heard = [_Heard(one.say) for one in wanted]
+        self._heard = [_Answers(one.say) for one in wanted]
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = False
-        self._time: Literal["window", "after"] | None = None
+        self._stretch: Literal["window", "after"] | None = None
         self._http: httpx.AsyncClient | None = None
         self._channels: dict[str, grpc.aio.Channel] = {}
 
@@ -87,32 +96,35 @@ class Listening:
             gc.collect()  # grpc lets go of some connections only when they are collected
 
     def open(self) -> None:
-        """The window opens: what is said from now on counts."""
-        self._time = "window"
+        """The window opens: what is answered from now on counts."""
+        self._stretch = "window"
 
+    @property
     def met(self) -> bool:
         """Whether all that has to be said at some time in the window has been."""
         return all(heard.met for heard in self._heard if heard.say.when == "eventually")
 
-    def judge(self, facts: Facts) -> None:
-        """The window closes: what has been said in it."""
-        self._time = None
-        opened_s = facts.opened_s or 0.0
+    def close(self, opened_s: float) -> AssertionResult:
+        """The window that opened at `opened_s` closes: what has been answered in it."""
+        self._stretch = None
+        guards: list[Guard] = []
         for heard in self._heard:
             if heard.say.when == "eventually":
-                facts.claim(_guard(heard.say), heard.met > 0, _found(heard, opened_s))
+                guards.append(claim(_guard_name(heard.say), heard.met > 0, _found(heard, opened_s)))
             elif heard.say.when == "always":
-                facts.prove(f"{heard.say.probe} was asked", heard.asked >= _FEWEST, f"{heard.asked} times")
-                facts.claim(_guard(heard.say), heard.met == heard.asked, _found(heard, opened_s))
-        facts.said = tuple(_record(heard, opened_s) for heard in self._heard if heard.say.when != "after")
+                asked = heard.asked >= _FEWEST_ASKED
+                guards.append(proof(f"{heard.say.probe} was asked", asked, f"{heard.asked} times"))
+                always = heard.met == heard.asked
+                guards.append(claim(_guard_name(heard.say), always, _found(heard, opened_s)))
+        records = (_record(heard, opened_s) for heard in self._heard if heard.say.when != "after")
+        return AssertionResult(tuple(guards), tuple(records))
 
-    async def after(self, facts: Facts, within_s: float) -> bool:
-        """The fault is released: wait for what has to be said then."""
+    async def wait_met_after(self, opened_s: float, within_s: float) -> AsyncIterator[AssertionResult]:
+        """The fault is released: wait for what has to be said then, at most `within_s` for all of it; a
+        result for each. `opened_s` is when the window opened."""
         awaited = [heard for heard in self._heard if heard.say.when == "after"]
-        if not awaited:
-            return True
         released_s = time.monotonic()
-        self._time = "after"
+        self._stretch = "after" if awaited else None
         for heard in awaited:
             while not heard.met and (left_s := released_s + within_s - time.monotonic()) > 0:
                 heard.answered.clear()
@@ -121,11 +133,10 @@ class Listening:
                         await heard.answered.wait()
                 except TimeoutError:
                     break
-            facts.claim(_guard(heard.say), heard.met > 0, _found(heard, released_s))
-        facts.said += tuple(_record(heard, facts.opened_s or 0.0) for heard in awaited)
-        return all(heard.met for heard in awaited)
+            guard = claim(_guard_name(heard.say), heard.met > 0, _found(heard, released_s))
+            yield AssertionResult((guard,), (_record(heard, opened_s),))
 
-    async def _ask(self, probe: HttpProbe | GrpcProbe, heard: _Heard) -> None:
+    async def _ask(self, probe: HttpProbe | GrpcProbe, heard: _Answers) -> None:
         due_s = time.monotonic()
         while not self._ending:
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
@@ -133,7 +144,7 @@ class Listening:
             counts = self._counts(heard)
             try:
                 async with asyncio.timeout(probe.budget_s):
-                    status, body = await self._asked(probe)
+                    status, body = await self._answer(probe)
                 said, good = f"{status} {body}".strip(), _fits(heard.say, status, body)
             except TimeoutError:
                 said, good = f"nothing within {probe.budget_s:g} s", False
@@ -149,10 +160,10 @@ class Listening:
                     heard.other = said[:_SHOWN]
             heard.answered.set()
 
-    def _counts(self, heard: _Heard) -> bool:
-        return self._time is not None and (self._time == "after") == (heard.say.when == "after")
+    def _counts(self, heard: _Answers) -> bool:
+        return self._stretch is not None and (self._stretch == "after") == (heard.say.when == "after")
 
-    async def _asked(self, probe: HttpProbe | GrpcProbe) -> tuple[int | str, str]:
+    async def _answer(self, probe: HttpProbe | GrpcProbe) -> tuple[int | str, str]:
         if isinstance(probe, GrpcProbe):
             address = fill(probe.address, self._names)
             if address not in self._channels:
@@ -171,13 +182,13 @@ def _fits(say: Say, status: int | str, body: str) -> bool:
     return status == say.status and (say.body is None or re.search(say.body, body) is not None)
 
 
-def _guard(say: Say) -> str:
+def _guard_name(say: Say) -> str:
     body = f" with {say.body!r}" if say.body is not None else ""
     when = {"eventually": "said", "always": "always said", "after": "said after release"}[say.when]
     return f"{say.probe} {when} {say.status}{body}"
 
 
-def _found(heard: _Heard, since_s: float) -> str:
+def _found(heard: _Answers, since_s: float) -> str:
     counts = f"{heard.met} of {heard.asked} times"
     if heard.say.when == "always":
         return f"{counts}; also {heard.other}" if heard.other else counts
@@ -186,9 +197,9 @@ def _found(heard: _Heard, since_s: float) -> str:
     return f"{counts}; at last {heard.last}"
 
 
-def _record(heard: _Heard, opened_s: float) -> Said:
+def _record(heard: _Answers, opened_s: float) -> AssertionRecord:
     say = heard.say
-    return Said(
+    return AssertionRecord(
         probe=say.probe,
         status=say.status,
         body=say.body,

@@ -1,31 +1,39 @@
-"""The calls of a scenario: those piled up under the fault, those beside them, and what both had to do."""
+"""The calls of a scenario: those that are stuck under the fault, the extra calls beside them, and what both
+had to do."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 
-from scenarios.run.facts import Facts
-from scenarios.run.rounds import Rounds
+from scenarios.errors import SetupFailed
+from scenarios.judge import claim, proof
+from scenarios.record import CallRecord, Guard, StuckCalls
 from scenarios.spec import Call, Scenario
 from scenarios.spec.suite import CallsDo, Traffic
-from scenarios.traffic.caller import Caller
+from scenarios.traffic.caller import Caller, CallFailed
 from scenarios.traffic.pile import Pile
 
+_RETRY_S = 0.05
+_REPEATED_AT_MOST = 64
+"""So many keys of a large number of calls are tried again: from the first to the last, evenly spread."""
 
-class Calls:
-    """All calls of one scenario. Piles that were started are in the facts."""
 
-    def __init__(self, scenario: Scenario, caller: Caller, facts: Facts) -> None:
-        self._timing, self._facts = scenario.timing, facts
+class ScenarioCalls:
+    """All calls of one scenario: the row's own, which mostly have to be stuck, and the extra ones."""
+
+    def __init__(self, scenario: Scenario, caller: Caller) -> None:
+        self._timing, self._expected = scenario.timing, scenario.calls
         count = scenario.row.traffic.count
-        self._piled = (
-            _Set(caller, scenario.call, range(1, count + 1), scenario.row.traffic, scenario.calls)
+        self._stuck = (
+            _Batch(caller, scenario.call, range(1, count + 1), scenario.row.traffic, scenario.calls)
             if scenario.call is not None and count
             else None
         )
-        self._beside = [
-            _Set(
+        self._extra = [
+            _Batch(
                 caller,
                 beside.call,
                 range(beside.first, beside.first + beside.traffic.count),
@@ -36,91 +44,110 @@ class Calls:
         ]
 
     async def warm_up(self) -> None:
-        """Each call that works on a healthy server, once around. Raises `SetupFailed`."""
-        for calls in self._sets():
-            if calls is self._piled or calls.wanted == "answered":
-                await calls.rounds.whole()
+        """Make each call that works on a healthy server once around. Raises `SetupFailed`."""
+        for batch in self._batches():
+            if batch is self._stuck or batch.wanted == "answered":
+                await batch.cycle.run_once()
 
     async def set_up(self) -> None:
-        """What the calls need before them. Raises `SetupFailed`."""
-        for calls in self._sets():
-            await calls.rounds.set_up()
+        """Make what the calls need before them. Raises `SetupFailed`."""
+        for batch in self._batches():
+            await batch.cycle.set_up()
 
-    def pile_up(self) -> None:
-        """Start the row's own calls."""
-        if self._piled is not None:
-            self._facts.pile = self._piled.start()
-            self._facts.mark("piled up")
+    def start_stuck(self) -> bool:
+        """Start the row's own calls; whether it has any."""
+        if self._stuck is not None:
+            self._stuck.start()
+        return self._stuck is not None
 
-    def start_beside(self, *, said: bool) -> None:
-        """Start the calls beside them: at once those that wait for nothing, and the others when the endpoints
-        have said what they had to."""
-        for calls in self._beside:
-            if calls.pile is None and (calls.traffic.starts == "open" or said):
-                calls.start()
-        self._facts.beside = tuple(calls.pile for calls in self._beside if calls.pile is not None)
+    def start_extra(self, *, asserted: bool) -> None:
+        """Start the extra calls that have not begun: those that wait for nothing, and if the endpoints have
+        said what they had to (`asserted`) the others as well."""
+        for batch in self._extra:
+            if batch.pile is None and (batch.traffic.starts == "open" or asserted):
+                batch.start()
 
+    @property
     def done(self) -> bool:
         """Whether the calls have done what the window has to stay open for."""
         return all(
-            calls.pile is not None and (calls.wanted in ("pending", "ended") or calls.pile.pending == 0)
-            for calls in self._sets()
+            batch.pile is not None and (batch.wanted in ("pending", "ended") or batch.pile.pending == 0)
+            for batch in self._batches()
         )
 
-    def judge(self) -> None:
-        """What they have done, now that the window closes."""
-        facts = self._facts
-        for calls in self._sets():
-            own = calls is self._piled
-            which = "the calls" if own else f"{calls.call.name} beside them"
-            pile = calls.pile
-            if pile is None:
-                facts.claim(f"{which} began", False, "what they waited for was not said")
-                continue
-            if own:
-                facts.pending_in_window = pile.pending
-            counts = _counted(pile)
-            if calls.wanted == "pending":
-                facts.prove(f"{which} were stuck", pile.pending == pile.started, counts)
-            elif calls.wanted == "error":
-                facts.claim(f"{which} ended in an error", pile.errors == pile.started, counts)
-            elif calls.wanted == "answered":
-                facts.claim(f"{which} were answered", pile.answered == pile.started, counts)
-            self._judge_further(calls, pile, which)
+    @property
+    def pending(self) -> int:
+        """How many of the row's own calls have not ended."""
+        return self._stuck.pile.pending if self._stuck is not None and self._stuck.pile is not None else 0
 
-    async def ended(self) -> None:
-        """All of them have to end, now that the fault is gone."""
-        piles = [calls.pile for calls in self._sets() if calls.pile is not None]
+    def window_guards(self) -> tuple[Guard, ...]:
+        """What they have done, now that the window closes."""
+        return tuple(guard for batch in self._batches() for guard in self._window_guards(batch))
+
+    async def wait_ended(self) -> Guard | None:
+        """Wait until all have ended, now that the fault is gone: the claim that they have. None without
+        calls."""
+        piles = [batch.pile for batch in self._batches() if batch.pile is not None]
         if not piles:
-            return
+            return None
         ended = [await pile.ended(self._timing.end_within_s) for pile in piles]
-        self._facts.mark("calls ended")
         started, pending = sum(pile.started for pile in piles), sum(pile.pending for pile in piles)
         detail = f"{started - pending} of {started} ended"
-        self._facts.claim("the calls ended after release", all(ended), detail)
+        return claim("the calls ended after release", all(ended), detail)
 
-    async def take_back(self) -> None:
+    async def undo(self) -> None:
         """Undo what was set up and what was answered."""
-        for calls in self._sets():
-            await calls.rounds.take_back(calls.answered())
+        for batch in self._batches():
+            await batch.cycle.undo(batch.answered())
 
-    async def again(self) -> tuple[str, int] | None:
-        """The row's own call with the same keys: its name, and how many. Raises `SetupFailed`."""
-        if self._piled is None:
+    async def repeat(self) -> tuple[str, int] | None:
+        """Make the row's own calls once more with the same keys: their name, and how many; None without any.
+        Raises `SetupFailed`."""
+        if self._stuck is None:
             return None
-        return self._piled.call.name, await self._piled.rounds.again(self._timing.recover_within_s)
+        return self._stuck.call.name, await self._stuck.cycle.repeat(self._timing.recover_within_s)
 
     async def abandon(self) -> None:
         """Cancel what is still under way."""
-        for calls in self._sets():
-            if calls.pile is not None:
-                await calls.pile.abandon()
+        for batch in self._batches():
+            if batch.pile is not None:
+                await batch.pile.abandon()
 
-    def _sets(self) -> Iterable[_Set]:
-        return [*([self._piled] if self._piled is not None else []), *self._beside]
+    def stuck(self, origin_s: float, pending_in_window: int) -> StuckCalls:
+        """The row's own calls for the report, with times relative to `origin_s`."""
+        pile = self._stuck.pile if self._stuck is not None else None
+        if pile is None:
+            return StuckCalls(expected=self._expected)
+        return StuckCalls(
+            started=pile.started,
+            pending_in_window=pending_in_window,
+            ended_after_release=pile.started - pile.pending,
+            expected=self._expected,
+            calls=pile.records(origin_s),
+        )
 
-    def _judge_further(self, calls: _Set, pile: Pile, which: str) -> None:
-        traffic = calls.traffic
+    def extra_records(self, origin_s: float) -> tuple[CallRecord, ...]:
+        """The extra calls for the report, with times relative to `origin_s`."""
+        piles = (batch.pile for batch in self._extra if batch.pile is not None)
+        return tuple(call for pile in piles for call in pile.records(origin_s))
+
+    def _batches(self) -> Iterable[_Batch]:
+        return [*([self._stuck] if self._stuck is not None else []), *self._extra]
+
+    def _window_guards(self, batch: _Batch) -> Iterator[Guard]:
+        which = "the calls" if batch is self._stuck else f"{batch.call.name} beside them"
+        pile = batch.pile
+        if pile is None:
+            yield claim(f"{which} began", False, "what they waited for was not said")
+            return
+        counts = _counted(pile)
+        if batch.wanted == "pending":
+            yield proof(f"{which} were stuck", pile.pending == pile.started, counts)
+        elif batch.wanted == "error":
+            yield claim(f"{which} ended in an error", pile.errors == pile.started, counts)
+        elif batch.wanted == "answered":
+            yield claim(f"{which} were answered", pile.answered == pile.started, counts)
+        traffic = batch.traffic
         if traffic.error is not None:
             others = [
                 record.detail
@@ -128,32 +155,105 @@ class Calls:
                 if record.outcome == "error" and not re.search(traffic.error, record.detail)
             ]
             detail = "; ".join(dict.fromkeys(others)) or f"{pile.errors} errors like {traffic.error!r}"
-            self._facts.claim(f"{which} were told why", not others and pile.errors > 0, detail)
+            yield claim(f"{which} were told why", not others and pile.errors > 0, detail)
         if traffic.within_s is not None:
             took = pile.longest_s()
             soon = pile.pending == 0 and took <= traffic.within_s
             detail = f"the slowest took {took:.2f} s of {traffic.within_s:g} s"
-            self._facts.claim(f"{which} ended soon", soon, detail)
+            yield claim(f"{which} ended soon", soon, detail)
 
 
-class _Set:
-    """One call for some numbers."""
+class _Batch:
+    """One call for some numbers, all started at once."""
 
     def __init__(self, caller: Caller, call: Call, numbers: range, traffic: Traffic, wanted: CallsDo) -> None:
         self.call, self.numbers, self.traffic, self.wanted = call, numbers, traffic, wanted
-        self.rounds = Rounds(caller, call, numbers)
+        self.cycle = _CallCycle(caller, call, numbers)
         self.pile: Pile | None = None
         self._caller = caller
 
-    def start(self) -> Pile:
+    def start(self) -> None:
         self.pile = Pile(
             self._caller, self.call, len(self.numbers), self.traffic.deadline_s, first=self.numbers.start
         )
-        return self.pile
 
     def answered(self) -> set[int]:
         records = self.pile.records(0.0) if self.pile is not None else ()
         return {record.n for record in records if record.outcome == "answered"}
+
+
+class _CallCycle:
+    """A call with what it needs before it and what undoes it after it, once for each of these numbers, all at
+    once. Raises `SetupFailed` when a call had to succeed and did not."""
+
+    def __init__(self, caller: Caller, call: Call, numbers: Sequence[int]) -> None:
+        self._caller, self._call, self._numbers = caller, call, numbers
+        self._chain = caller.chain(call)
+
+    async def run_once(self) -> None:
+        """Set up, call, undo; for the first few numbers, since one is like the next."""
+        first = self._numbers[:_REPEATED_AT_MOST]
+        await _for_each(self._perform, first)
+        await _for_each(self._undo, first)
+
+    async def set_up(self) -> None:
+        """Make only what the calls need before them."""
+        if self._chain:
+            await _for_each(self._make_needed, self._numbers)
+
+    async def undo(self, answered: Collection[int]) -> None:
+        """Undo what was set up, and the calls that were answered. What ended in an error is not undone: it
+        must have left nothing behind."""
+        await _for_each(self._undo, [n for n in self._numbers if self._chain or n in answered])
+
+    async def repeat(self, within_s: float) -> int:
+        """Run the whole cycle with the same keys, after `undo`; how many. A server that just came back may
+        refuse for a while, at most `within_s`."""
+        step = -(-len(self._numbers) // _REPEATED_AT_MOST)
+        chosen = self._numbers[::step] if step else ()
+
+        async def once_more(n: int) -> None:
+            await self._retry(n, within_s)
+            await self._undo(n)
+
+        await _for_each(once_more, chosen)
+        return len(chosen)
+
+    async def _retry(self, n: int, within_s: float) -> None:
+        give_up_s = time.monotonic() + within_s
+        while True:
+            try:
+                return await self._perform(n)
+            except SetupFailed:
+                if time.monotonic() > give_up_s:
+                    raise
+            if self._chain:  # it may have come as far as that
+                await self._undo(n)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _perform(self, n: int) -> None:
+        await self._make_needed(n)
+        await self._make(self._call, n)
+
+    async def _make_needed(self, n: int) -> None:
+        for call in self._chain:
+            await self._make(call, n)
+
+    async def _make(self, call: Call, n: int) -> None:
+        try:
+            await self._caller.make(call, n)
+        except CallFailed as error:
+            raise SetupFailed(f"call {call.name} number {n} had to succeed: {error}") from error
+
+    async def _undo(self, n: int) -> None:
+        await self._caller.undo(self._call, n, self._call.deadline_s)
+
+
+async def _for_each(action: Callable[[int], Awaitable[None]], numbers: Iterable[int]) -> None:
+    """Do it for all numbers at once and to the end, then raise the first failure."""
+    for result in await asyncio.gather(*(action(n) for n in numbers), return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 def _counted(pile: Pile) -> str:

@@ -1,8 +1,15 @@
-"""One scenario on a running server: baseline → arm → prove the bite → pile up → watch → release → recover."""
+"""One scenario on a running server: baseline → arm → prove the bite → make calls → watch → release →
+recover."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import msgspec
 
 from faults import (
     BadParameter,
@@ -16,22 +23,24 @@ from faults import (
     UnknownSite,
 )
 from scenarios.errors import CouldNotRun, ProberFailed, SetupFailed
+from scenarios.judge import claim, judge, proof
+from scenarios.judge.observation import Observation
 from scenarios.prober import ProberHandle
 from scenarios.prober.series import lanes
-from scenarios.record.model import Scenario as Record
-from scenarios.run import cores, loop_lag
-from scenarios.run.assertions import Listening
-from scenarios.run.calls import Calls
-from scenarios.run.facts import Facts
-from scenarios.run.injection import Breakage
-from scenarios.run.loop_lag import LoopLag
+from scenarios.record import Guard, ScenarioRecord, microsecond
+from scenarios.run import machine
+from scenarios.run.assertions import EndpointAssertions
+from scenarios.run.calls import ScenarioCalls
+from scenarios.run.injection import Injection
 from scenarios.run.progress import Progress
-from scenarios.run.recovery import Recovery
-from scenarios.run.watch import Watch, watching
+from scenarios.run.recovery import LeakCheck, Recovery, stop_under_fault
+from scenarios.run.results import ScenarioResults, WindowClosing, WindowOpening, raw_record
+from scenarios.run.samples import Samples
+from scenarios.run.watch import TargetWatch, watching
 from scenarios.server import resources
 from scenarios.server.server import Server
 from scenarios.spec import Scenario
-from scenarios.traffic.load import Running, loading
+from scenarios.traffic.load import LoadFacts, Running, loading
 
 WRONG_INPUT = (
     BadParameter,
@@ -52,82 +61,96 @@ make up a silence of more than a whole one alone.
 """
 
 
-ON_TIME = "the prober was on time"
-"""The proof that the machine let the prober ask when it meant to."""
-
-
 class Experiment:
-    """Runs one scenario. Afterwards `server.usable` says whether another may run on the same server."""
+    """Runs one scenario. Afterwards `server.usable` says whether another may run on the same server.
+
+    The phases return what they found; only the experiment itself puts it together, in `_results`.
+    """
 
     def __init__(
         self, scenario: Scenario, server: Server, prober: ProberHandle, seed: int, progress: Progress
     ) -> None:
         self._scenario, self._server, self._prober, self._progress = scenario, server, prober, progress
-        self._row, self._timing = scenario.row, scenario.timing
-        self._facts = Facts(scenario, seed)
-        self._calls = Calls(scenario, server.caller, self._facts)
-        self._recovery = Recovery(scenario, server, self._calls, self._facts)
-        self._loop_lag = LoopLag()
+        self._row, self._timing, self._seed = scenario.row, scenario.timing, seed
+        self._calls = ScenarioCalls(scenario, server.caller)
+        self._loop_lag = machine.LoopLag()
+        self._results = ScenarioResults()
+        self._marks_s: dict[str, float] = {}
+        self._samples: Samples | None = None
 
-    async def run(self, reproduce: str, began_s: float) -> Record:
+    async def run(self, reproduce: str, began_s: float) -> ScenarioRecord:
         """Run it and judge it; `began_s` is when its turn came. Raises `CouldNotRun` only for what the
         suite or the target file got wrong.
         """
-        facts = self._facts
-        self._server.usable, recovered = False, False
-        facts.began_s = facts.marks_s["start"] = began_s
+        self._server.usable, good_as_before = False, False
+        self._marks_s["start"] = began_s
         try:
             async with asyncio.timeout(_LIMIT_S):
-                recovered = await self._phases()
+                good_as_before = await self._run_phases()
         except WRONG_INPUT as error:
             raise CouldNotRun(f"{self._scenario.name}: {error}") from error
         except SetupFailed as error:
-            facts.prove("set up", False, str(error))
+            self._file(proof("set up", False, str(error)))
         except ProberFailed as error:
-            facts.prove("the prober", False, str(error))
+            self._file(proof("the prober", False, str(error)))
         except NoSuchProcess as error:
-            facts.prove("the process is there", False, str(error))
+            self._file(proof("the process is there", False, str(error)))
         except FaultsError as error:
-            facts.prove("the fault layer", False, str(error))
+            self._file(proof("the fault layer", False, str(error)))
         except TimeoutError:
-            facts.prove("in time", False, f"the scenario was not over within {_LIMIT_S:g} s")
+            self._file(proof("in time", False, f"the scenario was not over within {_LIMIT_S:g} s"))
         finally:
             await self._calls.abandon()
             await self._server.caller.close()
-        facts.log = tuple(self._server.log)
-        record = facts.record(reproduce)
-        self._server.usable = recovered
+        raw = raw_record(
+            self._scenario,
+            self._results,
+            reproduce,
+            self._marks_s,
+            time.monotonic(),
+            self._calls,
+            self._samples,
+        )
+        record = judge(raw)
+        if record.verdict != "pass":
+            record = msgspec.structs.replace(record, target_log=tuple(self._server.log))
+        self._server.usable = good_as_before
         self._progress.finished(record)
         return record
 
-    async def _phases(self) -> bool:
-        """Whether the server is as good as before."""
+    async def _run_phases(self) -> bool:
+        """Run all phases; whether the server is as good as before."""
         await self._prepare()
         target, names = self._scenario.target.target, self._server.names
         async with (
-            watching(self._prober, lanes(target, names, self._facts.seed)) as watch,
-            Listening(self._scenario.says, names) as listening,
+            watching(self._prober, lanes(target, names, self._seed)) as watch,
+            EndpointAssertions(self._scenario.says, names) as assertions,
             self._loop_lag,
         ):
-            self._facts.samples = watch.samples
+            self._samples = watch.samples
             self._enter("baseline")
-            if not await self._baseline(watch):
+            if not await self._wait_baseline(watch):
                 return False
             self._enter("arm")
             async with loading(self._row.load, self._server) as loads:
-                bit = await self._fault(watch, listening, loads)
+                bit = await self._inject(watch, assertions, loads)
                 self._enter("release")
                 await loads.clean_up()
-                self._judge_loads(loads)
-            await self._calls.ended()
+                self._results = replace(self._results, loads=loads.facts())
+                self._file(*_load_guards(self._results.loads))
+            if (ended := await self._calls.wait_ended()) is not None:
+                self._mark("calls ended")
+                self._file(ended)
             self._enter("recover")
+            faults = self._results.faults
+            wedged = faults.own.pids if faults is not None else ()
+            recovery = Recovery(self._scenario, self._server, self._calls, wedged)
             if self._scenario.destroys:
-                await self._recovery.gone()
+                await self._terminate(recovery)
                 return False
-            back = await self._recovery.back(watch)
-            back = await listening.after(self._facts, self._timing.recover_within_s) and back
-        recovery = self._recovery
-        return back and await recovery.works_again() and await recovery.nothing_leaked() and bit
+            recovered = await self._wait_recovered(recovery, watch)
+            recovered = await self._wait_asserted(assertions) and recovered
+        return recovered and await self._verify(recovery) and bit
 
     async def _prepare(self) -> None:
         """Warm the server up and see what it holds, if it is new; then set up what the calls need."""
@@ -138,86 +161,180 @@ class Experiment:
             server.before = await resources.settled(server.held, self._timing.settle_within_s)
         await self._calls.set_up()
 
-    async def _baseline(self, watch: Watch) -> bool:
-        seen, self._facts.baseline_s = await watch.baseline(
-            self._timing.baseline_s, self._timing.window_max_s
-        )
-        lit = seen.light == "lit" and not seen.too_few
+    async def _wait_baseline(self, watch: TargetWatch) -> bool:
+        """Watch the target before the fault; whether it was lit."""
+        seen, stretch_s = await watch.wait_baseline(self._timing.baseline_s, self._timing.window_max_s)
+        self._results = replace(self._results, baseline_s=stretch_s)
+        lit = seen.observed == "lit" and not seen.too_few
         detail = seen.detail if lit else "; ".join([seen.detail, *seen.too_few])
-        self._facts.prove("the baseline was lit", lit, detail)
+        self._file(proof("the baseline was lit", lit, detail))
         return lit
 
-    async def _fault(self, watch: Watch, listening: Listening, loads: Running) -> bool:
-        """Arm, prove, pile up, watch, release; whether the fault bit."""
-        facts = self._facts
-        async with Breakage(self._scenario, self._server.controller, facts) as breakage:
-            facts.mark("armed")
-            self._enter("bite")
-            if self._row.bites == "on-traffic":
-                self._calls.pile_up()
-            bit = await breakage.bites()
-            if bit:
-                if self._row.bites == "alone":
-                    self._calls.pile_up()
-                self._enter("watch")
-                await self._window(watch, breakage, listening, loads)
-                await loads.stop()
-                await self._recovery.stops()
-            facts.mark("releasing")
-            await breakage.release()
-            facts.mark("released")
+    async def _inject(self, watch: TargetWatch, assertions: EndpointAssertions, loads: Running) -> bool:
+        """Arm, prove, make the calls, watch, release; whether the faults bit."""
+        bit = True
+        async with Injection(self._scenario, self._server.controller, self._seed) as injection:
+            try:
+                self._mark("armed")
+                self._enter("bite")
+                if self._row.bites == "on-traffic":
+                    self._start_stuck_calls()
+                async for bite in injection.wait_bites():
+                    self._file(bite)
+                    bit = bit and bite.held
+                if bit:
+                    if self._row.bites == "alone":
+                        self._start_stuck_calls()
+                    self._enter("watch")
+                    await self._watch_window(watch, injection, assertions, loads)
+                    await loads.stop()
+                    await self._stop_server()
+                self._mark("releasing")
+            finally:
+                self._results = replace(self._results, faults=await injection.release())
+            self._mark("released")
         return bit
 
-    async def _window(self, watch: Watch, breakage: Breakage, listening: Listening, loads: Running) -> None:
-        facts, timing = self._facts, self._timing
+    async def _watch_window(
+        self, watch: TargetWatch, injection: Injection, assertions: EndpointAssertions, loads: Running
+    ) -> None:
+        """Open the fault window, watch until it is decided, and say what was found in it."""
         await loads.window()
-        before = cores.look(self._server.pids())
-        opened_s = facts.open(timing.window_s)
-        listening.open()
-        self._calls.start_beside(said=False)
-        # A server that replaces a process is given as long as one that comes back by itself.
-        replaces = self._row.ends_by == "server"
-        within_s = timing.recover_within_s if replaces else timing.window_max_s
-
-        def decided() -> bool:
-            said = listening.met()
-            if said:
-                self._calls.start_beside(said=True)
-            return said and self._calls.done() and breakage.done() and not loads.pending
-
-        reading = asyncio.create_task(breakage.stacks())
-        flapping = asyncio.create_task(breakage.come_and_go())
+        before = machine.read_counters(self._server.pids())
+        opening = self._open_window()
+        assertions.open()
+        self._calls.start_extra(asserted=False)
+        reading = asyncio.create_task(injection.read_stacks())
+        flapping = asyncio.create_task(injection.flap())
         try:
-            seen, closed_s = await watch.window(opened_s, timing.window_s, within_s, decided)
-            after = cores.look(self._server.pids())
-            breakage.stay()
-            facts.seen, facts.closed_s, facts.stacks = seen, closed_s, await reading
+            seen, closed_s = await self._wait_decided(opening, watch, injection, assertions, loads)
+            use = machine.cpu_use(before, machine.read_counters(self._server.pids()))
+            injection.stop_flapping()
+            stacks = await reading
+            self._results = replace(self._results, closing=WindowClosing(closed_s, seen, stacks))
             await flapping
         finally:
             reading.cancel()
             flapping.cancel()
             await asyncio.gather(reading, flapping, return_exceptions=True)
-        facts.prove("watched", True, seen.detail)
-        facts.prove("enough probes", not seen.too_few, seen.probes)
-        breakage.judge()
-        late_s = watch.samples.late_max_s(opened_s, closed_s)
-        allowed_s = _LATE_SHARE * min(lane.budget_s for lane in watch.samples.lanes.described.values())
-        facts.prove(ON_TIME, late_s <= allowed_s, f"at worst {late_s * 1e3:.1f} ms late")
-        self._calls.judge()
-        listening.judge(facts)
-        lag_s = self._loop_lag.worst_s(opened_s, closed_s)
-        on_time = facts.as_expected or lag_s <= allowed_s or not self._scenario.timed_by_judge
-        cores.judge(cores.between(before, after), facts, allowed_s)
-        facts.prove(loop_lag.GUARD, on_time, f"its event loop was {lag_s * 1e3:.1f} ms late at worst")
+        self._file(*injection.window_guards())
+        late_s = watch.samples.late_max_s(opening.opened_s, closed_s)
+        allowed_s = _LATE_SHARE * min(series.budget_s for series in watch.samples.series.values())
+        self._file(machine.prober_guard(late_s, allowed_s), *self._calls.window_guards())
+        asserted = assertions.close(opening.opened_s)
+        self._results = replace(self._results, pending_calls=self._calls.pending, assertions=asserted.records)
+        self._file(*asserted.guards)
+        lag_s = self._loop_lag.worst_s(opening.opened_s, closed_s)
+        as_expected = self._results.as_expected(self._scenario.expected)
+        timed = self._scenario.timed_by_judge
+        self._file(
+            machine.cores_guard(use, allowed_s, self._row, as_expected=as_expected),
+            machine.judge_guard(lag_s, allowed_s, timed_by_judge=timed, as_expected=as_expected),
+        )
 
-    def _judge_loads(self, loads: Running) -> None:
-        self._facts.loads = loads.facts()
-        for load in self._facts.loads:
-            self._facts.prove(f"the {load.kind} of {load.name} was there", load.there, load.detail)
-            if load.left or load.left_detail:
-                detail = "; ".join(load.left) or load.left_detail
-                self._facts.claim(f"the {load.kind} of {load.name} left nothing", not load.left, detail)
+    def _open_window(self) -> WindowOpening:
+        opened_s = microsecond(time.monotonic())
+        opening = WindowOpening(
+            opened_s=opened_s,
+            judged_until_s=microsecond(opened_s + self._timing.window_s),
+            opened_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        )
+        self._results = replace(self._results, opening=opening)
+        return opening
+
+    async def _wait_decided(
+        self,
+        opening: WindowOpening,
+        watch: TargetWatch,
+        injection: Injection,
+        assertions: EndpointAssertions,
+        loads: Running,
+    ) -> tuple[Observation, float]:
+        """Watch until it is decided whether the target is lit or dark, and everything that the window has to
+        stay open for has happened; what was seen, and when that was. As soon as the endpoints have said what
+        they had to, the extra calls that wait for it are started."""
+
+        def advance() -> bool:
+            met = assertions.met
+            if met:
+                self._calls.start_extra(asserted=True)
+            return met and self._calls.done and injection.done and not loads.pending
+
+        # A server that replaces a process is given as long as one that comes back by itself.
+        replaces = self._row.ends_by == "server"
+        within_s = self._timing.recover_within_s if replaces else self._timing.window_max_s
+        return await watch.wait_window(opening.opened_s, self._timing.window_s, within_s, advance)
+
+    async def _stop_server(self) -> None:
+        """Ask the server to end, if the row says so, with the fault still biting."""
+        if self._row.stop is not None:
+            stopped, guard = await stop_under_fault(self._server, self._row.stop)
+            self._results = replace(self._results, stopped=stopped)
+            self._file(guard)
+
+    async def _terminate(self, recovery: Recovery) -> None:
+        """The server is gone for good: so must be all that hung on it."""
+        if self._row.stop is None:
+            self._file(recovery.wedged_gone())
+        self._file_leaks(await recovery.verify_terminated())
+
+    async def _wait_recovered(self, recovery: Recovery, watch: TargetWatch) -> bool:
+        """Wait until a process that was killed is there again, and the endpoints answer."""
+        if self._scenario.after == "respawns":
+            respawned = await recovery.wait_respawned()
+            self._file(respawned)
+            if not respawned.held:
+                return False
+        found = await recovery.wait_recovered(watch, self._marks_s["released"])
+        self._results = replace(self._results, recovered_s=found.stretch_s)
+        self._file(found.guard)
+        return found.guard.held
+
+    async def _wait_asserted(self, assertions: EndpointAssertions) -> bool:
+        """Wait for what endpoints have to say after the release; whether they all did."""
+        opening, met = self._results.opening, True
+        opened_s = opening.opened_s if opening is not None else 0.0
+        async for found in assertions.wait_met_after(opened_s, self._timing.recover_within_s):
+            self._file(*found.guards)
+            self._results = replace(self._results, assertions=(*self._results.assertions, *found.records))
+            met = met and all(guard.held for guard in found.guards)
+        return met
+
+    async def _verify(self, recovery: Recovery) -> bool:
+        """Whether nothing is left of the calls, the same calls work once more, and nothing leaked."""
+        if not self._file_leaks(await recovery.verify_nothing_left()):
+            return False
+        if (works := await recovery.verify_functional()) is not None:
+            self._file(works)
+            if not works.held:
+                return False
+        return self._file_leaks(await recovery.verify_no_leaks())
+
+    def _start_stuck_calls(self) -> None:
+        if self._calls.start_stuck():
+            self._mark("piled up")
+
+    def _file_leaks(self, check: LeakCheck) -> bool:
+        """File what the target holds; whether it is no more than it should be."""
+        self._results = replace(self._results, leaks=check.leaks)
+        self._file(check.guard)
+        return check.guard.held
+
+    def _file(self, *guards: Guard) -> None:
+        self._results = self._results.with_guards(*guards)
+
+    def _mark(self, name: str) -> None:
+        self._marks_s[name] = time.monotonic()
 
     def _enter(self, phase: str) -> None:
-        self._facts.mark(phase)
+        self._mark(phase)
         self._progress.phase(self._scenario.name, phase)
+
+
+def _load_guards(loads: tuple[LoadFacts, ...]) -> Iterator[Guard]:
+    """That each load was there while the window was open, and left nothing behind."""
+    for load in loads:
+        yield proof(f"the {load.kind} of {load.name} was there", load.there, load.detail)
+        if load.left or load.left_detail:
+            detail = "; ".join(load.left) or load.left_detail
+            yield claim(f"the {load.kind} of {load.name} left nothing", not load.left, detail)

@@ -1,37 +1,38 @@
-"""What is broken: the row's fault, and those that bite at the same time, from arming to release."""
+"""The faults of a scenario, from arming to release: the row's own, and those that bite at the same time."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
 from faults import Controller, Fault, FaultStatus, NeverHit, State
-from scenarios.record.model import Stack
-from scenarios.run.facts import Facts
+from scenarios.judge import claim, proof
+from scenarios.record import Guard, Stack
+from scenarios.run.results import FaultStatuses
 from scenarios.server import resources
 from scenarios.spec import Scenario
 from scenarios.spec.suite import Also
 
 _STACKS_WITHIN_S = 1.0
-_COMINGS = 2
-"""A fault that came but once did not come and go."""
+_FEWEST_CYCLES = 2
+"""A fault that bit only once did not flap."""
 
 
-class Breakage:
-    """Armed inside the context, the row's own fault first, and released at its end, that one last. What was
-    found out is left in the facts."""
+class Injection:
+    """Armed inside the context, the row's own fault first, and released at its end, that one last."""
 
-    def __init__(self, scenario: Scenario, controller: Controller, facts: Facts) -> None:
+    def __init__(self, scenario: Scenario, controller: Controller, seed: int) -> None:
         row = scenario.row
-        self._row, self._timing, self._controller, self._facts = row, scenario.timing, controller, facts
+        self._row, self._timing, self._controller, self._seed = row, scenario.timing, controller, seed
         self._main = self._fault(Also(row.fault, row.params, row.process, row.trigger))
         self._also = [self._fault(also) for also in row.also]
         self._armed = AsyncExitStack()
-        self._over: list[FaultStatus] = []
-        self._comings = 1
+        self._past_cycles: list[FaultStatus] = []
+        self._cycles = 1
         self._missed = ""
         self._closing = asyncio.Event()
 
@@ -47,66 +48,65 @@ class Breakage:
     ) -> None:
         await self.release()
 
-    async def release(self) -> None:
-        """Give everything back. Doing it again does nothing."""
+    async def release(self) -> FaultStatuses:
+        """Release all faults; what became of them. Doing it again does nothing more."""
         self._closing.set()
         await self._armed.aclose()
-        facts = self._facts
-        facts.status = _together([*self._over, self._main.status()])
-        facts.also = tuple(fault.status() for fault in self._also)
+        own = _merge_cycles([*self._past_cycles, self._main.status()])
+        return FaultStatuses(own, tuple(fault.status() for fault in self._also))
 
-    async def bites(self) -> bool:
-        """Wait until all of them bite, and say how that can be seen."""
-        found = [await self._bites(self._main, "the fault bit")]
-        found += [await self._bites(fault, f"{fault.name} bit at the same time") for fault in self._also]
-        return all(found)
+    async def wait_bites(self) -> AsyncIterator[Guard]:
+        """Wait until each fault bites: the proof of it, and how that can be seen, one after the other."""
+        yield await self._wait_bite(self._main, "the fault bit")
+        for fault in self._also:
+            yield await self._wait_bite(fault, f"{fault.name} bit at the same time")
 
-    async def come_and_go(self) -> None:
-        """Let the row's fault come and go until `stay`, if it is to; every coming has to bite."""
+    async def flap(self) -> None:
+        """Release the row's fault and arm it anew until `stop_flapping`, if the row says so; it has to bite
+        in every cycle."""
         flap = self._row.flap
-        while flap is not None and not await self._stays(flap.held_s):
+        while flap is not None and not await self._wait_closing(flap.held_s):
             await self._main.release()
-            if await self._stays(flap.free_s):
+            if await self._wait_closing(flap.free_s):
                 return
-            self._over.append(self._main.status())
+            self._past_cycles.append(self._main.status())
             row = self._row
             self._main = self._fault(Also(row.fault, row.params, row.process, row.trigger))
             await self._armed.enter_async_context(self._main)
             try:
                 await self._main.biting(self._timing.bite_within_s)
             except NeverHit as error:
-                self._missed = f"its coming number {self._comings + 1} did not bite: {error}"
+                self._missed = f"its coming number {self._cycles + 1} did not bite: {error}"
                 return
-            self._comings += 1
+            self._cycles += 1
 
-    def stay(self) -> None:
-        """Come and go no more."""
+    def stop_flapping(self) -> None:
+        """Let `flap` return; a fault that bites goes on biting."""
         self._closing.set()
 
+    @property
     def done(self) -> bool:
         """Whether what the window has to stay open for has happened: a fault that flaps has come again, a
         wedged process is replaced by the server."""
         if self._row.flap is not None:
-            return self._comings >= _COMINGS or bool(self._missed)
+            return self._cycles >= _FEWEST_CYCLES or bool(self._missed)
         return self._row.ends_by != "server" or self._replaced()
 
-    def judge(self) -> None:
-        """Whether they lasted for as long as the window was open."""
-        facts = self._facts
+    def window_guards(self) -> tuple[Guard, ...]:
+        """Whether the faults lasted for as long as the window was open, now that it closes."""
         if self._row.flap is not None:
-            detail = self._missed or f"{self._comings} times, and bit every time"
-            held = not self._missed and self._comings >= _COMINGS
-            facts.prove("the fault came and went", held, detail)
+            detail = self._missed or f"{self._cycles} times, and bit every time"
+            held = not self._missed and self._cycles >= _FEWEST_CYCLES
+            own = proof("the fault came and went", held, detail)
         elif self._row.ends_by == "server":
             status = self._main.status()
             detail = f"{status.pids} became {status.newcomers or 'nothing'} while the fault was armed"
-            facts.claim("the server replaced what was wedged", self._replaced(), detail)
+            own = claim("the server replaced what was wedged", self._replaced(), detail)
         else:
-            self._lasted(self._main, "the fault lasted")
-        for fault in self._also:
-            self._lasted(fault, f"{fault.name} lasted")
+            own = _lasted(self._main, "the fault lasted")
+        return (own, *(_lasted(fault, f"{fault.name} lasted") for fault in self._also))
 
-    async def stacks(self) -> tuple[Stack, ...]:
+    async def read_stacks(self) -> tuple[Stack, ...]:
         """Where the wedged processes stand, as far as can be had in a moment."""
         status = self._main.status()
         texts: tuple[str, ...] = ()
@@ -123,49 +123,47 @@ class Breakage:
     def _fault(self, part: Also) -> Fault:
         trigger = dict(part.trigger)
         if "p" in trigger:
-            trigger.setdefault("seed", self._facts.seed)
+            trigger.setdefault("seed", self._seed)
         lease_s = self._timing.lease_s
         return self._controller.arm(
             part.fault, process=part.process, lease_s=lease_s, params=part.params, trigger=trigger
         )
 
-    async def _bites(self, fault: Fault, guard: str) -> bool:
+    async def _wait_bite(self, fault: Fault, name: str) -> Guard:
         try:
             status = await fault.biting(self._timing.bite_within_s)
         except NeverHit as error:
-            self._facts.prove(guard, False, str(error))
-            return False
+            return proof(name, False, str(error))
         evidence = "; ".join(status.evidence)
-        bit = status.hits > 0 and bool(evidence)
-        self._facts.prove(guard, bit, evidence or "it gave no evidence")
-        return bit
-
-    def _lasted(self, fault: Fault, guard: str) -> None:
-        state = fault.status().state
-        self._facts.prove(guard, state is State.BITING, f"it was {state} when the window closed")
+        return proof(name, status.hits > 0 and bool(evidence), evidence or "it gave no evidence")
 
     def _replaced(self) -> bool:
         status = self._main.status()
         return bool(status.newcomers) and not any(resources.alive(pid) for pid in status.pids)
 
-    async def _stays(self, for_s: float) -> bool:
-        """Wait; whether the coming and going is over."""
+    async def _wait_closing(self, for_s: float) -> bool:
+        """Wait until the flapping is to end, at most `for_s`; whether it is."""
         with suppress(TimeoutError):
             async with asyncio.timeout(for_s):
                 await self._closing.wait()
         return self._closing.is_set()
 
 
-def _together(comings: list[FaultStatus]) -> FaultStatus:
-    """The comings of one fault as one status, which ends as the last of them."""
-    first, last = comings[0], comings[-1]
+def _lasted(fault: Fault, name: str) -> Guard:
+    state = fault.status().state
+    return proof(name, state is State.BITING, f"it was {state} when the window closed")
+
+
+def _merge_cycles(cycles: list[FaultStatus]) -> FaultStatus:
+    """All cycles of one fault as one status, which ends as the last of them."""
+    first, last = cycles[0], cycles[-1]
     return dataclasses.replace(
         last,
-        hits=sum(status.hits for status in comings),
-        calls=sum(status.calls for status in comings),
-        held_s=sum(status.held_s for status in comings),
-        evidence=tuple(finding for status in comings for finding in status.evidence),
+        hits=sum(status.hits for status in cycles),
+        calls=sum(status.calls for status in cycles),
+        held_s=sum(status.held_s for status in cycles),
+        evidence=tuple(finding for status in cycles for finding in status.evidence),
         times={**last.times, **first.times, last.state.value: last.times.get(last.state.value, 0.0)}
-        if len(comings) > 1
+        if len(cycles) > 1
         else last.times,
     )

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
-from scenarios.record.model import Scenario
+from scenarios.record import ScenarioRecord
+
+PHASES: Final = ("start", "baseline", "arm", "bite", "watch", "release", "recover")
+"""The phases of a scenario, in order; one that failed in a phase never entered those after it."""
 
 
 class Progress(Protocol):
     """Told of every phase and every verdict, in the order in which they happen."""
 
     def say(self, text: str) -> None:
-        """Something takes long that is no scenario: what is going on, in a line."""
+        """Something other than a scenario takes long: a line that says what is going on."""
 
     def phase(self, scenario: str, phase: str) -> None:
-        """A scenario enters a phase."""
+        """A scenario enters one of the `PHASES`."""
 
-    def finished(self, scenario: Scenario) -> None:
-        """A scenario is judged (its controls are looked at when all have finished)."""
+    def finished(self, scenario: ScenarioRecord) -> None:
+        """A scenario is judged by itself; its controls are considered when all scenarios have finished."""
 
 
 class Silent:
-    """Tells nobody."""
+    """Shows nothing."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Not shown."""
 
     def phase(self, scenario: str, phase: str) -> None:
-        """Nothing."""
+        """Not shown."""
 
-    def finished(self, scenario: Scenario) -> None:
-        """Nothing."""
+    def finished(self, scenario: ScenarioRecord) -> None:
+        """Not shown."""

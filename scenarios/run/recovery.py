@@ -5,125 +5,141 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from faults import NoSuchProcess
 from scenarios.errors import SetupFailed
-from scenarios.record.model import Leaks, Stopped
-from scenarios.run.calls import Calls
-from scenarios.run.facts import Facts
-from scenarios.run.watch import Watch
+from scenarios.judge import claim
+from scenarios.record import Guard, LeakRecord, ServerStop
+from scenarios.run.calls import ScenarioCalls
+from scenarios.run.results import Stretch
+from scenarios.run.watch import TargetWatch
 from scenarios.server import resources
 from scenarios.server.server import Server
 from scenarios.spec import Scenario
+from scenarios.spec.suite import Stop
 
-_LOOK_EVERY_S = 0.02
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class LeakCheck:
+    """What the target holds, and the claim that it is no more than it should be."""
+
+    leaks: LeakRecord
+    guard: Guard
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRecovery:
+    """The claim that the endpoints answer again, and since when they do; None if they do not."""
+
+    guard: Guard
+    stretch_s: Stretch | None
+
+
+async def stop_under_fault(server: Server, stop: Stop) -> tuple[ServerStop, Guard]:
+    """Ask the server to end while the fault still bites, and wait until it and all its processes have."""
+    everyone = server.pids()
+    began_s = time.monotonic()
+    code = await server.asked_to_end(stop.within_s)
+    while left := [pid for pid in everyone if resources.alive(pid)]:
+        if time.monotonic() - began_s > stop.within_s:
+            break
+        await asyncio.sleep(_POLL_S)
+    took_s = round(time.monotonic() - began_s, 3)
+    detail = f"after {took_s:.2f} s of {stop.within_s:g} s: exit code {code}, {len(left)} processes left"
+    held = code == stop.code and not left
+    return ServerStop(code=code, took_s=took_s, left=len(left)), claim(
+        "it stopped under the wedge", held, detail
+    )
 
 
 class Recovery:
-    """What has to be true of one scenario's server when the fault is released, or before if it is to stop."""
+    """What has to be true of one scenario's server once the fault is released. `wedged` are the processes
+    that the fault was in."""
 
-    def __init__(self, scenario: Scenario, server: Server, calls: Calls, facts: Facts) -> None:
-        self._scenario, self._server, self._calls, self._facts = scenario, server, calls, facts
+    def __init__(
+        self, scenario: Scenario, server: Server, calls: ScenarioCalls, wedged: tuple[int, ...]
+    ) -> None:
+        self._scenario, self._server, self._calls, self._wedged = scenario, server, calls, wedged
         self._timing = scenario.timing
 
-    async def stops(self) -> None:
-        """The server is asked to end, if the row says so, with the fault still biting."""
-        stop = self._scenario.row.stop
-        if stop is None:
-            return
-        server, facts = self._server, self._facts
-        everyone = server.pids()
-        began_s = time.monotonic()
-        code = await server.asked_to_end(stop.within_s)
-        while left := [pid for pid in everyone if resources.alive(pid)]:
-            if time.monotonic() - began_s > stop.within_s:
-                break
-            await asyncio.sleep(_LOOK_EVERY_S)
-        took_s = round(time.monotonic() - began_s, 3)
-        facts.stopped = Stopped(code=code, took_s=took_s, left=len(left))
-        detail = f"after {took_s:.2f} s of {stop.within_s:g} s: exit code {code}, {len(left)} processes left"
-        facts.claim("it stopped under the wedge", code == stop.code and not left, detail)
-
-    async def back(self, watch: Watch) -> bool:
-        """Its endpoints answer again, and a process that was killed is there again."""
-        facts = self._facts
-        released_s = facts.marks_s["released"]
-        if self._scenario.after == "respawns" and not await self._respawned():
-            return False
-        since_s = await watch.steady(released_s, self._timing.recover_within_s)
-        if since_s is not None:
-            facts.recovered_s = (since_s, watch.samples.known_until_s)
-        waited = f"within {self._timing.recover_within_s:g} s"
-        took = f"after {since_s - released_s:.2f} s" if since_s is not None else f"not {waited}"
-        facts.claim("the endpoints recovered", since_s is not None, f"steady {took}")
-        return since_s is not None
-
-    async def works_again(self) -> bool:
-        """Nothing is left of the calls once what was answered is undone, and the same calls with the same
-        keys work once more."""
-        await self._calls.take_back()
-        if not await self._as_before("nothing was left behind"):
-            return False
-        try:
-            done = await self._calls.again()
-        except SetupFailed as error:
-            self._facts.claim("works again", False, str(error))
-            return False
-        if done is not None:
-            name, times = done
-            self._facts.claim("works again", True, f"{name} with the same keys, {times} times")
-        return True
-
-    async def nothing_leaked(self) -> bool:
-        """It holds no more than before."""
-        return await self._as_before("nothing leaked")
-
-    async def _as_before(self, guard: str) -> bool:
-        server = self._server
-        await server.caller.close()
-        assert server.before is not None
-        found = await resources.leaks(
-            server.before, server.held, self._scenario.target.target.leaks, self._timing.settle_within_s
-        )
-        self._facts.leaks = found
-        self._facts.claim(guard, not found.details, "; ".join(found.details) or _no_more(found))
-        return not found.details
-
-    async def gone(self) -> None:
-        """The process is gone for good: so must be all that hung on it."""
-        facts, server = self._facts, self._server
-        pids = facts.status.pids if facts.status is not None else ()
-        if self._scenario.row.stop is None:
-            left = [pid for pid in pids if resources.alive(pid)]
-            detail = f"{_processes(pids)} killed, {_processes(left) if left else 'none'} left"
-            facts.claim("the process is gone", bool(pids) and not left, detail)
-        everyone = server.pids()
-        await server.stop()
-        survivors = [pid for pid in (*pids, *everyone) if resources.alive(pid)]
-        facts.leaks = Leaks(
-            processes=len(survivors),
-            before=server.before.counts if server.before else None,
-            after=resources.measure(survivors).counts,
-            details=tuple(f"process {pid} survives" for pid in survivors),
-        )
-        facts.claim("nothing leaked", not survivors, "; ".join(facts.leaks.details) or "no process left")
-
-    async def _respawned(self) -> bool:
-        status = self._facts.status
-        before = status.pids if status is not None else ()
+    async def wait_respawned(self) -> Guard:
+        """Wait for the process that replaces the wedged one, which must not be the same."""
         assert self._scenario.row.process is not None
         try:
             found = await self._server.controller.process(
                 self._scenario.row.process, timeout_s=self._timing.recover_within_s
             )
         except NoSuchProcess as error:
-            self._facts.claim("respawned", False, str(error))
-            return False
-        self._facts.claim("respawned", found.pid not in before, f"{_processes(before)} became {found.pid}")
-        return found.pid not in before
+            return claim("respawned", False, str(error))
+        detail = f"{_processes(self._wedged)} became {found.pid}"
+        return claim("respawned", found.pid not in self._wedged, detail)
+
+    async def wait_recovered(self, watch: TargetWatch, released_s: float) -> EndpointRecovery:
+        """Wait until the endpoints answer again."""
+        within_s = self._timing.recover_within_s
+        since_s = await watch.wait_steady(released_s, within_s)
+        took = f"not within {within_s:g} s" if since_s is None else f"after {since_s - released_s:.2f} s"
+        return EndpointRecovery(
+            claim("the endpoints recovered", since_s is not None, f"steady {took}"),
+            None if since_s is None else (since_s, watch.samples.known_until_s),
+        )
+
+    async def verify_nothing_left(self) -> LeakCheck:
+        """Undo the calls that were answered, and see that nothing is left of any."""
+        await self._calls.undo()
+        return await self._compare_with_before("nothing was left behind")
+
+    async def verify_functional(self) -> Guard | None:
+        """Make the same calls with the same keys once more: the claim that they work; None without calls."""
+        try:
+            done = await self._calls.repeat()
+        except SetupFailed as error:
+            return claim("works again", False, str(error))
+        if done is None:
+            return None
+        name, times = done
+        return claim("works again", True, f"{name} with the same keys, {times} times")
+
+    async def verify_no_leaks(self) -> LeakCheck:
+        """See that it holds no more than before the scenario."""
+        return await self._compare_with_before("nothing leaked")
+
+    def wedged_gone(self) -> Guard:
+        """The claim that the wedged processes do not run any more."""
+        left = [pid for pid in self._wedged if resources.alive(pid)]
+        detail = f"{_processes(self._wedged)} killed, {_processes(left) if left else 'none'} left"
+        return claim("the process is gone", bool(self._wedged) and not left, detail)
+
+    async def verify_terminated(self) -> LeakCheck:
+        """Stop what is left of the server, and see that no process of it survives."""
+        server = self._server
+        everyone = server.pids()
+        await server.stop()
+        survivors = [pid for pid in (*self._wedged, *everyone) if resources.alive(pid)]
+        leaks = LeakRecord(
+            processes=len(survivors),
+            before=server.before.counts if server.before else None,
+            after=resources.measure(survivors).counts,
+            details=tuple(f"process {pid} survives" for pid in survivors),
+        )
+        detail = "; ".join(leaks.details) or "no process left"
+        return LeakCheck(leaks, claim("nothing leaked", not survivors, detail))
+
+    async def _compare_with_before(self, guard: str) -> LeakCheck:
+        server = self._server
+        await server.caller.close()
+        assert server.before is not None
+        found = await resources.leaks(
+            server.before, server.held, self._scenario.target.target.leaks, self._timing.settle_within_s
+        )
+        detail = "; ".join(found.details) or _no_more(found)
+        return LeakCheck(found, claim(guard, not found.details, detail))
 
 
-def _no_more(leaks: Leaks) -> str:
+def _no_more(leaks: LeakRecord) -> str:
     held = leaks.after
     if held is None:
         return "no more than before"

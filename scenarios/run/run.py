@@ -1,4 +1,4 @@
-"""A whole run: scenarios spread over lanes, judged together with their controls."""
+"""A whole run: scenarios spread over workers, then judged together with their controls."""
 
 from __future__ import annotations
 
@@ -17,19 +17,14 @@ from pathlib import Path
 
 import msgspec
 
-from scenarios.judge.controls import with_controls
-from scenarios.judge.pool import pool
-from scenarios.record.model import Host, NotRun, Report
-from scenarios.record.model import Scenario as Record
-from scenarios.record.model import Suite as SuiteRecord
-from scenarios.run import cores, loop_lag
-from scenarios.run.experiment import ON_TIME
+from scenarios.judge import conclude
+from scenarios.record import Host, NotRun, Report, ScenarioRecord, SuiteRecord
 from scenarios.run.progress import Progress
-from scenarios.run.worker import Lane
+from scenarios.run.worker import Worker
 from scenarios.spec import Scenario
 
 _START_S, _SCENARIO_S = 5.0, 3.5
-"""About what a server's start and a scenario on it take, to share the work out by."""
+"""About how long a server's start and a scenario on it take: the estimate that the work is shared out by."""
 
 _OVER = 0.2
 """A group may be longer than its share by this part of it before it is split."""
@@ -41,8 +36,8 @@ _SPLIT_FROM = 4
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to run. `options` are those that `reproduce` has to repeat; `not_run` is what was left out, a
-    scenario each, with the reason. `again`: so many scenarios at most, of which the machine was too busy to
-    tell anything, are run once more, alone, when all others are through."""
+    scenario each, with the reason. When all scenarios have run, those for which the machine was too busy to
+    tell anything are run once more, alone, unless there are more than `again` of them."""
 
     scenarios: tuple[Scenario, ...]
     seed: int
@@ -59,61 +54,52 @@ class Plan:
 
 
 async def run(plan: Plan, progress: Progress) -> tuple[Report, tuple[str, ...]]:
-    """Run the plan. Returns the report and what could not run at all, in words (exit code 2 if there is
-    any).
-    """
+    """Run the plan. Returns the report, and what could not run at all, a line each."""
     began_s = time.monotonic()
     started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     groups = spread(plan.scenarios, plan.jobs)
     slots = asyncio.Semaphore(plan.jobs)
     troubles: list[str] = []
 
-    async def one(group: Sequence[Scenario]) -> list[Record]:
+    async def run_group(group: Sequence[Scenario]) -> list[ScenarioRecord]:
         async with slots:
-            lane = Lane(plan.seed, progress, plan.reproduce)
+            worker = Worker(plan.seed, progress, plan.reproduce)
             try:
-                return await lane.run(group)
+                return await worker.run(group)
             finally:
-                troubles.extend(trouble for trouble in lane.troubles if trouble not in troubles)
+                troubles.extend(trouble for trouble in worker.troubles if trouble not in troubles)
 
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(one(group)) for group in groups]
+        running = [tasks.create_task(run_group(group)) for group in groups]
     records = {record.name: record for task in running for record in task.result()}
     busy = [scenario for scenario in plan.scenarios if _machine_was_busy(records[scenario.name])]
     if 0 < len(busy) <= plan.again:
         progress.say(f"the machine was too busy to tell of {len(busy)}: run again, one after the other")
         for group in spread(busy, jobs=1):
-            for record in await one(group):
+            for record in await run_group(group):
                 records[record.name] = msgspec.structs.replace(record, tries=2)
-    controls = {scenario.name: scenario.controls for scenario in plan.scenarios}
-    judged, failures, missing = with_controls([records[s.name] for s in plan.scenarios], controls)
     report = Report(
         seed=plan.seed,
         duration_s=round(time.monotonic() - began_s, 3),
-        scenarios=judged,
+        scenarios=tuple(records[scenario.name] for scenario in plan.scenarios),
         not_run=plan.not_run,
-        pooled=pool(judged),
         suite=SuiteRecord(
             name=plan.suite_name,
             file=str(plan.suite_file),
             jobs=plan.jobs,
-            passed=not failures and all(record.verdict == "pass" for record in judged),
-            failures=failures,
-            missing_controls=missing,
             not_run=tuple(f"{left.name}: {left.reason}" for left in plan.not_run),
         ),
         host=Host(platform=platform.platform(), python=platform.python_version(), cores=os.cpu_count() or 0),
         started_at=started_at,
         version=importlib.metadata.version("pegaref"),
     )
-    return report, tuple(troubles)
+    return conclude(report), tuple(troubles)
 
 
-def _machine_was_busy(record: Record) -> bool:
+def _machine_was_busy(record: ScenarioRecord) -> bool:
     """Whether nothing can be said of it because this machine let the target, the prober or the judge wait for
     a core."""
-    busy = (cores.GUARD, loop_lag.GUARD, ON_TIME)
-    return any(not guard.held and guard.name in busy for guard in record.guards)
+    return any(not guard.held and guard.about == "machine" for guard in record.guards)
 
 
 def spread(scenarios: Sequence[Scenario], jobs: int) -> list[tuple[Scenario, ...]]:
@@ -125,12 +111,12 @@ def spread(scenarios: Sequence[Scenario], jobs: int) -> list[tuple[Scenario, ...
     by_target: dict[str, list[Scenario]] = {}
     for scenario in scenarios:
         by_target.setdefault(scenario.target.name, []).append(scenario)
-    share_s = sum(map(_takes_s, by_target.values())) / jobs
+    share_s = sum(map(_estimated_s, by_target.values())) / jobs
     groups: list[tuple[Scenario, ...]] = []
     for group in by_target.values():
         most = min(jobs, max(1, len(group) // _SPLIT_FROM))
-        groups += _parts(group, min(most, max(1, math.ceil(_takes_s(group) / share_s - _OVER))))
-    return sorted(groups, key=_takes_s, reverse=True)
+        groups += _parts(group, min(most, max(1, math.ceil(_estimated_s(group) / share_s - _OVER))))
+    return sorted(groups, key=_estimated_s, reverse=True)
 
 
 def _parts(group: Sequence[Scenario], count: int) -> list[tuple[Scenario, ...]]:
@@ -141,11 +127,11 @@ def _parts(group: Sequence[Scenario], count: int) -> list[tuple[Scenario, ...]]:
     return [part for part in parts if part]
 
 
-def _takes_s(group: Sequence[Scenario]) -> float:
+def _estimated_s(group: Sequence[Scenario]) -> float:
     starts = max(1, sum(scenario.destroys for scenario in group))
     return _START_S * starts + _SCENARIO_S * len(group)
 
 
 def default_jobs() -> int:
-    """Lanes at a time: a few for each core, since most of a lane is waiting, but at most 8."""
+    """Workers at a time: a few for each core, since a worker mostly waits, but at most 8."""
     return min(8, 3 * (os.cpu_count() or 1) + 1)

@@ -1,34 +1,34 @@
-"""All samples of one watch, as they come in from the prober. The one place where they live."""
+"""All samples of one watch, as they come in from the prober."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from scenarios.judge.latency import percentile
 from scenarios.prober.messages import Batch
-from scenarios.prober.series import Lanes
-from scenarios.record.figures import microsecond, relative
-from scenarios.record.model import Prober, Sample
+from scenarios.record import ProberHealth, Sample, Series, microsecond, relative
 
 
 class Samples:
-    """Samples by lane, with `time.monotonic()` times, and the prober's own health."""
+    """Samples by series, with `time.monotonic()` times, and the prober's own health. `series` are in the
+    prober's order, and their probes are known completely until `known_until_s`."""
 
-    def __init__(self, lanes: Lanes) -> None:
-        self.lanes = lanes
-        self._ended: dict[str, list[Sample]] = {name: [] for name in lanes.names}
-        self._under_way: dict[str, dict[float, None]] = {name: {} for name in lanes.names}
+    def __init__(self, series: Mapping[str, Series]) -> None:
+        self.series = series
+        self._names = tuple(series)
+        self._ended: dict[str, list[Sample]] = {name: [] for name in series}
+        self._under_way: dict[str, dict[float, None]] = {name: {} for name in series}
         self._late: list[tuple[float, float]] = []
         self._cpu: tuple[float, float] | None = None
         self._cpu_share = 0.0
         self.known_until_s = time.monotonic()
 
     def add(self, batch: Batch) -> None:
-        """Take in a batch."""
-        names = self.lanes.names
+        """Add what the prober reports."""
+        names = self._names
         for began in batch.began:
             self._under_way[names[began.lane]][microsecond(began.at_s)] = None
             self._late.append((began.at_s, began.taken_up_s - began.at_s))
@@ -45,14 +45,14 @@ class Samples:
         self.known_until_s = microsecond(batch.now_s)
 
     def so_far(self) -> dict[str, Sequence[Sample]]:
-        """Every sample by lane; those under way have no end and are `cut`."""
+        """Every sample by series; those under way have no end and are `cut`."""
         return {
             name: [*ended, *(Sample(at_s, None, None, "cut") for at_s in self._under_way[name])]
             for name, ended in self._ended.items()
         }
 
     def relative(self, origin_s: float) -> dict[str, tuple[Sample, ...]]:
-        """Every sample by lane, in order, with times relative to `origin_s`, rounded to microseconds."""
+        """Every sample by series, in order, with times relative to `origin_s`, rounded to microseconds."""
 
         return {
             name: tuple(
@@ -68,10 +68,10 @@ class Samples:
         }
 
     def late_max_s(self, from_s: float, to_s: float) -> float:
-        """How late the prober was at worst with a probe of that stretch."""
+        """By how many seconds at most the prober was late with a probe that was due in `[from_s, to_s]`."""
         return max((late for at_s, late in self._late if from_s <= at_s <= to_s), default=0.0)
 
-    def prober(self) -> Prober:
+    def prober_health(self) -> ProberHealth:
         """The prober's own health over the whole watch."""
         late = sorted(late for _, late in self._late)
 
@@ -79,7 +79,7 @@ class Samples:
             value = percentile(late, share)
             return None if value is None else round(value * 1e3, 3)
 
-        return Prober(
+        return ProberHealth(
             probes=len(late),
             late_p50_ms=ms(0.5),
             late_p99_ms=ms(0.99),

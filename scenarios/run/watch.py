@@ -5,28 +5,29 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from scenarios.judge.latency import between
-from scenarios.judge.observe import Observation, observe
+from scenarios.judge.latency import due_between
+from scenarios.judge.observation import Observation, observe
 from scenarios.prober import ProberHandle, soon
 from scenarios.prober.series import Lanes
-from scenarios.record.model import Sample
+from scenarios.record import Sample
 from scenarios.run.samples import Samples
 
 _STEADY = 3
-"""So many good answers in a row, in every watched lane, and it counts as back."""
+"""With so many good answers in a row in every watched series, the target counts as recovered."""
 
 
-class Watch:
-    """The samples of one scenario, and the waits for what they must show."""
+class TargetWatch:
+    """The samples of one scenario, and the waits for what they have to show."""
 
     def __init__(self, prober: ProberHandle, lanes: Lanes, started_s: float) -> None:
-        self.samples = Samples(lanes)
+        self.samples = Samples(lanes.described)
         self.started_s = started_s
         self._prober = prober
         self._described = lanes.described
 
-    async def baseline(self, for_s: float, within_s: float) -> tuple[Observation, tuple[float, float]]:
-        """Watch until every lane was lit for `for_s` on end, at most `within_s`; what was seen, and when.
+    async def wait_baseline(self, for_s: float, within_s: float) -> tuple[Observation, tuple[float, float]]:
+        """Watch until every watched series was lit for `for_s` on end, at most `within_s`; what was seen, and
+        when.
 
         A missed probe starts the stretch anew, and so the fault is always armed on a target that was well
         just before. Too few probes make it longer.
@@ -37,20 +38,21 @@ class Watch:
             await self._prober.news()
             now_s = self.samples.known_until_s
             until_s = opened_s + stretch_s
-            seen = self.observed(opened_s, until_s, now_s)
-            if seen.light == "lit" and not seen.too_few:
+            seen = self.observe(opened_s, until_s, now_s)
+            if seen.observed == "lit" and not seen.too_few:
                 return seen, (opened_s, until_s)
             if now_s - self.started_s > within_s:
                 return failure or seen, (opened_s, until_s)
-            if seen.light == "lit":
+            if seen.observed == "lit":
                 stretch_s = now_s - opened_s
-            elif seen.light == "dark" or self._failed(opened_s, until_s):
+            elif seen.observed == "dark" or self._failed(opened_s, until_s):
                 opened_s, stretch_s, failure = now_s, for_s, seen
 
-    async def window(
-        self, opened_s: float, for_s: float, within_s: float, also: Callable[[], bool]
+    async def wait_window(
+        self, opened_s: float, for_s: float, within_s: float, advance: Callable[[], bool]
     ) -> tuple[Observation, float]:
-        """Watch until it is decided whether the target is lit or dark and `also` holds, at most `within_s`.
+        """Watch until it is decided whether the target is lit or dark and `advance` returns true, at most
+        `within_s`. `advance` is called whenever there is news.
 
         Returns what was seen and when it was decided. Darkness ends the watch at once: more of it would
         prove nothing more.
@@ -58,18 +60,18 @@ class Watch:
         while True:
             await self._prober.news()
             now_s = self.samples.known_until_s
-            seen, done = self.observed(opened_s, opened_s + for_s, now_s), also()
-            if now_s - opened_s > within_s or (seen.light is not None and done):
+            seen, done = self.observe(opened_s, opened_s + for_s, now_s), advance()
+            if now_s - opened_s > within_s or (seen.observed is not None and done):
                 return seen, now_s
 
-    async def steady(self, since_s: float, within_s: float) -> float | None:
-        """Wait until every watched lane has answered a few probes in a row, all of them meant to start after
-        `since_s`; when the last of those rows began, or None when it did not come to that in time."""
+    async def wait_steady(self, since_s: float, within_s: float) -> float | None:
+        """Wait until every watched series has answered a few probes in a row, all of them meant to start
+        after `since_s`. When the last of those rows began, or None if that did not happen in time."""
         while True:
             await self._prober.news()
             began = [
                 _row_began(
-                    between(found, since_s, self.samples.known_until_s), self._described[name].budget_s
+                    due_between(found, since_s, self.samples.known_until_s), self._described[name].budget_s
                 )
                 for name, found in self.samples.so_far().items()
                 if self._described[name].watched
@@ -86,19 +88,19 @@ class Watch:
             sample.outcome not in ("ok", "cut")
             for name, found in self.samples.so_far().items()
             if self._described[name].watched
-            for sample in between(found, from_s, to_s)
+            for sample in due_between(found, from_s, to_s)
         )
 
-    def observed(self, opened_s: float, judged_until_s: float, now_s: float) -> Observation:
-        """What can be said now about a window."""
+    def observe(self, opened_s: float, judged_until_s: float, now_s: float) -> Observation:
+        """What the samples known at `now_s` say of a window."""
         return observe(self._described, self.samples.so_far(), opened_s, judged_until_s, now_s)
 
 
 @asynccontextmanager
-async def watching(prober: ProberHandle, lanes: Lanes) -> AsyncIterator[Watch]:
-    """Probe these lanes inside the context; all connections are closed on the way out."""
+async def watching(prober: ProberHandle, lanes: Lanes) -> AsyncIterator[TargetWatch]:
+    """Probe these series inside the context; all connections are closed on the way out."""
     started_s = soon()
-    watch = Watch(prober, lanes, started_s)
+    watch = TargetWatch(prober, lanes, started_s)
     prober.on_batch = watch.samples.add
     await prober.watch(lanes.probed, started_s)
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from scenarios.record.model import Leaks, Resources
+from scenarios.record import LeakRecord, Resources
 from scenarios.spec.target import Leaks as Allowed
 
 _LOOK_EVERY_S = 0.025
@@ -86,7 +86,9 @@ async def settled(held: Callable[[], Holding], within_s: float) -> Holding:
     return last
 
 
-async def leaks(before: Holding, held: Callable[[], Holding], allowed: Allowed, within_s: float) -> Leaks:
+async def leaks(
+    before: Holding, held: Callable[[], Holding], allowed: Allowed, within_s: float
+) -> LeakRecord:
     """Wait until the target holds no more than before plus what is allowed, and say what it still does.
 
     The figures are growth over `before` beyond what is allowed, never below zero.
@@ -101,7 +103,7 @@ async def leaks(before: Holding, held: Callable[[], Holding], allowed: Allowed, 
         if not any(grown.values()) or time.monotonic() - began_s > within_s:
             break
         await asyncio.sleep(_LOOK_EVERY_S)
-    return Leaks(
+    return LeakRecord(
         **grown,
         before=before.counts,
         after=after.counts,

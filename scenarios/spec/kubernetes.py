@@ -17,7 +17,7 @@ from typing import Literal
 import yaml
 
 from scenarios.errors import CouldNotRun, Malformed, UnknownName
-from scenarios.record.model import KubeletRules
+from scenarios.record import KubeletRules
 from scenarios.spec.target import GrpcProbe, Role, Target
 from scenarios.spec.yaml_tables import Table
 

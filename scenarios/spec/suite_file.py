@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from scenarios.errors import CouldNotRun, UnknownName, did_you_mean, nearest
-from scenarios.record.model import NotRun
+from scenarios.record import NotRun
 from scenarios.spec.document import Document, read
 from scenarios.spec.fitting import Fitting
 from scenarios.spec.names import check_expectations, check_names

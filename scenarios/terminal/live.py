@@ -12,10 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from scenarios.record.model import Scenario
-from scenarios.run.facts import PHASES
-from scenarios.run.progress import Progress
-from scenarios.terminal.signs import COLOURS
+from scenarios.record import ScenarioRecord
+from scenarios.run.progress import PHASES, Progress
+from scenarios.terminal.rows import COLOURS
 from scenarios.terminal.table import line
 
 _REFRESH_HZ = 8
@@ -32,36 +31,36 @@ class _Lines:
         self._console.print(f"… {text}", soft_wrap=True, highlight=False, markup=False)
 
     def phase(self, scenario: str, phase: str) -> None:
-        """Too much for a log."""
+        """Not shown: it would be too much for a log."""
 
-    def finished(self, scenario: Scenario) -> None:
-        """Print its line."""
+    def finished(self, scenario: ScenarioRecord) -> None:
+        """Print the scenario's line."""
         if self._brief and scenario.verdict == "pass":
             return
         self._console.print(line(scenario), soft_wrap=True, highlight=False)
 
 
 class _Board:
-    """A few lines that are drawn over and over; what did not pass stays above them."""
+    """A few lines that are redrawn in place. The line of a scenario that did not pass stays above them."""
 
     def __init__(self, console: Console, total: int) -> None:
         self._console, self._total, self._began_s = console, total, time.monotonic()
         self._under_way: dict[str, tuple[str, float]] = {}
         self._verdicts: dict[str, str] = {}
-        self._said = ""
+        self._notice = ""
 
     def say(self, text: str) -> None:
-        """It stands below the board until something moves on."""
-        self._said = text
+        """Show it below the board until a scenario enters its next phase."""
+        self._notice = text
 
     def phase(self, scenario: str, phase: str) -> None:
-        """It moves on."""
-        self._said = ""
+        """Show the scenario's new phase."""
+        self._notice = ""
         began_s = self._under_way.get(scenario, ("", time.monotonic()))[1]
         self._under_way[scenario] = (phase, began_s)
 
-    def finished(self, scenario: Scenario) -> None:
-        """It is off the board."""
+    def finished(self, scenario: ScenarioRecord) -> None:
+        """Take the scenario off the board; print its line if it did not pass."""
         if scenario.verdict != "pass":
             self._console.print(line(scenario), highlight=False)
         self._under_way.pop(scenario.name, None)
@@ -79,8 +78,8 @@ class _Board:
             done = PHASES.index(phase) + 1
             steps = Text("■" * done, style="green").append("□" * (len(PHASES) - done), style="dim")
             table.add_row(Text(name), steps.append(f" {phase}", style=""), Text(f"{now_s - began_s:.0f} s"))
-        said = [Text(f"… {self._said}", "dim", no_wrap=True, overflow="ellipsis")] if self._said else []
-        return Group(dots, table, *said)
+        notice = [Text(f"… {self._notice}", "dim", no_wrap=True, overflow="ellipsis")] if self._notice else []
+        return Group(dots, table, *notice)
 
 
 @contextmanager

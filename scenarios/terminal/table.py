@@ -12,42 +12,40 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from scenarios.record.model import Report, Scenario
+from scenarios.record import Report, ScenarioRecord
 from scenarios.record.stability import in_words
 from scenarios.report import summary
-from scenarios.report.grid import grid
-from scenarios.terminal import matrix, rows
-from scenarios.terminal.signs import COLOURS, short
+from scenarios.terminal.rows import COLOURS, short, show_matrix, show_rows
 
 _SLOWEST_SHOWN: Final = 3
-_TOLD: Final = 20
-"""So many scenarios that did not pass say why; the others are named."""
+_EXPLAINED: Final = 20
+"""So many scenarios that did not pass are listed with their reasons; of the others only the names."""
 
 
 def show(report: Report, console: Console) -> None:
     """Print what was seen, then why whatever did not pass did not, then the run's own figures."""
-    crossed = grid(report.scenarios)
+    crossed = summary.grid(report.scenarios)
     if crossed is not None:
-        matrix.show(crossed, console)
+        show_matrix(crossed, console)
     else:
-        rows.show(report.scenarios, console)
+        show_rows(report.scenarios, console)
     bad = [scenario for scenario in report.scenarios if scenario.verdict != "pass"]
-    for scenario in bad[:_TOLD]:
+    for scenario in bad[:_EXPLAINED]:
         console.print(f"\n[{COLOURS[scenario.verdict]}]{scenario.verdict}[/] {escape(scenario.name)}")
         for reason in scenario.reasons:
-            _say(console, Text(reason), indent=2)
+            _print_prose(console, Text(reason), indent=2)
         console.print(f"  [dim]{escape(scenario.reproduce)}[/dim]", soft_wrap=True, highlight=False)
-    for scenario in bad[_TOLD:]:
+    for scenario in bad[_EXPLAINED:]:
         console.print(f"[{COLOURS[scenario.verdict]}]{scenario.verdict}[/] {escape(scenario.name)}")
     if report.pooled:
         console.print()
         console.print(_pooled(report))
     console.print()
     for words in _bottom_lines(report):
-        _say(console, Text.from_markup(words))
+        _print_prose(console, Text.from_markup(words))
 
 
-def line(scenario: Scenario) -> Text:
+def line(scenario: ScenarioRecord) -> Text:
     """One finished scenario in one line, for where there is no terminal to draw on."""
     text = Text()
     text.append(f"{scenario.verdict:8} ", style=COLOURS[scenario.verdict])
@@ -57,7 +55,7 @@ def line(scenario: Scenario) -> Text:
     return text
 
 
-def _say(console: Console, text: Text, indent: int = 0) -> None:
+def _print_prose(console: Console, text: Text, indent: int = 0) -> None:
     """Prose: wrapped for a person's eyes, one line for a log."""
     if console.is_terminal:
         console.print(Padding(text, (0, 0, 0, indent), expand=False), highlight=False)
@@ -66,7 +64,7 @@ def _say(console: Console, text: Text, indent: int = 0) -> None:
 
 
 def _pooled(report: Report) -> Table:
-    """Baseline against fault windows."""
+    """The latencies of the run, added up by target and endpoint: baseline against fault windows."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
     for heading in ("scenarios pooled, ms", "baseline p50/p99/p99.9", "under the fault", "answered"):
         table.add_column(heading, no_wrap=True)
@@ -75,7 +73,10 @@ def _pooled(report: Report) -> Table:
         missed = line.faulted.ok < line.faulted.sent
         table.add_row(
             Text(name),
-            *(" / ".join(map(short, summary.told(found))) for found in (line.baseline, line.faulted)),
+            *(
+                " / ".join(map(short, summary.reliable_percentiles(found)))
+                for found in (line.baseline, line.faulted)
+            ),
             Text(f"{line.faulted.ok:,}/{line.faulted.sent:,}", style=COLOURS["fail"] if missed else ""),
         )
     return table

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from scenarios.judge.controls import with_controls
+from scenarios.judge import with_controls
 from scenarios.prober import ProberHandle
-from scenarios.record.model import Scenario as Record
+from scenarios.record import ScenarioRecord
 from scenarios.run.experiment import Experiment
-from scenarios.run.held import Held
 from scenarios.run.progress import Silent
+from scenarios.run.worker import ServerCache
 from scenarios.server.server import serving
 from scenarios.spec import LoadedTarget, Scenario
 from scenarios.testing.portal import Portal
@@ -25,9 +25,9 @@ class Bench:
     def __init__(self) -> None:
         self._portal = Portal()
         self._stack = ExitStack()
-        self._holding: tuple[ProberHandle, Held] | None = None
+        self._holding: tuple[ProberHandle, ServerCache] | None = None
 
-    def run(self, scenarios: tuple[Scenario, ...], *, seed: int, reproduce: str) -> Record:
+    def run(self, scenarios: tuple[Scenario, ...], *, seed: int, reproduce: str) -> ScenarioRecord:
         """Run a scenario and its controls, the controls first; the scenario's record, judged in their light.
 
         Raises `CouldNotRun`, and `ProberFailed`.
@@ -35,9 +35,8 @@ class Bench:
         records = {}
         for scenario in reversed(scenarios):
             records[scenario.name] = self._run(scenario, seed, reproduce)
-        controls = {scenario.name: scenario.controls for scenario in scenarios}
-        judged, _, _ = with_controls(records.values(), controls)
-        return next(record for record in judged if record.name == scenarios[0].name)
+        found = with_controls(records.values())
+        return next(record for record in found.scenarios if record.name == scenarios[0].name)
 
     @contextmanager
     def running(self, target: LoadedTarget) -> Iterator[Running]:
@@ -54,14 +53,14 @@ class Bench:
         self._stack.close()
         self._portal.close()
 
-    def _run(self, scenario: Scenario, seed: int, reproduce: str) -> Record:
+    def _run(self, scenario: Scenario, seed: int, reproduce: str) -> ScenarioRecord:
         began_s = time.monotonic()
         if self._holding is None:
             self._holding = (
                 self._stack.enter_context(self._portal.within(ProberHandle())),
-                self._stack.enter_context(self._portal.within(Held())),
+                self._stack.enter_context(self._portal.within(ServerCache())),
             )
-        prober, held = self._holding
-        server = self._portal.call(held.server(scenario.target))
+        prober, servers = self._holding
+        server = self._portal.call(servers.server(scenario.target))
         experiment = Experiment(scenario, server, prober, seed, Silent())
         return self._portal.call(experiment.run(reproduce, began_s))

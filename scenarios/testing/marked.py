@@ -12,8 +12,7 @@ import msgspec
 import pytest
 
 from scenarios.errors import ScenariosError, TargetFailed
-from scenarios.record.model import Report, Suite, write
-from scenarios.record.model import Scenario as Record
+from scenarios.record import Report, ScenarioRecord, SuiteRecord, write
 from scenarios.server.needs import unmet
 from scenarios.spec import LoadedTarget, Scenario, target_file
 from scenarios.spec.target_file import find
@@ -26,7 +25,7 @@ ATTRIBUTE = "wedge_records"
 
 _BENCH = pytest.StashKey[Bench]()
 _WANTED = pytest.StashKey[list[tuple[Asked, tuple[Scenario, ...]]]]()
-_RECORDS = pytest.StashKey[list[Record]]()
+_RECORDS = pytest.StashKey[list[ScenarioRecord]]()
 _LOG_LINES = 40
 
 
@@ -65,13 +64,13 @@ class Wedge:
         self._item, self._stack = item, stack
 
     @property
-    def records(self) -> tuple[Record, ...]:
+    def records(self) -> tuple[ScenarioRecord, ...]:
         """The records of every scenario that this test has run so far."""
         found = self._item.stash[_RECORDS]
         return tuple(found)
 
     @property
-    def record(self) -> Record:
+    def record(self) -> ScenarioRecord:
         """The last of them."""
         if not self.records:
             pytest.fail(
@@ -79,11 +78,11 @@ class Wedge:
             )
         return self.records[-1]
 
-    def run(self, **words: Any) -> Record:
+    def run(self, **words: Any) -> ScenarioRecord:
         """Run a scenario, in the marker's words, and fail unless its verdict is `pass`."""
         return _passes(self.judge(**words))
 
-    def judge(self, **words: Any) -> Record:
+    def judge(self, **words: Any) -> ScenarioRecord:
         """Run a scenario and return its record, whatever the verdict."""
         return _run(self._item, *_scenarios(self._item, words))
 
@@ -103,12 +102,12 @@ class Recorder:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._began_s = time.monotonic()
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, ScenarioRecord] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One test is over. Names stay unique: a second scenario of the same name gets its test's."""
         for text in getattr(report, ATTRIBUTE, []):
-            record = msgspec.json.decode(text, type=Record)
+            record = msgspec.json.decode(text, type=ScenarioRecord)
             if record.name in self._records:
                 record = msgspec.structs.replace(record, name=f"{record.name} ({report.nodeid})")
             self._records[record.name] = record
@@ -117,7 +116,7 @@ class Recorder:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write what was collected."""
         records = tuple(self._records.values())
-        suite = Suite(name="pytest", passed=all(record.verdict == "pass" for record in records))
+        suite = SuiteRecord(name="pytest", passed=all(record.verdict == "pass" for record in records))
         duration_s = round(time.monotonic() - self._began_s, 3)
         write(Report(scenarios=records, duration_s=duration_s, suite=suite), self._file)
 
@@ -145,7 +144,7 @@ def _bench(item: pytest.Item) -> Bench:
     return stash[_BENCH]
 
 
-def _run(item: pytest.Item, asked: Asked, scenarios: tuple[Scenario, ...]) -> Record:
+def _run(item: pytest.Item, asked: Asked, scenarios: tuple[Scenario, ...]) -> ScenarioRecord:
     reproduce = f"pytest '{item.nodeid}'"
     try:
         record = _bench(item).run(scenarios, seed=asked.seed, reproduce=reproduce)
@@ -157,13 +156,13 @@ def _run(item: pytest.Item, asked: Asked, scenarios: tuple[Scenario, ...]) -> Re
     return record
 
 
-def _passes(record: Record) -> Record:
+def _passes(record: ScenarioRecord) -> ScenarioRecord:
     if record.verdict != "pass":
         pytest.fail(told(record), pytrace=False)
     return record
 
 
-def told(record: Record) -> str:
+def told(record: ScenarioRecord) -> str:
     """A verdict that is not `pass`, for the person whose test it is."""
     lines = [f"{record.name}: {record.verdict} (expected {record.expected}, observed {record.observed})"]
     lines += [f"  {reason}" for reason in record.reasons]

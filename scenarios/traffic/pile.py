@@ -6,8 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from scenarios.record.figures import relative
-from scenarios.record.model import Call as CallRecord
+from scenarios.record import CallRecord, relative
 from scenarios.spec import Call
 from scenarios.traffic.caller import Caller, CallFailed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.record.model import Report
+from scenarios.record import Report
 from scenarios.run.progress import Progress, Silent
 from scenarios.run.run import Plan
 from scenarios.run.run import run as run_plan

@@ -14,29 +14,25 @@ from typing import Final, Literal
 
 import msgspec
 
-from scenarios.judge import kubelet, latency
-from scenarios.judge.observe import observe
 from scenarios.judge.pool import pool
-from scenarios.judge.verdict import claim, judged, proof
-from scenarios.record.model import (
+from scenarios.judge.verdict import claim, judge, proof
+from scenarios.record import (
     Bite,
-    Call,
-    Fault,
+    CallRecord,
+    FaultRecord,
+    FaultWindow,
     Host,
-    Lane,
-    Latency,
-    Leaks,
+    LeakRecord,
     Outcome,
-    Phases,
-    Prober,
+    ProberHealth,
     Report,
     Resources,
     Sample,
-    Scenario,
+    ScenarioRecord,
+    Series,
     Stack,
-    Stuck,
-    Suite,
-    Window,
+    StuckCalls,
+    SuiteRecord,
 )
 
 BASELINE_S: Final = -1.6
@@ -69,7 +65,7 @@ Server = Literal["lit", "stalled", "gone"]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One lane, with the median latency it has while nothing is wrong."""
+    """One series, with the median latency it has while nothing is wrong."""
 
     name: str
     kind: Literal["http", "grpc", "tcp"]
@@ -79,7 +75,7 @@ class Endpoint:
     role: Literal["liveness", "readiness"] | None = None
 
     @property
-    def lane(self) -> str:
+    def series(self) -> str:
         return self.name + (" (kept-alive)" if self.connection == "kept" else "")
 
 
@@ -97,7 +93,7 @@ def samples_of(
     endpoint: Endpoint, server: Server, seed: int, period_s: float = 0.05, offset_s: float = 0.0
 ) -> tuple[Sample, ...]:
     """An open-loop probe of a simulated server, from baseline to the end of recovery."""
-    rng = random.Random(f"{seed}/{endpoint.lane}/{server}")
+    rng = random.Random(f"{seed}/{endpoint.series}/{server}")
     found = []
     for n in range(int((END_S - BASELINE_S) / period_s)):
         at_s = BASELINE_S + offset_s + n * period_s
@@ -138,32 +134,20 @@ def scenario(
     leaked: int = 0,
     calls: int = 4,
     **more: object,
-) -> Scenario:
-    """One scenario, simulated, observed and judged by the judge's rules. `more` replaces fields
+) -> ScenarioRecord:
+    """One scenario, simulated and judged as a run is. `more` replaces fields
     afterwards.
     """
     fault, _, target = name.partition("@")
-    lanes = {e.lane: _lane(e, period_s) for e in endpoints}
+    series = {e.series: _series(e, period_s) for e in endpoints}
     step_s = period_s / max(1, len(endpoints))
     samples = {
-        e.lane: samples_of(e, server if bites else "lit", seed, period_s, i * step_s)
+        e.series: samples_of(e, server if bites else "lit", seed, period_s, i * step_s)
         for i, e in enumerate(endpoints)
     }
-
-    def phase(from_s: float, to_s: float) -> dict[str, Latency]:
-        return {lane: latency.summary(found, from_s, to_s) for lane, found in samples.items()}
-
-    seen = observe(lanes, samples, 0.0, JUDGED_S, CLOSED_S)
-    phases = Phases(
-        baseline=phase(BASELINE_S, ARM_S),
-        faulted={
-            lane: latency.faulted(found, seen.light, JUDGED_S, CLOSED_S) for lane, found in samples.items()
-        },
-        recovered=phase(RECOVERED_S, END_S),
-    )
     gone = server == "gone"
     stuck = tuple(
-        Call(
+        CallRecord(
             n=n,
             name="register",
             began_s=round(-0.3 + 0.02 * (n % 12), 3),
@@ -172,23 +156,19 @@ def scenario(
         )
         for n in range(calls if bites else 0)
     )
-    raw = Scenario(
+    raw = ScenarioRecord(
         name=name,
         target=target,
-        fault=Fault(name=fault, process="registry"),
+        fault=FaultRecord(name=fault, process="registry"),
         expected=expected,
-        observed=seen.light or "unproven",
-        verdict="unproven",
         bite=_bite(bites),
-        stuck=Stuck(
+        stuck=StuckCalls(
             started=len(stuck),
             pending_in_window=len(stuck),
             ended_after_release=0 if gone else len(stuck),
             calls=stuck,
         ),
-        phases=phases,
-        kubelet=kubelet.replay(lanes, samples, CLOSED_S),
-        leaks=Leaks(
+        leaks=LeakRecord(
             mappings=leaked,
             before=Resources(mappings=2, processes=2, threads=19, fds=41),
             after=Resources(mappings=2 + leaked, processes=2, threads=19, fds=41),
@@ -198,17 +178,17 @@ def scenario(
         reproduce=f"wedge run {name} --seed 0",
         summary="a thread of the registry's process keeps the GIL",
         stands_for="PegaFlow 0.22.3: four stuck registers, every endpoint dark",
-        window=Window(
+        window=FaultWindow(
             judged_until_s=JUDGED_S,
             closed_s=CLOSED_S,
             opened_at="2026-01-01T12:00:01Z",
             marks_s=dict(MARKS_S),
+            baseline_s=(BASELINE_S, ARM_S),
+            recovered_s=(RECOVERED_S, END_S),
         ),
-        lanes=lanes,
+        series=series,
         samples=samples,
-        dark_gaps=dict(seen.dark_gaps),
-        ratios={lane: latency.ratio(phases.baseline[lane], phases.faulted[lane]) for lane in lanes},
-        prober=Prober(
+        prober=ProberHealth(
             probes=sum(map(len, samples.values())),
             late_p50_ms=0.06,
             late_p99_ms=0.4,
@@ -230,9 +210,8 @@ def scenario(
         },
     )
     guards = (
-        proof("baseline lit", True, f"all {sum(p.sent for p in phases.baseline.values())} probes answered"),
+        proof("baseline lit", True, "all probes answered"),
         proof("bite", bites, "1 hit, held for 2.81 s" if bites else "deliver was never called in 10.0 s"),
-        proof("watched", seen.light is not None, seen.detail),
         claim("stuck calls", True, f"{len(stuck)} of {len(stuck)} pending in the window"),
         claim(
             "no leaks",
@@ -240,10 +219,10 @@ def scenario(
             f"{leaked} shared memory mappings left" if leaked else "nothing left behind",
         ),
     )
-    return msgspec.structs.replace(judged(raw, guards, seen.light or "unproven"), **more)
+    return msgspec.structs.replace(judge(msgspec.structs.replace(raw, guards=guards)), **more)
 
 
-def report(*scenarios: Scenario, **more: object) -> Report:
+def report(*scenarios: ScenarioRecord, **more: object) -> Report:
     """A run of these scenarios, or of one of each kind."""
     chosen = scenarios or one_of_each()
     whole = Report(
@@ -251,7 +230,7 @@ def report(*scenarios: Scenario, **more: object) -> Report:
         duration_s=31.4,
         scenarios=chosen,
         pooled=pool(chosen),
-        suite=Suite(
+        suite=SuiteRecord(
             name="default", file="default.toml", jobs=2, passed=all(s.verdict == "pass" for s in chosen)
         ),
         host=Host(platform="Linux 6.1 x86_64", python="3.11.7", cores=2),
@@ -261,17 +240,17 @@ def report(*scenarios: Scenario, **more: object) -> Report:
     return msgspec.structs.replace(whole, **more)
 
 
-def one_of_each() -> tuple[Scenario, ...]:
+def one_of_each() -> tuple[ScenarioRecord, ...]:
     """Two lit passes, two controls that went dark as they had to, a failure with a leak, and an unproven
     one.
     """
-    stall = Fault(
+    stall = FaultRecord(
         name="call.stall",
         process="registry",
         params={"site": "torch.cuda:empty_cache", "gil": "released"},
         trigger={"hits": "1..4"},
     )
-    drop = Fault(name="call.drop", process="registry", params={"site": "deliver", "what": "result"})
+    drop = FaultRecord(name="call.drop", process="registry", params={"site": "deliver", "what": "result"})
     return (
         scenario(controls=("gil.hold@pegaref-inline",)),
         scenario("gil.hold@pegaref-inline", server="stalled", expected="dark", seed=1),
@@ -301,8 +280,8 @@ def many(count: int, samples_each: int) -> Report:
     )
 
 
-def _lane(endpoint: Endpoint, period_s: float) -> Lane:
-    return Lane(
+def _series(endpoint: Endpoint, period_s: float) -> Series:
+    return Series(
         endpoint=endpoint.name,
         kind=endpoint.kind,
         connection=endpoint.connection,

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scenarios.record.model import decode
+from scenarios.record import decode
 
 WEDGE = [sys.executable, "-m", "scenarios"]
 _WITHIN_S = 90

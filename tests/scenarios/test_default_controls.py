@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from scenarios.record.model import Report, Scenario
+from scenarios.record import Report, ScenarioRecord
 from scenarios.spec import suite_file
 from tests.scenarios.conftest import SERVERS
 
@@ -48,7 +48,7 @@ def variant(tmp_path: Path, name: str, base: str, *args: str, open_files: int = 
 
 async def on_both(
     run_suite: RunSuite, tmp_path: Path, row: Mapping[str, Any], *targets: str
-) -> tuple[Scenario, Scenario]:
+) -> tuple[ScenarioRecord, ScenarioRecord]:
     """What the row showed on the server that lacks it, and on the one that has it."""
     suite = tmp_path / "controls.suite.toml"
     head = f'[suite]\nname = "controls"\ntargets = {toml(list(targets))}\n[timing]\nbaseline_s = 0.5\n'

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scenarios.record.model import Report
+from scenarios.record import Report
 from scenarios.spec import suite_file
 
 RunSuite = Callable[..., Awaitable[tuple[Report, tuple[str, ...]]]]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from scenarios.judge.histogram import Histogram, UnreadableHistogram
-from scenarios.judge.latency import percentile, summary
-from scenarios.judge.pool import SHARES, by_endpoint, pool, together
-from scenarios.record.model import Distribution, Fault, Sample
+from scenarios.judge.latency import percentile, stretch_latency
+from scenarios.judge.pool import SHARES, by_endpoint, merge, pool
+from scenarios.record import Distribution, FaultRecord, Sample
 from tests.scenarios.sample_reports import Server, one_of_each, scenario
 
 LATENCIES = st.lists(st.floats(1e-6, 60.0, allow_nan=False), min_size=1, max_size=300)
@@ -37,7 +37,7 @@ def nearest_rank(values: list[float], share: float) -> float:
 def timed(*latencies_s: float) -> Distribution:
     """The distribution of these latencies, of probes 10 ms apart."""
     probes = [Sample(n / 100, n / 100, n / 100 + took, "ok", 200) for n, took in enumerate(latencies_s)]
-    return summary(probes, 0.0, 1e6)
+    return stretch_latency(probes, 0.0, 1e6)
 
 
 @ENOUGH
@@ -70,7 +70,7 @@ def test_a_phase_has_the_histogram_of_the_answers_that_its_percentiles_are_of(la
 @ENOUGH
 @given(st.lists(LATENCIES, min_size=1, max_size=6))
 def test_added_up_they_are_the_histogram_of_all(parts: list[list[float]]) -> None:
-    whole = together([timed(*part) for part in parts])
+    whole = merge([timed(*part) for part in parts])
     everything = sorted(latency for part in parts for latency in part)
     assert (whole.sent, whole.ok) == (len(everything), len(everything))
     assert Histogram.decode(whole.hdr).percentiles(SHARES) == Histogram.of(everything).percentiles(SHARES)
@@ -89,7 +89,7 @@ def test_what_is_out_of_range_counts_at_its_end() -> None:
 def test_without_an_answer_there_is_no_percentile() -> None:
     assert Histogram.of([]).percentiles(SHARES) == []
     assert Histogram.decode(timed().hdr).count == 0
-    assert together([timed()]).p99_ms is None
+    assert merge([timed()]).p99_ms is None
 
 
 def test_a_stall_is_in_it_with_every_wait_that_it_caused() -> None:
@@ -148,7 +148,7 @@ def test_the_pool_is_of_scenarios_that_had_to_stay_lit_under_a_fault() -> None:
         "pegaref-pool": {1},  # the failure that went dark; the controls and the unproven one are not there
     }
     assert "http /ready" not in found["pegaref-process"]  # not watched
-    assert pool([scenario("noop@x", fault=Fault(name="noop"))]) == {}
+    assert pool([scenario("noop@x", fault=FaultRecord(name="noop"))]) == {}
     assert pool([scenario(bites=False)]) == {}
 
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from scenarios.judge.kubelet import replay, through
-from scenarios.record.model import Fault, Kubelet, KubeletRules, Lane, Sample, Scenario, Window
+from scenarios.judge.kubelet import replay, with_probe_rules
+from scenarios.record import (
+    FaultRecord,
+    FaultWindow,
+    KubeletReplay,
+    KubeletRules,
+    Sample,
+    ScenarioRecord,
+    Series,
+)
 
 LANES = {
-    "http /health": Lane(
+    "http /health": Series(
         endpoint="http /health",
         kind="http",
         connection="fresh",
@@ -17,7 +25,7 @@ LANES = {
         period_s=0.1,
         role="liveness",
     ),
-    "grpc health": Lane(
+    "grpc health": Series(
         endpoint="grpc health",
         kind="grpc",
         connection="fresh",
@@ -29,7 +37,9 @@ LANES = {
 }
 
 
-def window(live: Sample, ready: Sample, rules: KubeletRules | None = None, window_s: float = 2.2) -> Kubelet:
+def window(
+    live: Sample, ready: Sample, rules: KubeletRules | None = None, window_s: float = 2.2
+) -> KubeletReplay:
     def repeated(sample: Sample) -> list[Sample]:
         def moved(value: float | None, by_s: float) -> float | None:
             return None if value is None else value + by_s
@@ -119,24 +129,24 @@ def test_a_deployment_s_own_rules_and_endpoints_replace_the_target_s() -> None:
         "http /health": tuple(Sample(i / 10, i / 10, None, "timeout") for i in range(22)),
         "grpc health": tuple(Sample(i / 10, i / 10, i / 10 + 0.001, "ok", 1) for i in range(22)),
     }
-    scenario = Scenario(
+    scenario = ScenarioRecord(
         name="f@t",
         target="t",
-        fault=Fault(name="f"),
+        fault=FaultRecord(name="f"),
         expected="dark",
         observed="dark",
         verdict="pass",
-        lanes=LANES,
+        series=LANES,
         samples=samples,
-        window=Window(closed_s=2.2),
+        window=FaultWindow(closed_s=2.2),
     )
     rules = KubeletRules(failure_threshold=1, period_s=0.5)
-    asks_grpc = through(scenario, {"liveness": rules}, {"liveness": "grpc health"}, "d.yaml")
-    asks_http = through(scenario, {"liveness": rules}, {"liveness": "http /health"}, "d.yaml")
+    asks_grpc = with_probe_rules(scenario, {"liveness": rules}, {"liveness": "grpc health"}, "d.yaml")
+    asks_http = with_probe_rules(scenario, {"liveness": rules}, {"liveness": "http /health"}, "d.yaml")
     assert (asks_grpc.kubelet.liveness_restarts, asks_http.kubelet.liveness_restarts) == (0, 1)
-    assert asks_grpc.kubelet.readiness_lane is None
+    assert asks_grpc.kubelet.readiness_series is None
     assert (asks_http.kubelet.rules, asks_http.kubelet.source) == (rules, "d.yaml")
     one_path = {"liveness": "http /health", "readiness": "http /health"}
-    both = through(scenario, {"liveness": rules, "readiness": rules}, one_path, "d.yaml").kubelet  # type: ignore[arg-type]
-    assert both.liveness_lane == both.readiness_lane == asks_http.kubelet.liveness_lane
+    both = with_probe_rules(scenario, {"liveness": rules, "readiness": rules}, one_path, "d.yaml").kubelet  # type: ignore[arg-type]
+    assert both.liveness_series == both.readiness_series == asks_http.kubelet.liveness_series
     assert both.liveness_restarts == 1

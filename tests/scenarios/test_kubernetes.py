@@ -8,7 +8,7 @@ from textwrap import dedent
 import pytest
 
 from scenarios.errors import CouldNotRun, Malformed, UnknownName
-from scenarios.record.model import KubeletRules
+from scenarios.record import KubeletRules
 from scenarios.spec import GrpcProbe, HttpProbe, Target, kubernetes
 from scenarios.spec.target import Ready, Start
 

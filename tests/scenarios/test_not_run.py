@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from scenarios.record.model import NotRun, decode, encode
+from scenarios.record import NotRun, decode, encode
 from scenarios.report import html, junit, markdown
 from scenarios.report.compare import compare, lines
 from scenarios.terminal.table import show

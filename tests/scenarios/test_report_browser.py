@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.record.model import Report
+from scenarios.record import Report
 from scenarios.report import html
 from tests.scenarios import chromium, sample_reports
 from tests.scenarios.chromium import Page

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from scenarios.cli import run as wedge
 from scenarios.cli.report import compare, report
-from scenarios.record.model import Report, decode, write
+from scenarios.record import Report, decode, write
 from tests.scenarios import sample_reports as samples
 
 Run = Callable[..., tuple[int, str, str]]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from scenarios.judge.latency import summary
-from scenarios.record.model import Latency, Phases, Report, Sample, Scenario
+from scenarios.judge.latency import stretch_latency
+from scenarios.record import Latency, PhaseLatencies, Report, Sample, ScenarioRecord, SeriesState
 from scenarios.report.compare import Comparison, compare, encode, lines
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
 LANE = "http /health"
 
 
-def timed(baseline_ms: float, faulted_ms: float, *, answers: int = 200, state: str = "lit") -> Scenario:
-    """A scenario in which every latency of one lane is this, without samples."""
+def timed(
+    baseline_ms: float, faulted_ms: float, *, answers: int = 200, state: SeriesState = "lit"
+) -> ScenarioRecord:
+    """A scenario in which every latency of one series is this, without samples."""
 
     def phase(ms: float) -> dict[str, Latency]:
         return {LANE: Latency(sent=answers, ok=answers, p50_ms=ms, p99_ms=ms, max_ms=ms, longest_gap_ms=ms)}
@@ -22,14 +24,14 @@ def timed(baseline_ms: float, faulted_ms: float, *, answers: int = 200, state: s
     given = scenario()
     return replace(
         given,
-        lanes={LANE: given.lanes[LANE]},
+        series={LANE: given.series[LANE]},
         samples={},
-        dark_gaps={LANE: ((0.0, 2.4),)} if state == "dark" else {},
-        phases=Phases(baseline=phase(baseline_ms), faulted=phase(faulted_ms)),
+        states={LANE: state},
+        phases=PhaseLatencies(baseline=phase(baseline_ms), faulted=phase(faulted_ms)),
     )
 
 
-def against(old: Scenario, new: Scenario) -> Comparison:
+def against(old: ScenarioRecord, new: ScenarioRecord) -> Comparison:
     return compare(report(old), report(new))
 
 
@@ -84,7 +86,7 @@ def test_new_and_removed_scenarios_are_listed() -> None:
 def test_a_ratio_that_grew_beyond_the_noise_is_a_regression() -> None:
     found = against(timed(1.0, 1.2), timed(1.0, 40.0))
     assert found.regressed
-    assert {(c.percentile, c.kind, c.lane) for c in found.latencies} == {
+    assert {(c.percentile, c.kind, c.series) for c in found.latencies} == {
         ("p50", "slower", LANE),
         ("p99", "slower", LANE),
     }
@@ -140,7 +142,9 @@ def pooled(baseline_ms: float, faulted_ms: float, *, slow_ms: float | None = Non
     def phase(ms: float, last_ms: float) -> dict[str, Latency]:
         took = [*[ms] * 19, last_ms]
         return {
-            LANE: summary([Sample(n, n, n + each / 1e3, "ok", 200) for n, each in enumerate(took)], 0, 99)
+            LANE: stretch_latency(
+                [Sample(n, n, n + each / 1e3, "ok", 200) for n, each in enumerate(took)], 0, 99
+            )
         }
 
     given = scenario()
@@ -149,9 +153,9 @@ def pooled(baseline_ms: float, faulted_ms: float, *, slow_ms: float | None = Non
             replace(
                 given,
                 name=f"{n}@pegaref-process",
-                lanes={LANE: given.lanes[LANE]},
+                series={LANE: given.series[LANE]},
                 samples={},
-                phases=Phases(
+                phases=PhaseLatencies(
                     baseline=phase(baseline_ms, baseline_ms),
                     faulted=phase(faulted_ms, faulted_ms if slow_ms is None or n % 2 else slow_ms),
                 ),
@@ -165,7 +169,7 @@ def test_a_tail_that_no_scenario_has_answers_enough_for_shows_in_all_together() 
     found = compare(pooled(1.0, 1.0), pooled(1.0, 1.0, slow_ms=200.0))
     assert found.latencies == ()
     assert found.regressed
-    assert [(c.percentile, c.kind, c.lane, c.scenarios) for c in found.pooled] == [
+    assert [(c.percentile, c.kind, c.series, c.scenarios) for c in found.pooled] == [
         ("p99", "slower", LANE, 60),
         ("p999", "slower", LANE, 60),
     ]

@@ -11,19 +11,19 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from scenarios.record.model import (
+from scenarios.record import (
+    AssertionRecord,
     Bite,
-    Broken,
-    Call,
-    Fault,
+    CallRecord,
+    FaultRecord,
     KubeletRules,
-    Loaded,
+    LoadRecord,
     Report,
-    Said,
-    Scenario,
+    ScenarioRecord,
+    ServerStop,
+    SimultaneousFault,
     Stack,
-    Stopped,
-    Suite,
+    SuiteRecord,
     decode,
 )
 from scenarios.record.stability import stability, turn
@@ -79,10 +79,10 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def hostile(text: str) -> Scenario:
+def hostile(text: str) -> ScenarioRecord:
     """A scenario with this text wherever a target, a suite or a fault can put text."""
     plain = scenario(server="stalled", leaked=1)
-    lanes = {text + name: replace(lane, endpoint=text + lane.endpoint) for name, lane in plain.lanes.items()}
+    lanes = {text + name: replace(lane, endpoint=text + lane.endpoint) for name, lane in plain.series.items()}
 
     def renamed(values: dict[str, object]) -> dict[str, object]:
         return {text + name: value for name, value in values.items()}
@@ -123,14 +123,14 @@ def hostile(text: str) -> Scenario:
                 ],
             },
         },
-        Scenario,
+        ScenarioRecord,
     )
 
 
 def hostile_report(text: str) -> Report:
     return report(
         hostile(text),
-        suite=Suite(name=text, failures=(text,), missing_controls=(text,), not_run=(text,)),
+        suite=SuiteRecord(name=text, failures=(text,), missing_controls=(text,), not_run=(text,)),
         started_at=text,
         version=text,
     )
@@ -152,7 +152,7 @@ def test_a_run_that_passed_says_so_and_has_no_notice() -> None:
 
 
 def test_a_broken_control_fails_the_page_although_every_scenario_passed() -> None:
-    suite = Suite(failures=("the control gil.hold@x was lit, not dark: it vouches for y",))
+    suite = SuiteRecord(failures=("the control gil.hold@x was lit, not dark: it vouches for y",))
     words = Page(html.render(report(scenario(), suite=suite))).words
     assert "Failed" in words[: words.index("Overview")]
     assert suite.failures[0] in words
@@ -231,12 +231,14 @@ def test_sixty_four_scenarios_of_two_thousand_samples_stay_under_four_megabytes(
 def test_the_size_hardly_follows_the_samples_and_the_page_says_that_it_is_reduced() -> None:
     few, lots = html.render(many(1, 2_000)), html.render(many(1, 12_000))
     assert len(lots) < 1.3 * len(few)
-    assert re.search(r"Drawing reduced: 1[12],\d{3} probes in 500 columns a lane", lots)
+    assert re.search(r"Drawing reduced: 1[12],\d{3} probes in 500 columns a series", lots)
     assert "Drawing reduced" not in html.render(report(scenario()))
 
 
 def test_endless_stacks_logs_and_calls_are_cut_with_a_word_about_it() -> None:
-    calls = tuple(Call(n=n, name="r", began_s=0.0, ended_s=1.0, outcome="answered") for n in range(1_000))
+    calls = tuple(
+        CallRecord(n=n, name="r", began_s=0.0, ended_s=1.0, outcome="answered") for n in range(1_000)
+    )
     given = scenario(
         stacks=(Stack(process="registry", pid=1, source="py-spy", text="x" * 1_000_000),),
         target_log=tuple("line" for _ in range(10_000)),
@@ -373,11 +375,15 @@ def test_the_source_of_the_kubelets_rules_is_named() -> None:
 def test_what_happened_beside_the_fault_is_shown() -> None:
     given = scenario(
         also=(
-            Broken(fault=Fault(name="fd.exhaust", process="main"), bite=Bite(hits=1, evidence=("EMFILE",))),
+            SimultaneousFault(
+                fault=FaultRecord(name="fd.exhaust", process="main"), bite=Bite(hits=1, evidence=("EMFILE",))
+            ),
         ),
-        beside=(Call(n=7, name="session", began_s=0.1, ended_s=0.2, outcome="error", detail="UNAVAILABLE"),),
+        beside=(
+            CallRecord(n=7, name="session", began_s=0.1, ended_s=0.2, outcome="error", detail="UNAVAILABLE"),
+        ),
         said=(
-            Said(
+            AssertionRecord(
                 probe="http /ready",
                 status=503,
                 body="gil_held",
@@ -386,12 +392,14 @@ def test_what_happened_beside_the_fault_is_shown() -> None:
                 first_met_s=1.25,
                 last="200",
             ),
-            Said(probe="http /health", status=200, when="always", asked=21, met=20),
+            AssertionRecord(probe="http /health", status=200, when="always", asked=21, met=20),
         ),
         loads=(
-            Loaded(kind="idle", name="http /health", started=2_000, open=2_000, there=True, detail="all up"),
+            LoadRecord(
+                kind="idle", name="http /health", started=2_000, open=2_000, there=True, detail="all up"
+            ),
         ),
-        stopped=Stopped(code=0, took_s=1.4),
+        stopped=ServerStop(code=0, took_s=1.4),
     )
     words = Page(html.render(report(given))).words
     for told in (

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from msgspec.structs import replace
 
-from scenarios.record.model import Report, Suite
+from scenarios.record import Report, SuiteRecord
 from scenarios.report import junit
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
@@ -60,7 +60,7 @@ def case(root: ET.Element, name: str) -> ET.Element:
 
 def test_the_shape_is_the_one_that_ci_services_know() -> None:
     check(parsed(report()))
-    check(parsed(report(suite=Suite(failures=("a control stayed lit",)))))
+    check(parsed(report(suite=SuiteRecord(failures=("a control stayed lit",)))))
     check(parsed(Report()))
 
 
@@ -111,7 +111,7 @@ def test_what_the_target_said_is_only_there_where_it_did_not_pass() -> None:
 
 
 def test_a_failure_of_the_suite_is_a_failure_that_a_ci_service_shows() -> None:
-    root = parsed(report(scenario(), suite=Suite(failures=("the control x was lit, not dark",))))
+    root = parsed(report(scenario(), suite=SuiteRecord(failures=("the control x was lit, not dark",))))
     assert root.get("failures") == "1"
     assert case(root, "the control x was lit, not dark").find("failure") is not None
 

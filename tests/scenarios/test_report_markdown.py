@@ -6,7 +6,7 @@ import re
 
 from msgspec.structs import replace
 
-from scenarios.record.model import Report, Suite
+from scenarios.record import Report, SuiteRecord
 from scenarios.report import markdown
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
@@ -46,7 +46,7 @@ def test_passes_are_folded_beside_failures_and_open_alone() -> None:
 
 
 def test_a_broken_control_and_a_missing_one_are_said() -> None:
-    suite = Suite(failures=("the control x stayed lit",), missing_controls=("y",))
+    suite = SuiteRecord(failures=("the control x stayed lit",), missing_controls=("y",))
     text = markdown.render(report(scenario(), suite=suite))
     assert "- ❌ the control x stayed lit" in text
     assert "- ⚠️ 1 control not selected for this run" in text

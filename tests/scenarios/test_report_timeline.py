@@ -7,24 +7,24 @@ import re
 import pytest
 from msgspec.structs import replace
 
-from scenarios.record.model import Call, Sample, Scenario, Stuck
+from scenarios.record import CallRecord, Sample, ScenarioRecord, StuckCalls
 from scenarios.report import timeline
 from tests.scenarios.sample_reports import CLOSED_S, ENDPOINTS, scenario
 
 LANE = "http /health"
 
 
-def drawn(given: Scenario, lane: str = LANE) -> tuple[timeline.Timeline, timeline.DrawnLane]:
+def drawn(given: ScenarioRecord, lane: str = LANE) -> tuple[timeline.Timeline, timeline.DrawnSeries]:
     found = timeline.draw(given)
     assert found is not None
-    return found, next(each for each in found.lanes if each.name == lane)
+    return found, next(each for each in found.series if each.name == lane)
 
 
 def strokes(path: str) -> list[tuple[int, int, int]]:
     return [(int(x), int(a), int(b)) for x, a, b in re.findall(r"M(\d+) (\d+)V(\d+)", path)]
 
 
-def dense(count: int = 20_000, **odd: Sample) -> Scenario:
+def dense(count: int = 20_000, **odd: Sample) -> ScenarioRecord:
     """A lane of very many fast probes, with a few odd ones in their place."""
     step_s = 4.0 / count
     samples = [
@@ -98,10 +98,10 @@ def test_phases_are_spans_and_moments_inside_them_are_not() -> None:
 
 def test_a_thousand_calls_are_thinned_out_and_the_longest_stays() -> None:
     calls = tuple(
-        Call(n=n, name="register", began_s=0.0, ended_s=1.0, outcome="answered") for n in range(1000)
+        CallRecord(n=n, name="register", began_s=0.0, ended_s=1.0, outcome="answered") for n in range(1000)
     )
     stubborn = replace(calls[777], ended_s=None, outcome="pending")
-    stuck = Stuck(started=1000, calls=(*calls[:777], stubborn, *calls[778:]))
+    stuck = StuckCalls(started=1000, calls=(*calls[:777], stubborn, *calls[778:]))
     found, _ = drawn(scenario(stuck=stuck))
     assert len(found.calls) <= timeline.CALLS_DRAWN
     assert [call.title for call in found.calls if call.open] == ["register 777: never ended"]

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scenarios.judge.rejudge import changes, rejudge
-from scenarios.record.model import Report, Scenario, decode, encode
+from scenarios.judge import judge_report, revised_verdicts
+from scenarios.record import Report, ScenarioRecord, decode, encode
 from scenarios.run.run import spread
 from scenarios.spec import suite_file
 from scenarios.spec.suite_file import find
@@ -30,7 +30,7 @@ def suite(servers: Path, tmp_path: Path, rows: str, *targets: str) -> Path:
     return file
 
 
-def only(report: Report) -> Scenario:
+def only(report: Report) -> ScenarioRecord:
     (scenario,) = report.scenarios
     return scenario
 
@@ -74,7 +74,7 @@ async def test_the_bug_goes_dark_and_its_repair_stays_lit_with_every_proof(
         assert all((latency.ok == latency.sent) == lit for latency in scenario.phases.faulted.values())
     stored = decode(encode(report))
     assert stored == report
-    assert changes(stored, rejudge(stored)) == ()
+    assert revised_verdicts(stored, judge_report(stored)) == ()
 
 
 async def test_a_killed_worker_respawns_and_a_killed_server_is_gone(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from faults import Fault, FaultStatus, NeverHit
-from scenarios.record.model import Report, Scenario, decode, encode
+from scenarios.record import Report, ScenarioRecord, decode, encode
 from tests.scenarios.test_run import row, suite
 
 RunSuite = Callable[..., Awaitable[tuple[Report, tuple[str, ...]]]]
@@ -21,11 +21,11 @@ BY_SIGNAL = -15
 STUCK = "traffic = { call = 'keep' }"
 
 
-def by_row(report: Report) -> dict[str, Scenario]:
+def by_row(report: Report) -> dict[str, ScenarioRecord]:
     return {scenario.name.partition("@")[0]: scenario for scenario in report.scenarios}
 
 
-def broken(scenario: Scenario) -> set[str]:
+def broken(scenario: ScenarioRecord) -> set[str]:
     """The guards that did not hold."""
     return {guard.name for guard in scenario.guards if not guard.held}
 

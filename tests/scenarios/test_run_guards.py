@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scenarios.record.model import Report
+from scenarios.record import Report
 from scenarios.report import summary
 from scenarios.run.progress import Silent
 from tests.scenarios.test_run import row, suite

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from scenarios.record.model import Report, Suite, decode
+from scenarios.record import Report, SuiteRecord, decode
 from scenarios.record.stability import in_words, stability, turn
 from tests.scenarios import sample_reports as samples
 
@@ -24,7 +24,7 @@ def runs(*verdicts: str) -> list[Report]:
             seed=seed,
             duration_s=50.0 + seed,
             scenarios=(replace(scenario, name="one@server", verdict=verdict),),
-            suite=Suite(passed=verdict == "pass"),
+            suite=SuiteRecord(passed=verdict == "pass"),
         )
         for seed, verdict in enumerate(verdicts)
     ]

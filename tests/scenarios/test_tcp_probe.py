@@ -24,7 +24,7 @@ from scenarios.prober import ProberHandle, soon
 from scenarios.prober.messages import Probed, TcpLane
 from scenarios.prober.series import lanes
 from scenarios.prober.tcp import TcpProber
-from scenarios.record.model import KubeletRules, Lane, Sample
+from scenarios.record import KubeletRules, Sample, Series
 from scenarios.spec import suite_file, target_file
 
 GIVE_UP_S = 0.4
@@ -184,7 +184,7 @@ def sample(at_s: float, connected_s: float | None, ended_s: float | None, outcom
 def test_a_kubelet_only_connects_and_never_misses_the_answer(
     connected_s: float | None, restarts: int
 ) -> None:
-    lane = Lane(
+    lane = Series(
         endpoint="tcp", kind="tcp", connection="fresh", address="127.0.0.1:1", budget_s=2.0, period_s=0.1,
         watched=True, role="liveness",
     )  # fmt: skip

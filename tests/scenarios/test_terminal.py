@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from scenarios.judge.pool import pool
-from scenarios.record.model import Fault, Report, Scenario
+from scenarios.record import FaultRecord, Report, ScenarioRecord
 from scenarios.terminal import live
 from scenarios.terminal.live import progress
 from scenarios.terminal.table import show
@@ -26,11 +26,11 @@ def seen(given: Report, width: int) -> list[str]:
     return screen.getvalue().splitlines()
 
 
-def one_target(*names: str) -> tuple[Scenario, ...]:
+def one_target(*names: str) -> tuple[ScenarioRecord, ...]:
     return tuple(scenario(f"{name}@pegaref-process", seed=n) for n, name in enumerate(names))
 
 
-def several_targets() -> tuple[Scenario, ...]:
+def several_targets() -> tuple[ScenarioRecord, ...]:
     """Every fault on every placement; what the last four do not survive is expected to go dark elsewhere."""
     servers: tuple[Server, ...] = ("stalled", "stalled", "lit", "lit", "lit", "lit")
     return tuple(
@@ -38,7 +38,7 @@ def several_targets() -> tuple[Scenario, ...]:
             f"{fault}@pegaref-{placement}",
             server=server,
             expected="dark" if server == "stalled" else "lit",
-            fault=Fault(name=fault.partition("-")[0]),
+            fault=FaultRecord(name=fault.partition("-")[0]),
         )
         for fault in FAULTS
         for placement, server in zip(PLACEMENTS, servers, strict=True)

@@ -83,8 +83,8 @@
   // Reading one moment of a timeline: the drawing is the data, undone through its two scales.
   const BOTTOM = 600, TOP = 90, WIDTH = 1000, COLUMN = 2, REACH = 25;
   const say = (ms) => ms < 9.95 ? `${ms.toPrecision(2)} ms` : ms < 999.5 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(2)} s`;
-  const columns = (lane, kind) => {
-    const path = one(`path.${kind}`, lane);
+  const columns = (series, kind) => {
+    const path = one(`path.${kind}`, series);
     const found = new Map();
     if (path) for (const [, x, fast, slow] of path.getAttribute("d").matchAll(/M(\d+) (\d+)V(\d+)/g)) found.set(+x, [+fast, +slow]);
     return found;
@@ -93,12 +93,12 @@
     const cursor = one(".cursor", figure);
     const plot = one(".axis .plot", figure);
     const { start, end, floor, ceiling } = Object.fromEntries(Object.entries(figure.dataset).map(([k, v]) => [k, +v]));
-    let lanes = null;
+    let drawn = null;
     let share = 0.5;
     const show = () => {
-      lanes ??= all(".lane", figure).map((lane) => ({
-        output: one("output", lane), good: columns(lane, "good"), late: columns(lane, "late"),
-        failed: columns(lane, "failed"), wrong: columns(lane, "wrong"),
+      drawn ??= all(".series", figure).map((series) => ({
+        output: one("output", series), good: columns(series, "good"), late: columns(series, "late"),
+        failed: columns(series, "failed"), wrong: columns(series, "wrong"),
       }));
       const box = plot.getBoundingClientRect(), frame = figure.getBoundingClientRect();
       cursor.hidden = false;
@@ -107,20 +107,20 @@
       cursor.dataset.at = `${(start + share * (end - start)).toFixed(2)} s`;
       const middle = Math.floor(share * WIDTH / COLUMN) * COLUMN + COLUMN / 2;
       const latency = (y) => 1000 * floor * 10 ** ((BOTTOM - y) / (BOTTOM - TOP) * Math.log10(ceiling / floor));
-      for (const lane of lanes) {
+      for (const series of drawn) {
         let text = "no probe here";
         for (let away = 0; away <= 12; away += COLUMN) {
-          const at = [middle - away, middle + away].find((x) => ["good", "late", "failed", "wrong"].some((kind) => lane[kind].has(x)));
+          const at = [middle - away, middle + away].find((x) => ["good", "late", "failed", "wrong"].some((kind) => series[kind].has(x)));
           if (at === undefined) continue;
-          if (lane.failed.has(at)) text = "no answer";
-          else if (lane.wrong.has(at)) text = "another answer";
-          else text = say(latency(lane.late.has(at) ? Math.min(...lane.late.get(at)) + REACH : Math.min(...lane.good.get(at))));
+          if (series.failed.has(at)) text = "no answer";
+          else if (series.wrong.has(at)) text = "another answer";
+          else text = say(latency(series.late.has(at) ? Math.min(...series.late.get(at)) + REACH : Math.min(...series.good.get(at))));
           break;
         }
-        lane.output.value = text;
+        series.output.value = text;
       }
     };
-    const hide = () => { cursor.hidden = true; for (const lane of lanes ?? []) lane.output.value = ""; };
+    const hide = () => { cursor.hidden = true; for (const series of drawn ?? []) series.output.value = ""; };
     figure.addEventListener("pointermove", (event) => {
       const box = plot.getBoundingClientRect();
       share = (event.clientX - box.left) / box.width;

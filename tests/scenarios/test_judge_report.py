@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from scenarios.judge.rejudge import changes, rejudge
-from scenarios.record.model import Report, Sample, Scenario, decode, encode
+from scenarios.judge import judge, judge_report, revised_verdicts
+from scenarios.judge.kubelet import Role, with_probe_rules
+from scenarios.record import KubeletRules, Report, Sample, ScenarioRecord, decode, encode
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
 LANE = "http /health"
 
 
-def verdict(given: Scenario) -> tuple[str, str]:
-    (again,) = rejudge(report(given)).scenarios
+def verdict(given: ScenarioRecord) -> tuple[str, str]:
+    (again,) = judge_report(report(given)).scenarios
     return again.verdict, again.observed
 
 
 def test_a_stored_report_is_judged_as_the_run_was() -> None:
     stored = decode(encode(report()))
-    again = rejudge(stored)
-    assert changes(stored, again) == ()
+    again = judge_report(stored)
+    assert revised_verdicts(stored, again) == ()
     assert [s.observed for s in again.scenarios] == [s.observed for s in stored.scenarios]
     assert [s.dark_gaps for s in again.scenarios] == [s.dark_gaps for s in stored.scenarios]
     assert [s.ratios for s in again.scenarios] == [s.ratios for s in stored.scenarios]
@@ -34,14 +35,22 @@ def test_what_follows_from_the_samples_is_worked_out_anew() -> None:
         phases=replace(honest.phases, faulted={}),
         kubelet=replace(honest.kubelet, liveness_restarts=99),
     )
-    (again,) = rejudge(report(stripped)).scenarios
+    (again,) = judge_report(report(stripped)).scenarios
     for name in ("dark_gaps", "ratios", "phases", "kubelet", "samples", "bite", "stuck", "leaks"):
         assert getattr(again, name) == getattr(honest, name)
 
 
+def test_a_manifest_that_asks_one_endpoint_for_both_roles_is_replayed_the_same_again() -> None:
+    one_path: dict[Role, str] = {"liveness": "http /health", "readiness": "http /health"}
+    rules: dict[Role, KubeletRules] = dict.fromkeys(one_path, KubeletRules(failure_threshold=1, period_s=0.5))
+    given = with_probe_rules(scenario(server="stalled"), rules, one_path, "deployment.yaml")
+    assert given.kubelet.liveness_series == given.kubelet.readiness_series == LANE
+    assert judge(given).kubelet == given.kubelet
+
+
 def test_judging_twice_changes_nothing_more() -> None:
-    once = rejudge(report())
-    assert rejudge(once) == once
+    once = judge_report(report())
+    assert judge_report(once) == once
 
 
 def test_a_verdict_that_the_samples_do_not_bear_out_does_not_stand() -> None:
@@ -56,8 +65,8 @@ def test_a_verdict_that_the_samples_do_not_bear_out_does_not_stand() -> None:
 def test_another_budget_makes_another_verdict() -> None:
     lit = scenario()
     assert verdict(lit) == ("pass", "lit")
-    strict = {name: replace(lane, budget_s=0.0001) for name, lane in lit.lanes.items()}
-    assert verdict(replace(lit, lanes=strict))[0] != "pass"
+    strict = {name: replace(lane, budget_s=0.0001) for name, lane in lit.series.items()}
+    assert verdict(replace(lit, series=strict))[0] != "pass"
 
 
 def test_one_late_probe_is_enough_to_be_neither_lit_nor_dark() -> None:
@@ -78,19 +87,19 @@ def test_a_fault_that_did_not_bite_stays_unproven_however_lit_it_was() -> None:
 def test_a_lit_verdict_whose_control_stayed_lit_is_unproven_and_fails_the_suite() -> None:
     control = scenario("gil.hold@pegaref-inline")
     wedge = scenario(controls=(control.name,))
-    again = rejudge(report(wedge, control))
+    again = judge_report(report(wedge, control))
     assert again.scenarios[0].verdict == "unproven"
     assert again.suite.failures
     assert not again.suite.passed
     dark = scenario("gil.hold@pegaref-inline", server="stalled", expected="dark")
-    twin = rejudge(report(wedge, dark))
+    twin = judge_report(report(wedge, dark))
     assert twin.scenarios[0].verdict == "pass"
     assert twin.suite.passed
 
 
 def test_a_changed_verdict_is_named_with_its_reasons() -> None:
     stored = report(replace(one_of_each()[4], verdict="pass", reasons=()))
-    (change,) = changes(stored, rejudge(stored))
+    (change,) = revised_verdicts(stored, judge_report(stored))
     assert (change.was, change.now) == ("pass", "fail")
     assert any("had to stay lit: it went dark (" in reason for reason in change.why)
 
@@ -98,4 +107,4 @@ def test_a_changed_verdict_is_named_with_its_reasons() -> None:
 def test_a_report_without_guards_has_nothing_to_be_judged_on_and_stays_as_it_is() -> None:
     bare = replace(scenario(), guards=(), samples={})
     assert verdict(bare) == ("pass", "lit")
-    assert not rejudge(Report()).suite.passed
+    assert not judge_report(Report()).suite.passed

@@ -14,16 +14,18 @@ from typing import Literal
 import msgspec
 import pytest
 
-from scenarios.judge.observe import Observation
-from scenarios.record.model import Scenario as Record
-from scenarios.run.cores import Cores, Look, between, judge, look
-from scenarios.run.facts import Facts
+from scenarios.judge import claim
+from scenarios.judge.observation import Observation
+from scenarios.judge.verdict import with_verdict
+from scenarios.record import Guard, ScenarioRecord
+from scenarios.run.machine import CpuCounters, CpuUse, cores_guard, cpu_use, read_counters
+from scenarios.run.results import ScenarioResults, WindowClosing, raw_record
 from scenarios.spec import Scenario, suite_file
 
 ALLOWED_S = 1.0
-STARVED = Cores(waited_s=1.4, ran_s=0.1, elapsed_s=2.0, count=2)
-SERVED = Cores(waited_s=0.1, ran_s=0.1, elapsed_s=2.0, count=2)
-CROWDED_BY_ITSELF = Cores(waited_s=1.4, ran_s=3.9, elapsed_s=2.0, count=2)
+STARVED = CpuUse(waited_s=1.4, ran_s=0.1, elapsed_s=2.0, count=2)
+SERVED = CpuUse(waited_s=0.1, ran_s=0.1, elapsed_s=2.0, count=2)
+CROWDED_BY_ITSELF = CpuUse(waited_s=1.4, ran_s=3.9, elapsed_s=2.0, count=2)
 
 # On one core: the seconds to have worked in all come in, it works as long, and says so.
 WORKER = """
@@ -51,16 +53,16 @@ class Worker:
         self._process, self._worked_s = process, 0.0
         self.pid = process.pid
 
-    def works(self, seconds: float) -> Cores:
+    def works(self, seconds: float) -> CpuUse:
         """What was counted while it did."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._worked_s += seconds
-        before = look([self.pid])
+        before = read_counters([self.pid])
         self._process.stdin.write(f"{self._worked_s}\n")
         self._process.stdin.flush()
         assert self._process.stdout.readline() == "done\n"
-        return between(before, look([self.pid]))
+        return cpu_use(before, read_counters([self.pid]))
 
 
 @pytest.fixture
@@ -100,10 +102,10 @@ def test_a_process_that_others_keep_from_its_core_is_seen_waiting_and_not_runnin
 
 
 def test_a_process_that_waits_for_something_else_waits_for_no_core(worker: Worker) -> None:
-    before = look([worker.pid])
+    before = read_counters([worker.pid])
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"]) as other:
         other.wait()
-    found = between(before, look([worker.pid]))
+    found = cpu_use(before, read_counters([worker.pid]))
     assert found.waited_s < found.elapsed_s / 2
     assert found.ran_s < found.elapsed_s / 2
     assert not found.lacking(found.elapsed_s / 2)
@@ -112,22 +114,22 @@ def test_a_process_that_waits_for_something_else_waits_for_no_core(worker: Worke
 def test_a_process_that_is_gone_counts_for_nothing(worker: Worker) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
-    assert {pid for pid, _ in look([worker.pid, gone.pid]).threads} == {worker.pid}
+    assert {pid for pid, _ in read_counters([worker.pid, gone.pid]).threads} == {worker.pid}
 
 
 def test_the_thread_that_waited_longest_is_told_and_what_all_ran() -> None:
-    before = Look(10.0, {(1, "1"): (0, 0), (1, "2"): (5_000, 10**9)})
-    after = Look(
+    before = CpuCounters(10.0, {(1, "1"): (0, 0), (1, "2"): (5_000, 10**9)})
+    after = CpuCounters(
         12.0, {(1, "1"): (10**8, 3 * 10**8), (1, "2"): (10**8 + 5_000, 25 * 10**8), (1, "3"): (10**8, 0)}
     )
-    found = between(before, after)
+    found = cpu_use(before, after)
     assert (found.waited_s, round(found.ran_s, 6), found.elapsed_s) == (1.5, 0.3, 2.0)
 
 
 def test_a_wait_longer_than_the_time_that_passed_is_the_kernels_mistake() -> None:
-    before = Look(10.0, {(1, "1"): (0, 0), (1, "2"): (0, 0)})
-    after = Look(10.5, {(1, "1"): (0, 27 * 10**8), (1, "2"): (0, 10**8)})
-    assert between(before, after).waited_s == 0.1
+    before = CpuCounters(10.0, {(1, "1"): (0, 0), (1, "2"): (0, 0)})
+    after = CpuCounters(10.5, {(1, "1"): (0, 27 * 10**8), (1, "2"): (0, 10**8)})
+    assert cpu_use(before, after).waited_s == 0.1
 
 
 @cache
@@ -137,18 +139,17 @@ def scenario() -> Scenario:
     return next(s for s in scenarios if s.name == "gil.hold@pegaref-process")
 
 
-def seen(light: Literal["lit", "dark"], **changes: object) -> Facts:
-    """A scenario in which all else went well."""
+def judged(
+    observed: Literal["lit", "dark"], use: CpuUse, *guards: Guard, **changes: object
+) -> ScenarioRecord:
+    """A scenario in which all went well but that this was observed, and these guards of its run."""
     row = msgspec.structs.replace(scenario().row, **changes)
-    facts = Facts(dataclasses.replace(scenario(), row=row), 0)
-    facts.seen = Observation(light, "as it was seen", {})
-    return facts
-
-
-def judged(light: Literal["lit", "dark"], cores: Cores, **changes: object) -> Record:
-    facts = seen(light, **changes)
-    judge(cores, facts, ALLOWED_S)
-    return facts.record("")
+    given = dataclasses.replace(scenario(), row=row)
+    seen = Observation(observed, "as it was seen", {})
+    found = ScenarioResults(closing=WindowClosing(2.2, seen, ())).with_guards(*guards)
+    as_expected = found.as_expected(given.expected)
+    found = found.with_guards(cores_guard(use, ALLOWED_S, row, as_expected=as_expected))
+    return with_verdict(raw_record(given, found, "", {"start": 0.0}, 1.0), found.guards, seen)
 
 
 def test_darkness_without_a_core_is_unproven_and_says_what_to_do() -> None:
@@ -175,7 +176,6 @@ def test_a_fault_that_takes_the_cores_is_no_excuse_either() -> None:
 
 
 def test_a_claim_that_broke_without_a_core_is_unproven_too() -> None:
-    facts = seen("lit")
-    facts.claim("register was answered", False, "after 1.2 s of 1 s")
-    judge(STARVED, facts, ALLOWED_S)
-    assert facts.record("").verdict == "unproven"
+    late = claim("register was answered", False, "after 1.2 s of 1 s")
+    assert judged("lit", STARVED, late).verdict == "unproven"
+    assert judged("lit", SERVED, late).verdict == "fail"
