@@ -66,7 +66,8 @@ class Clear(Struct, frozen=True, array_like=True, tag="clear"):
     """Release everything that the actor holds."""
 
 
-Command: TypeAlias = RegisterLayers | DropInstance | DropContext | Clear
+CleanupCommand: TypeAlias = DropInstance | DropContext | Clear
+Command: TypeAlias = RegisterLayers | CleanupCommand
 
 
 class Registered(Struct, frozen=True, array_like=True, tag="registered"):
@@ -141,6 +142,17 @@ class Pulse(Struct, frozen=True):
     started: int
     finished: int
     progress: int
+
+
+def matches(command: CleanupCommand, key: ContextKey) -> bool:
+    """Whether the cleanup releases this context."""
+    if isinstance(command, DropInstance):
+        return key.instance_id == command.instance_id and (
+            command.generations is None or key.generation in command.generations
+        )
+    if isinstance(command, DropContext):
+        return key == command.key
+    return True
 
 
 def merge_dropped(parts: tuple[Dropped, ...]) -> Dropped:

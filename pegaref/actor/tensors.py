@@ -23,6 +23,7 @@ from pegaref.messages import (
     Layer,
     Registered,
     RegisterLayers,
+    matches,
 )
 from pegaref.wrapper import CudaIpc, decode_wrapper
 
@@ -84,13 +85,7 @@ class CudaTensorRegistry:
 
     def drop_instance(self, command: DropInstance) -> Dropped:
         """Release the instance's contexts, of all generations or of those named."""
-        generations = command.generations
-        return self.release_contexts(
-            key
-            for key in self._contexts
-            if key.instance_id == command.instance_id
-            and (generations is None or key.generation in generations)
-        )
+        return self.release_contexts(key for key in self._contexts if matches(command, key))
 
     def drop_context(self, command: DropContext) -> Dropped:
         """Release one context, if it is there."""

@@ -11,8 +11,8 @@ from typing import Final, Literal, TypeAlias
 from pegaref.clock import Timer
 from pegaref.errors import ActorRefused, AlreadyExists, InvalidCommand, RegistryError
 from pegaref.messages import (
+    CleanupCommand,
     Clear,
-    ContextKey,
     DropContext,
     DropInstance,
     Dropped,
@@ -22,8 +22,6 @@ from pegaref.messages import (
 )
 
 LAYER_OVERHEAD_BYTES: Final = 64  # five integers and four headers of msgpack, rounded up
-
-CleanupCommand: TypeAlias = DropInstance | DropContext | Clear
 
 #: A command's life: it waits, it is with the actor, and then it is one of the others. Plain words and no
 #: enum, whose members cost ten times as much before Python 3.12.
@@ -129,17 +127,6 @@ class CommandCounters:
     def count(self, command: PendingRegister | Cleanup, outcome: str) -> None:
         """Count a command that ended, by its operation and its outcome."""
         self.finished[OPERATION_NAMES[type(command.command)], outcome] += 1
-
-
-def matches(command: CleanupCommand, key: ContextKey) -> bool:
-    """Whether the cleanup releases this context."""
-    if isinstance(command, DropInstance):
-        return key.instance_id == command.instance_id and (
-            command.generations is None or key.generation in command.generations
-        )
-    if isinstance(command, DropContext):
-        return key == command.key
-    return True
 
 
 def command_bytes(command: RegisterLayers) -> int:

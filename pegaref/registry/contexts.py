@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from pegaref.messages import NOTHING_DROPPED, Clear, ContextKey, DropContext, Dropped, Registered
-from pegaref.registry.commands import CleanupCommand, matches
+from pegaref.messages import (
+    NOTHING_DROPPED,
+    CleanupCommand,
+    Clear,
+    ContextKey,
+    DropContext,
+    Dropped,
+    Registered,
+    matches,
+)
 from pegaref.registry.snapshot import ContextSummary
 
 

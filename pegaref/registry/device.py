@@ -23,6 +23,7 @@ from pegaref.errors import (
 from pegaref.messages import (
     MAX_FRAME_BYTES,
     NOTHING_DROPPED,
+    CleanupCommand,
     Clear,
     ContextKey,
     DropContext,
@@ -45,7 +46,6 @@ from pegaref.registry.commands import (
     REFUSED,
     RUNNING,
     Cleanup,
-    CleanupCommand,
     CommandCounters,
     PendingRegister,
     State,

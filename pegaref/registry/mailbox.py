@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from pegaref.errors import MailboxFull
-from pegaref.messages import Clear, ContextKey, DropContext, DropInstance
-from pegaref.registry.commands import Cleanup, CleanupCommand, PendingRegister, matches
+from pegaref.messages import CleanupCommand, Clear, ContextKey, DropContext, DropInstance, matches
+from pegaref.registry.commands import Cleanup, PendingRegister
 
 CleanupTarget = str | ContextKey | None  # an instance, a context, or everything
 

@@ -328,3 +328,24 @@ async def test_an_actor_that_cannot_start_is_gone_and_says_why(
     finally:
         await handle.close(grace_s=2)
         placement.close()
+
+
+@pytest.mark.torch
+async def test_a_child_whose_device_this_host_does_not_have_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'pegaref.actor.child' in sys.orig_argv:\n"
+        "    import torch\n"
+        "    torch.cuda.device_count = lambda: 1\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pytest.importorskip("torch", reason="the placement asks for it")
+    handle = RegistryHandle((7,), open_placement("process"))
+    try:
+        await handle.start()
+        await until(lambda: "no device 7 on this host: CUDA has 1" in handle.snapshot().devices[7].reason)
+        assert not handle.snapshot().ready
+    finally:
+        await handle.close(grace_s=2)
