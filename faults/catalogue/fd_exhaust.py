@@ -46,7 +46,7 @@ def arm(fault: Fault) -> object:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit + fault.params["leave"], before[1]))
         while not fault.params["leave"] and _fill(fillers, below=limit):  # what others have closed meanwhile
             continue
-        fault.takes()
+        fault.count_call()
 
     return exhaust
 

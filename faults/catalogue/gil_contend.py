@@ -32,7 +32,7 @@ def arm(fault: Fault) -> object:
         fault.refuse("threads must be 1 to 64")
 
     def fight() -> None:
-        if not (fault.takes() and fault.enter()):
+        if not (fault.count_call() and fault.enter()):
             return
         try:
             while fault.live and time.monotonic_ns() < fault.until_ns:

@@ -29,7 +29,7 @@ def arm(fault: Fault) -> object:
         )
 
     def hold() -> None:
-        if fault.takes():
+        if fault.count_call():
             fault.wait("held")
 
     return lambda: fault.thread(hold)

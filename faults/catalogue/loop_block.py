@@ -36,7 +36,7 @@ def arm(fault: Fault) -> object:
         fault.refuse("no asyncio event loop is running in the process")
 
     def block() -> None:
-        if fault.takes():
+        if fault.count_call():
             fault.wait(fault.params["gil"])
 
     def start() -> None:

@@ -33,7 +33,7 @@ def arm(fault: Fault) -> object:
     fault.undo(memory.close)
 
     def grow() -> None:
-        fault.takes()
+        fault.count_call()
         try:
             for at in range(0, size, len(_CHUNK)):
                 if not fault.live:

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 NAME = "net.reset"
 PROOF = "hit"
 RUNS = "outside"
+NEEDS = ("relay",)
 PARAMETERS = {
     "relay": {"type": "int", "default": 0, "help": "the relay's port; 0 for the only one"},
 }
 
 
 def arm(fault: Fault) -> object:
-    """Find the relay; change its manner when told to."""
-    from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the keeper
+    """Find the relay; change its policy when told to."""
+    from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the sidecar
 
-    change: object = relay.changing(fault, relay.Manner(fault, resets=True))
+    change: object = relay.policy_change(fault, relay.RelayPolicy(fault, resets=True))
     return change

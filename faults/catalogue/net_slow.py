@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NAME = "net.slow"
 PROOF = "hit"
 RUNS = "outside"
+NEEDS = ("relay",)
 PARAMETERS = {
     "relay": {"type": "int", "default": 0, "help": "the relay's port; 0 for the only one"},
     "delay": {"type": "seconds", "default": 0.1, "help": "how late each piece is, in seconds"},
@@ -24,9 +25,9 @@ PARAMETERS = {
 
 
 def arm(fault: Fault) -> object:
-    """Find the relay; change its manner when told to."""
-    from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the keeper
+    """Find the relay; change its policy when told to."""
+    from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the sidecar
 
-    manner = relay.Manner(fault, delay_s=fault.params["delay"], bytes_per_s=fault.params["rate"])
-    change: object = relay.changing(fault, manner)
+    policy = relay.RelayPolicy(fault, delay_s=fault.params["delay"], bytes_per_s=fault.params["rate"])
+    change: object = relay.policy_change(fault, policy)
     return change

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 NAME = "noop"
 PROOF = "answer"
+IS_CONTROL = True
 
 
 def arm(fault: Fault) -> object:
     """Count one hit when it starts."""
-    return fault.takes
+    return fault.count_call

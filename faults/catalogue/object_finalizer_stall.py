@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NAME = "object.finalizer_stall"
 PROOF = "inside"
 TRIGGERS = True
+SITE_KIND = "class"
 PARAMETERS = {
     "site": {"type": "site", "required": True, "help": "the class: module:qualname, or a site's name"},
     "gil": {

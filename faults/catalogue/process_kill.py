@@ -1,6 +1,6 @@
 """The process is killed (SIGKILL): no handler, no finally, no goodbye.
 
-Does: the keeper, a process beside the controller, sends SIGKILL to the very process that was selected.
+Does: the sidecar, a process beside the controller, sends SIGKILL to the very process that was selected.
 A user sees: what an out-of-memory kill looks like. Connections are reset, shared memory stays behind.
 Cannot: be taken back. Release does nothing, and whether the process comes back is up to its supervisor.
 """
@@ -25,6 +25,6 @@ def arm(fault: Fault) -> object:
     def kill() -> None:
         for handle in handles:
             signal.pidfd_send_signal(handle, signal.SIGKILL)  # type: ignore[attr-defined, unused-ignore]
-            fault.takes()
+            fault.count_call()
 
     return kill

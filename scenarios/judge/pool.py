@@ -13,13 +13,13 @@ from scenarios.judge.histogram import Histogram
 from scenarios.record.model import Distribution, Lane, Latency, Pooled, Scenario
 
 SHARES: Final = (0.50, 0.90, 0.99, 0.999)
-NOTHING: Final = "noop"
-"""The fault that does nothing: its window is one more baseline."""
 
 
 def pooled(scenario: Scenario) -> bool:
-    """Whether a scenario belongs in the pool: with a fault, expected to be lit, and judged."""
-    return scenario.expected == "lit" and scenario.verdict != "unproven" and scenario.fault.name != NOTHING
+    """Whether a scenario belongs in the pool: expected to be lit, judged, and with a fault that breaks
+    something: the window of one that breaks nothing is one more baseline.
+    """
+    return scenario.expected == "lit" and scenario.verdict != "unproven" and not scenario.fault.is_control
 
 
 def pool(scenarios: Iterable[Scenario]) -> dict[str, dict[str, Pooled]]:

@@ -30,12 +30,13 @@ Verdict = Literal["pass", "fail", "unproven"]
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """The fault as it was armed. `sites` are the target's names that the parameters were resolved from."""
+    """The fault as it was armed. `is_control`: it breaks nothing, as `noop`."""
 
     name: str
     params: dict[str, object] = {}
     process: str | None = None
     trigger: dict[str, object] = {}
+    is_control: bool = False
 
 
 class Bite(msgspec.Struct, frozen=True, kw_only=True):

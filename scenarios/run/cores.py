@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from faults.procfs import ran_and_waited_ns
+from faults import fault_info, thread_run_delays_ns
 from scenarios.run.facts import Facts
 
 _OWN_SHARE = 0.5
@@ -19,9 +19,6 @@ _OWN_SHARE = 0.5
 
 GUARD = "no lack of a core decided it"
 """The proof that the machine let the target answer."""
-
-_STARVES = "process.starve"
-"""The fault that takes a target's cores away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class Cores:
 def look(pids: Iterable[int]) -> Look:
     """What the kernel has counted until now. A process or thread that ends meanwhile is left out."""
     at_s = time.monotonic()
-    return Look(at_s, {(pid, tid): spent for pid in pids for tid, spent in ran_and_waited_ns(pid).items()})
+    return Look(at_s, {(pid, tid): spent for pid in pids for tid, spent in thread_run_delays_ns(pid).items()})
 
 
 def between(before: Look, after: Look) -> Cores:
@@ -84,7 +81,8 @@ def judge(cores: Cores, facts: Facts, allowed_s: float) -> None:
     meant to, and excuses nothing.
     """
     row = facts.scenario.row
-    starved = _STARVES in (row.fault, *(also.fault for also in row.also))
+    names = (row.fault, *(also.fault for also in row.also))
+    starved = any(fault_info(name).takes_cores for name in names)
     told = facts.as_expected or starved or not cores.lacking(allowed_s)
     remedy = "" if told else "; the machine was too busy to tell: run it with fewer --jobs, or alone"
     facts.prove(GUARD, told, f"{cores.detail}{remedy}")

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from faults import FaultStatus
+from faults import FaultStatus, fault_info
 from scenarios.judge import kubelet
 from scenarios.judge.latency import faulted, ratio, summary
 from scenarios.judge.observe import Observation
@@ -38,6 +38,7 @@ from scenarios.record.model import (
 from scenarios.record.model import Scenario as Record
 from scenarios.run.samples import Samples
 from scenarios.spec import Scenario
+from scenarios.spec.suite import Also, Row
 from scenarios.traffic.load import LoadFacts
 from scenarios.traffic.pile import Pile
 
@@ -111,7 +112,7 @@ class Facts:
         record = Record(
             name=scenario.name,
             target=scenario.target.name,
-            fault=Fault(name=row.fault, params=row.params, process=row.process, trigger=row.trigger),
+            fault=_fault(row),
             expected=scenario.expected,
             observed="unproven",
             verdict="unproven",
@@ -153,7 +154,7 @@ class Facts:
     def _also(self, origin_s: float) -> tuple[Broken, ...]:
         return tuple(
             Broken(
-                fault=Fault(name=also.fault, params=also.params, process=also.process, trigger=also.trigger),
+                fault=_fault(also),
                 bite=_bite(status, origin_s),
             )
             for also, status in zip(self.scenario.row.also, self.also, strict=False)
@@ -230,3 +231,13 @@ def _ratios(phases: Phases) -> dict[str, Ratio]:
         for name, faulted in phases.faulted.items()
         if name in phases.baseline
     }
+
+
+def _fault(broken: Row | Also) -> Fault:
+    return Fault(
+        name=broken.fault,
+        params=broken.params,
+        process=broken.process,
+        trigger=broken.trigger,
+        is_control=fault_info(broken.fault).is_control,
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from faults import Controller, Selector
-from faults.keeper import AGENT_DIRECTORY
+from faults.agent import AGENT_DIRECTORY
 from tests.faults.bench import DEADLINE_S, LaunchedTarget, launched, result, until
 
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
@@ -83,7 +83,7 @@ def test_a_python_that_is_too_old_for_the_agent_runs_as_without_it(
     wedged = {
         **env,
         "PYTHONPATH": os.pathsep.join([str(AGENT_DIRECTORY), str(tmp_path)]),
-        "WEDGE_AGENT": str(tmp_path / "nobody.sock"),
+        "FAULTS_AGENT": str(tmp_path / "nobody.sock"),
     }
     seen, plain = (
         subprocess.run([python, "-c", program], env=each, capture_output=True, text=True, timeout=DEADLINE_S)
@@ -104,7 +104,7 @@ def test_an_error_of_the_users_sitecustomize_is_told_as_ever(tmp_path: Path) -> 
 
 
 def test_without_a_controllers_address_the_agent_opens_nothing() -> None:
-    env = {name: value for name, value in os.environ.items() if name != "WEDGE_AGENT"}
+    env = {name: value for name, value in os.environ.items() if name != "FAULTS_AGENT"}
     env["PYTHONPATH"] = str(AGENT_DIRECTORY)
     program = "import os, sys; print(len(os.listdir('/proc/self/fd')), 'wedge_agent' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=DEADLINE_S)
@@ -114,7 +114,7 @@ def test_without_a_controllers_address_the_agent_opens_nothing() -> None:
 
 
 def test_a_controller_that_is_gone_is_no_trouble(tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(AGENT_DIRECTORY), "WEDGE_AGENT": str(tmp_path / "nobody.sock")}
+    env = {**os.environ, "PYTHONPATH": str(AGENT_DIRECTORY), "FAULTS_AGENT": str(tmp_path / "nobody.sock")}
     done = subprocess.run(
         [sys.executable, "-c", "print(1)"], env=env, capture_output=True, timeout=DEADLINE_S
     )

@@ -41,9 +41,9 @@ async def test_contending_threads_make_others_late_and_stop_nobody(
         await shop.ticks()
         assert status.state is State.BITING
     assert fault.status().inside == 0
-    burnt_s = procfs.burnt_s(shop.pid)
+    cpu_time_s = procfs.cpu_time_s(shop.pid)
     await shop.is_silent(for_s=0.2)
-    assert procfs.burnt_s(shop.pid) - burnt_s < 0.15
+    assert procfs.cpu_time_s(shop.pid) - cpu_time_s < 0.15
 
 
 async def test_a_delayed_call_is_late_by_so_much_and_another_is_not(
@@ -290,11 +290,11 @@ async def test_a_starved_process_gets_less_of_the_cpu_and_then_all_of_it(
     async with controller.arm("process.starve", process="bench", params={"hogs": 4}) as fault:
         status = await fault.biting(timeout_s=10)
         assert status.hits == 4
-        hogs = procfs.descendants((await controller.keeper()).info.pid)
+        hogs = procfs.descendants((await controller.sidecar()).pid)
         assert len(hogs) == 4
-        waited_s, began = procfs.waited_s(shop.pid), time.monotonic()
+        waited_s, began = procfs.run_delay_s(shop.pid), time.monotonic()
         await asyncio.sleep(0.5)
-        assert procfs.waited_s(shop.pid) - waited_s > 0.25 * (time.monotonic() - began)
+        assert procfs.run_delay_s(shop.pid) - waited_s > 0.25 * (time.monotonic() - began)
     assert not any(map(procfs.stat, hogs))
     await shop.do("burning = False; thread.join()")
 
@@ -302,9 +302,9 @@ async def test_a_starved_process_gets_less_of_the_cpu_and_then_all_of_it(
 async def test_the_hogs_end_when_their_keeper_is_killed(controller: Controller, shop: LaunchedTarget) -> None:
     async with controller.arm("process.starve", process="bench", params={"hogs": 1}) as fault:
         await fault.biting(timeout_s=10)
-        keeper = (await controller.keeper()).info
-        hogs = [(pid, procfs.stat(pid)) for pid in procfs.descendants(keeper.pid)]
-        os.kill(keeper.pid, signal.SIGKILL)
+        sidecar = await controller.sidecar()
+        hogs = [(pid, procfs.stat(pid)) for pid in procfs.descendants(sidecar.pid)]
+        os.kill(sidecar.pid, signal.SIGKILL)
         await until(lambda: not any(found and procfs.alive(pid, found.started) for pid, found in hogs))
 
 

@@ -27,6 +27,7 @@ from faults import (
     UnknownSelector,
     UnknownSite,
 )
+from faults.agent.wedge_agent import protocol
 from tests.faults.bench import DEADLINE_S, LaunchedTarget, launched, until
 
 FAMILY = """
@@ -177,7 +178,7 @@ async def test_a_runtime_directory_that_others_can_open_is_refused(
 ) -> None:
     runtime = tmp_path_factory.mktemp("w")  # short: a longer path than a socket's may be is not used
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    (runtime / "wedge").mkdir(mode=0o755)
+    (runtime / "faults").mkdir(mode=0o755)
     with pytest.raises(FaultsError, match="only this user"):
         async with Controller():
             raise AssertionError("it opened")
@@ -196,8 +197,23 @@ async def test_what_a_dead_controller_left_is_swept_and_what_a_live_one_has_is_n
             assert second.path.exists()
 
 
+def framed(body: bytes) -> bytes:
+    """A message as it goes over the connection."""
+    return len(body).to_bytes(4, "big") + body
+
+
 @pytest.mark.parametrize(
-    "message", [b"", b"x", b"\xff" * 64, b"\0\0\0\5nojsn", b"\0\0\0\2[]", b'\0\0\0\x0b{"of": "x"}']
+    "message",
+    [
+        b"",
+        b"x",
+        b"\xff" * 64,
+        b"\0\0\0\5nojsn",
+        b"\0\0\0\2[]",
+        b'\0\0\0\x0b{"of": "x"}',
+        framed(protocol.encode(protocol.Hello(protocol.VERSION + 1, 1, "3.11.0"))),
+        framed(b'{"type": "rumour", "number": 0, "fds": 0, "fields": {}}'),
+    ],
 )
 async def test_a_connection_that_talks_nonsense_is_ended_and_harms_nobody(
     controller: Controller, target: LaunchedTarget, message: bytes

@@ -149,7 +149,7 @@ class TestOnAGpu:
             GPU = Selector(cmdline="gpu_target")
             async def main():
                 async with Controller() as controller:
-                    print(controller.environment({})["WEDGE_AGENT"], flush=True)
+                    print(controller.environment({})["FAULTS_AGENT"], flush=True)
                     await controller.process(GPU, timeout_s=60)
                     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
                     async with controller.arm("cuda.stream_stall", process=GPU) as f:
@@ -169,7 +169,7 @@ class TestOnAGpu:
         path = os.pathsep.join([str(Path(sys.modules["faults"].__path__[0]) / "agent"), *sys.path])
         target = await asyncio.create_subprocess_exec(
             sys.executable, str(program), "cuda", stdin=pipe, stdout=pipe,
-            env={**os.environ, "WEDGE_AGENT": address, "PYTHONPATH": path},
+            env={**os.environ, "FAULTS_AGENT": address, "PYTHONPATH": path},
         )  # fmt: skip
         try:
             assert target.stdout is not None

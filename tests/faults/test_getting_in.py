@@ -105,7 +105,7 @@ async def serving(controller: Controller, kind: Kind, directory: Path) -> AsyncI
 async def all_workers(controller: Controller, worker: Selector) -> None:
     """Wait until every worker has an agent."""
     async with asyncio.timeout(DEADLINE_S):
-        while len(await controller.matching(worker, within_s=DEADLINE_S)) < WORKERS:  # noqa: ASYNC110
+        while len(await controller.find_processes(worker, timeout_s=DEADLINE_S)) < WORKERS:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
@@ -174,7 +174,7 @@ AGENTLESS = {
     "-S": Agentless(r"started with -S, which ignores `sitecustomize`", flags=("-S",)),
     "-I": Agentless(r"started with -I, which ignores its environment", flags=("-X", "utf8", "-uI")),
     "-E": Agentless(r"started with -E, which ignores its environment", flags=("-W", "ignore", "-E")),
-    "environment": Agentless(r"started without WEDGE_AGENT", before=("env", "-i")),
+    "environment": Agentless(r"started without FAULTS_AGENT", before=("env", "-i")),
     "path": Agentless(r"started with another PYTHONPATH", path="/nowhere"),
     "2.7": Agentless(r"its Python is 2\.7, and the agent needs 3\.8", version="2.7"),
     "3.7": Agentless(r"its Python is 3\.7, and the agent needs 3\.8", version="3.7"),

@@ -38,7 +38,7 @@ async def test_every_process_that_matches_is_killed(controller: Controller, targ
 async def test_a_process_that_has_only_the_number_of_the_one_that_was_meant_is_left_alone(
     controller: Controller, target: LaunchedTarget, name: str, by_ticks: int
 ) -> None:
-    (link,) = await controller.matching(Selector(pid=target.pid), within_s=5)
+    (link,) = await controller._processes.wait_matching(Selector(pid=target.pid), timeout_s=5)
     info = link.info
     link.info = dataclasses.replace(info, started=info.started + by_ticks)
     with pytest.raises(ArmFailed, match=f"process {target.pid} has ended, and its number is another's now"):

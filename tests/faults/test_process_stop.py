@@ -57,7 +57,7 @@ async def test_a_lease_ends_at_the_controller_too_when_nobody_in_the_process_can
 async def test_it_goes_on_when_the_keeper_is_killed(controller: Controller, target: LaunchedTarget) -> None:
     async with controller.arm("process.stop", process="bench") as fault:
         await fault.biting(timeout_s=5)
-        os.kill((await controller.keeper()).info.pid, signal.SIGKILL)
+        os.kill((await controller.sidecar()).pid, signal.SIGKILL)
         await target.ticks()
     assert fault.status().state is State.FAILED
     async with controller.arm("process.stop", process="bench") as again:

@@ -29,7 +29,7 @@ PARAMETERS = {{
 def arm(fault):
     def lie():
         fault.undo(lambda: fault.leave(True))
-        fault.takes()
+        fault.count_call()
         fault.enter(True)
     return lie
 '''
@@ -55,14 +55,14 @@ def arm(fault):
         os.unlink(fault.params["path"])
 
     def make():
-        fault.takes()
+        fault.count_call()
         time.sleep(0.3)
         open(fault.params["path"], "x").close()
         fault.undo(remove)
 
     return make
 '''
-BESIDE = '''"""Acts in the target, and makes a file in the keeper, which has the same page."""
+BESIDE = '''"""Acts in the target, and makes a file in the sidecar, which has the same page."""
 import os
 NAME = "beside.file"
 PROOF = "hit"
@@ -70,14 +70,14 @@ PARAMETERS = {"path": {"type": "str", "required": True, "help": "the file"}}
 
 
 def arm(fault):
-    return fault.takes
+    return fault.count_call
 
 
-def arm_beside(fault):
+def arm_sidecar(fault):
     with open(fault.params["path"], "x") as made:
         made.write(" ".join(str(pid) for pid, _ in fault.targets))
     fault.undo(lambda: os.unlink(fault.params["path"]))
-    fault.undo(fault.let_go)
+    fault.undo(fault.set_released)
 '''
 SEEN_FROM_OUTSIDE = sorted(set(PROVERS) - {"answer", "hit", "inside"})
 
@@ -96,7 +96,7 @@ class Plugins:
         info = self._directory / f"{module}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[pegaref.faults]\n{module} = {module}\n")
+        (info / "entry_points.txt").write_text(f"[faults.catalogue]\n{module} = {module}\n")
         definitions.cache_clear()
 
 

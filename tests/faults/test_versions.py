@@ -39,6 +39,7 @@ FAULTS: Mapping[str, Mapping[str, Any]] = {
     "call.raise": SITE,
     "call.drop": SITE,
     "call.corrupt": {**SITE, "value": 2},
+    "call.count": SITE,
     "call.repeat": SITE,
     "object.finalizer_stall": {"site": "workshop:Machine"},
     "loop.block": {},
