@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from faults import directory
-from faults.agents import peer
+from faults.agent_link import peer
 from faults.controller import Controller
 from faults.errors import FaultsError, NeverHit, SessionError
 from faults.model import DEFAULT_LEASE_S, FaultStatus, Newcomers, ProcessInfo, Selector

@@ -11,7 +11,6 @@ import os
 import shutil
 import socket
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +18,7 @@ from typing import Any, Self
 from faults import directory
 from faults.agent import AGENT_DIRECTORY, AGENT_VARIABLE
 from faults.agent.wedge_agent import protocol
-from faults.agents import AgentLink, peer
+from faults.agent_link import AgentLink, peer
 from faults.catalogue import definition
 from faults.errors import LeaseTooLong, NoSuchProcess, NotOpen
 from faults.fault import Fault, FaultRegistry
@@ -200,14 +199,14 @@ class Controller:
         Raises UnknownFault, UnknownParameter, BadParameter, UnknownSite, BadTrigger, UnknownSelector,
         LeaseTooLong, at once; entering it raises what only the target can know.
         """
-        checked = _check(name, lease_s, params, trigger, self._sites)
+        chosen, checked_params, checked_trigger = _check(name, lease_s, params, trigger, self._sites)
         return Fault(
-            checked.definition,
+            chosen,
             id=f"f{next(self._numbers)}",
             selector=self._processes.selector(process),
             lease_s=lease_s,
-            params=checked.params,
-            trigger=checked.trigger,
+            params=checked_params,
+            trigger=checked_trigger,
             newcomers=newcomers,
             processes=self._processes,
             sidecar=self._sidecar,
@@ -289,24 +288,18 @@ class Controller:
             await asyncio.sleep(_LOOK_EVERY_S)
 
 
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    definition: Definition
-    params: dict[str, Any]
-    trigger: dict[str, Any]
-
-
 def _check(
     name: str,
     lease_s: float,
     params: Mapping[str, Any] | None,
     trigger: Mapping[str, Any] | None,
     sites: Mapping[str, str],
-) -> _Checked:
+) -> tuple[Definition, dict[str, Any], dict[str, Any]]:
+    """The fault, its parameters and its trigger, complete. Raises what `Controller.arm` does."""
     found = definition(name)
     if not 0 < lease_s <= LEASE_LIMIT_S:
         raise LeaseTooLong(lease_s, LEASE_LIMIT_S)
-    return _Checked(found, check(found.info, params or {}, sites), check_trigger(found.info, trigger or {}))
+    return found, check(found.info, params or {}, sites), check_trigger(found.info, trigger or {})
 
 
 def validate(

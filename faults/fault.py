@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from faults import errors, procfs
 from faults.agent.wedge_agent.protocol import Refused
-from faults.agents import AgentLink
+from faults.agent_link import AgentLink
 from faults.evidence import prove
 from faults.injection import Injection, refusal_error, total
 from faults.model import (

@@ -13,7 +13,7 @@ from typing import Any
 from faults import errors, procfs
 from faults.agent.wedge_agent import protocol
 from faults.agent.wedge_agent.page import RELEASED, SIZE_BYTES, WORDS, Page
-from faults.agents import AgentLink
+from faults.agent_link import AgentLink
 from faults.model import Definition, ProcessInfo, Thread
 
 _ARM_WITHIN_S = 10.0
@@ -108,7 +108,7 @@ class Injection:
         The sidecar answers when all is done: a relay that has changed, processes that are stopped. Raises as
         `arm`.
         """
-        request = protocol.Start(self._id, when_done=self.outside)
+        request = protocol.Start(fault=self._id, when_done=self.outside)
         asking = asyncio.create_task(self.link.ask(request, protocol.Done, within_s=_ARM_WITHIN_S))
         asking.add_done_callback(
             lambda asked: asked.cancelled() or asked.exception()
@@ -151,7 +151,7 @@ class Injection:
         """
         within_s = _BLOCKED_WITHIN_S if blocked else _ARM_WITHIN_S if self.outside else _RELEASE_WITHIN_S
         try:
-            request = protocol.Release(self._id)
+            request = protocol.Release(fault=self._id)
             notes = (await self.link.ask(request, protocol.Released, within_s=within_s)).notes
         except errors.ProcessGone:
             return []
@@ -178,7 +178,7 @@ class Injection:
             sidecar, lifeline = self._in_sidecar
             self._in_sidecar = None
             lifeline.close()
-            request = protocol.Release(self._sidecar_id)
+            request = protocol.Release(fault=self._sidecar_id)
             with suppress(errors.ProcessGone, errors.NotAnswered, protocol.Refused):
                 await sidecar.ask(request, protocol.Released, within_s=_RELEASE_WITHIN_S)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from faults import procfs
 from faults.agent import AGENT_DIRECTORY, AGENT_VARIABLE, OLDEST_PYTHON
 from faults.agent.wedge_agent.protocol import FindImported, Imported, Refused
-from faults.agents import AgentLink
+from faults.agent_link import AgentLink
 from faults.errors import FaultsError, NoSuchProcess, NotAnswered, NotOpen, ProcessGone, UnknownSelector
 from faults.model import Selector
 
@@ -135,7 +135,7 @@ class Processes:
         known = self._imported.setdefault(link, set())
         if module not in known:
             try:
-                answer = await link.ask(FindImported([module]), Imported, within_s=_ASK_WITHIN_S)
+                answer = await link.ask(FindImported(names=[module]), Imported, within_s=_ASK_WITHIN_S)
             except (NotAnswered, ProcessGone, Refused):
                 return False
             known.update(answer.names)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from faults.agent import AGENT_DIRECTORY
 from faults.agent.wedge_agent.protocol import Done, Event, Hello, Ping
-from faults.agents import AgentLink
+from faults.agent_link import AgentLink
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from faults import procfs
 from faults.agent.wedge_agent.protocol import Request
-from faults.agents import A, AgentLink
+from faults.agent_link import A, AgentLink
 from faults.attach.refusals import AlreadyAttached, NoAgent, NoProcess, NotAllowed, NotAttachable
 from faults.controller import Controller
 from faults.model import ProcessInfo

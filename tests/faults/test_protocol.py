@@ -28,19 +28,19 @@ ARM = protocol.Arm(
 )
 MESSAGES: list[protocol.Message] = [
     protocol.Ping(),
-    protocol.FindImported(["torch"]),
-    protocol.Start("f1", True),
-    protocol.Release("f1"),
+    protocol.FindImported(names=["torch"]),
+    protocol.Start(fault="f1", when_done=True),
+    protocol.Release(fault="f1"),
     protocol.ReadStacks(),
     protocol.Done(),
-    protocol.Imported([]),
-    protocol.Armed(["patched"], {"port": 1}),
-    protocol.Released(["x"]),
-    protocol.Stacks([(1, [("f", "x.py", 3, "f()")])]),
-    protocol.Refusal(protocol.UNKNOWN_SITE, "no", ["near"]),
-    protocol.Hello(protocol.VERSION, 1, "3.8.1"),
-    protocol.Failed("f1", protocol.ARM_FAILED, "no", []),
-    protocol.Expired("f1", []),
+    protocol.Imported(names=[]),
+    protocol.Armed(notes=["patched"], details={"port": 1}),
+    protocol.Released(notes=["x"]),
+    protocol.Stacks(threads=[(1, [("f", "x.py", 3, "f()")])]),
+    protocol.Refusal(kind=protocol.UNKNOWN_SITE, message="no", near=["near"]),
+    protocol.Hello(version=protocol.VERSION, pid=1, python="3.8.1"),
+    protocol.Failed(fault="f1", kind=protocol.ARM_FAILED, message="no", near=[]),
+    protocol.Expired(fault="f1", notes=[]),
     ARM,
 ]
 
@@ -74,9 +74,9 @@ def body(kind: str, fields: str = "{}") -> bytes:
     [
         (b"[]", "is no message"),
         (b'{"type": "ping"}', "is no message: KeyError"),
-        (body("pong"), "no message is called 'pong'; there are arm"),
-        (body("ping", '{"x": 1}'), "'ping' has the fields none; these came: x"),
-        (body("release"), "has the fields fault; these came: none"),
+        (body("pong"), "no message is called 'pong'; there are answer"),
+        (body("ping", '{"x": 1}'), "'ping' has no fields; what came has x"),
+        (body("release"), "'release' has fault; what came has none"),
     ],
 )
 def test_what_is_no_message_is_an_error_that_says_why(text: bytes, complaint: str) -> None:

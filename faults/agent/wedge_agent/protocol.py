@@ -18,7 +18,13 @@ import json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar
+    from typing import Any, ClassVar, dataclass_transform
+else:
+
+    def dataclass_transform(**_):
+        """Of no effect: a checker alone makes constructors out of the annotations."""
+        return lambda kind: kind
+
 
 VERSION = 2
 """Told in the hello. A controller has nothing to do with an agent of another version."""
@@ -42,47 +48,49 @@ class Refused(Exception):
         super().__init__(message)
 
 
-class Message:
-    """What goes over the connection. `NAME` is its type there, and its slots are its fields."""
+_types: dict[str, type[Message]] = {}
 
-    __slots__ = ()
-    if TYPE_CHECKING:
-        NAME: ClassVar[str]
+
+@dataclass_transform(kw_only_default=True)
+class Message:
+    """What goes over the connection. Its annotations are its fields, and all of them have to be given."""
+
+    NAME: ClassVar[str]
+    """Its type there: its class in small letters."""
+
+    def __init_subclass__(cls) -> None:
+        cls.NAME = cls.__name__.lower()
+        _types[cls.NAME] = cls
+
+    def __init__(self, **fields: Any) -> None:
+        """Raises ProtocolError."""
+        wanted = vars(type(self)).get("__annotations__", {})
+        if fields.keys() != wanted.keys():
+            has, came = ", ".join(wanted) or "no fields", ", ".join(fields) or "none"
+            raise ProtocolError(f"the message {self.NAME!r} has {has}; what came has {came}")
+        self.__dict__.update(fields)
 
 
 class Request(Message):
     """From the controller; has exactly one answer."""
 
-    __slots__ = ()
-
 
 class Answer(Message):
     """From the agent, to a request."""
-
-    __slots__ = ()
 
 
 class Event(Message):
     """From the agent, unasked."""
 
-    __slots__ = ()
-
 
 class Ping(Request):
     """Answered `Done`, which proves that the interpreter runs Python in a thread other than the busy one."""
-
-    __slots__ = ()
-    NAME = "ping"
 
 
 class FindImported(Request):
     """Answered `Imported`: which of the modules `names` the process has finished importing."""
 
-    __slots__ = ("names",)
-    NAME = "find_imported"
-
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
+    names: list[str]
 
 
 class Arm(Request):
@@ -94,25 +102,15 @@ class Arm(Request):
     descriptors come with it: the agent's end of the lifeline, and the page.
     """
 
-    __slots__ = ("fault", "function", "name", "origin", "params", "source", "targets", "trigger", "until_ns")
-    NAME = "arm"
-
-    def __init__(
-        self,
-        *,
-        fault: str,
-        name: str,
-        params: dict[str, Any],
-        trigger: dict[str, Any],
-        source: str,
-        origin: str,
-        function: str,
-        targets: list[tuple[int, int]],
-        until_ns: int,
-    ) -> None:
-        self.fault, self.name, self.params, self.trigger = fault, name, params, trigger
-        self.source, self.origin, self.function = source, origin, function
-        self.targets, self.until_ns = targets, until_ns
+    fault: str
+    name: str
+    params: dict[str, Any]
+    trigger: dict[str, Any]
+    source: str
+    origin: str
+    function: str
+    targets: list[tuple[int, int]]
+    until_ns: int
 
 
 class Start(Request):
@@ -122,65 +120,41 @@ class Start(Request):
     before that, since a fault that takes the GIL lets nobody answer.
     """
 
-    __slots__ = ("fault", "when_done")
-    NAME = "start"
-
-    def __init__(self, fault: str, when_done: bool) -> None:
-        self.fault, self.when_done = fault, when_done
+    fault: str
+    when_done: bool
 
 
 class Release(Request):
     """Answered `Released`: take a fault out of the process. One that is not there is released already."""
 
-    __slots__ = ("fault",)
-    NAME = "release"
-
-    def __init__(self, fault: str) -> None:
-        self.fault = fault
+    fault: str
 
 
 class ReadStacks(Request):
     """Answered `Stacks`: where the threads stand that are in a fault right now."""
 
-    __slots__ = ()
-    NAME = "read_stacks"
-
 
 class Done(Answer):
     """It was done, and there is no more to say."""
-
-    __slots__ = ()
-    NAME = "done"
 
 
 class Imported(Answer):
     """Those of the modules asked for that are imported."""
 
-    __slots__ = ("names",)
-    NAME = "imported"
-
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
+    names: list[str]
 
 
 class Armed(Answer):
     """`notes` are for a person (what was patched, where a relay listens), `details` the same for programs."""
 
-    __slots__ = ("details", "notes")
-    NAME = "armed"
-
-    def __init__(self, notes: list[str], details: dict[str, Any]) -> None:
-        self.notes, self.details = notes, details
+    notes: list[str]
+    details: dict[str, Any]
 
 
 class Released(Answer):
     """`notes` has what the fault found out, and what could not be undone."""
 
-    __slots__ = ("notes",)
-    NAME = "released"
-
-    def __init__(self, notes: list[str]) -> None:
-        self.notes = notes
+    notes: list[str]
 
 
 class Stacks(Answer):
@@ -188,63 +162,43 @@ class Stacks(Answer):
     first: function, file, line (0 where unknown), and the text of that line.
     """
 
-    __slots__ = ("threads",)
-    NAME = "stacks"
-
-    def __init__(self, threads: list[tuple[int, list[tuple[str, str, int, str]]]]) -> None:
-        self.threads = threads
+    threads: list[tuple[int, list[tuple[str, str, int, str]]]]
 
 
 class Refusal(Answer):
     """It was not done; the fields are those of `Refused`."""
 
-    __slots__ = ("kind", "message", "near")
-    NAME = "refusal"
-
-    def __init__(self, kind: str, message: str, near: list[str]) -> None:
-        self.kind, self.message, self.near = kind, message, near
+    kind: str
+    message: str
+    near: list[str]
 
 
 class Hello(Event):
     """The first message of an agent; the controller asks the kernel for all else. `python` is its version."""
 
-    __slots__ = ("pid", "python", "version")
-    NAME = "hello"
-
-    def __init__(self, version: int, pid: int, python: str) -> None:
-        self.version, self.pid, self.python = version, pid, python
+    version: int
+    pid: int
+    python: str
 
 
 class Failed(Event):
     """A fault cannot work here after all, found out after it was armed; the rest as in `Refused`."""
 
-    __slots__ = ("fault", "kind", "message", "near")
-    NAME = "failed"
-
-    def __init__(self, fault: str, kind: str, message: str, near: list[str]) -> None:
-        self.fault, self.kind, self.message, self.near = fault, kind, message, near
+    fault: str
+    kind: str
+    message: str
+    near: list[str]
 
 
 class Expired(Event):
     """A fault's lease ran out, and it was taken out; `notes` as in `Released`."""
 
-    __slots__ = ("fault", "notes")
-    NAME = "expired"
-
-    def __init__(self, fault: str, notes: list[str]) -> None:
-        self.fault, self.notes = fault, notes
-
-
-_REQUESTS = (Ping, FindImported, Arm, Start, Release, ReadStacks)
-_ANSWERS = (Done, Imported, Armed, Released, Stacks, Refusal)
-_EVENTS = (Hello, Failed, Expired)
-_TYPES = {kind.NAME: kind for kind in (*_REQUESTS, *_ANSWERS, *_EVENTS)}
+    fault: str
+    notes: list[str]
 
 
 class Envelope:
     """A message that has arrived, not read yet: `number` and `fds` are known whatever is in it."""
-
-    __slots__ = ("_fields", "_type", "fds", "number")
 
     def __init__(self, body: bytes) -> None:
         """Raises ProtocolError."""
@@ -257,19 +211,14 @@ class Envelope:
 
     def message(self) -> Message:
         """What is in it. Raises ProtocolError."""
-        kind = _TYPES.get(self._type)
+        kind: Any = _types.get(self._type)
         if kind is None:
-            raise ProtocolError(f"no message is called {self._type!r}; there are {', '.join(sorted(_TYPES))}")
-        if set(self._fields) != set(kind.__slots__):
-            wanted, found = ", ".join(kind.__slots__) or "none", ", ".join(self._fields) or "none"
-            raise ProtocolError(f"the message {self._type!r} has the fields {wanted}; these came: {found}")
-        make: Any = kind
-        message: Message = make(**self._fields)
+            raise ProtocolError(f"no message is called {self._type!r}; there are {', '.join(sorted(_types))}")
+        message: Message = kind(**self._fields)
         return message
 
 
 def encode(message: Message, *, number: int = 0, fds: int = 0) -> bytes:
     """The message as bytes, without the length in front."""
-    names: tuple[str, ...] = type(message).__slots__
-    fields = {name: getattr(message, name) for name in names}
-    return json.dumps({"type": message.NAME, "number": number, "fds": fds, "fields": fields}).encode()
+    envelope = {"type": message.NAME, "number": number, "fds": fds, "fields": vars(message)}
+    return json.dumps(envelope).encode()

@@ -35,9 +35,10 @@ class Service:
         try:
             answer = self._answer(envelope, fds)
         except Refused as refused:
-            answer = protocol.Refusal(refused.kind, refused.message, refused.near)
+            answer = protocol.Refusal(kind=refused.kind, message=refused.message, near=refused.near)
         except Exception as error:  # noqa: BLE001  # told to the one who asked; the program must not hear of it
-            answer = protocol.Refusal(protocol.ERROR, f"{type(error).__name__}: {error}", [])
+            message = f"{type(error).__name__}: {error}"
+            answer = protocol.Refusal(kind=protocol.ERROR, message=message, near=[])
         if answer is not None:
             self._tell(answer, envelope.number)
 
@@ -50,16 +51,16 @@ class Service:
         if isinstance(request, protocol.Ping):
             return protocol.Done()
         if isinstance(request, protocol.FindImported):
-            return protocol.Imported([name for name in request.names if _is_imported(name)])
+            return protocol.Imported(names=[name for name in request.names if _is_imported(name)])
         if isinstance(request, protocol.Arm):
             return self._arm(request, fds, envelope.fds)
         if isinstance(request, protocol.Start):
             return self._start(request, envelope.number)
         if isinstance(request, protocol.Release):
             fault = self._faults.pop(request.fault, None)
-            return protocol.Released([*fault.notes, *fault.release()] if fault else [])
+            return protocol.Released(notes=[*fault.notes, *fault.release()] if fault else [])
         if isinstance(request, protocol.ReadStacks):
-            return protocol.Stacks(self._stacks())
+            return protocol.Stacks(threads=self._stacks())
         raise protocol.ProtocolError(f"the message {request.NAME!r} is no request")
 
     def _arm(self, request: protocol.Arm, fds: list[int], sent: int) -> protocol.Armed:
@@ -80,7 +81,7 @@ class Service:
             self._faults.pop(fault.id, None)
             fault.release()
             raise
-        return protocol.Armed(fault.notes, fault.details)
+        return protocol.Armed(notes=fault.notes, details=fault.details)
 
     def _start(self, request: protocol.Start, number: int) -> protocol.Answer | None:
         fault = self._faults.get(request.fault)
@@ -103,7 +104,8 @@ class Service:
         return [(tid, _calls(frames[ident])) for ident, tid in sorted(threads) if ident in frames]
 
     def _failed(self, fault: Fault, refused: Refused) -> None:
-        self._tell(protocol.Failed(fault.id, refused.kind, refused.message, refused.near))
+        kind, message, near = refused.kind, refused.message, refused.near
+        self._tell(protocol.Failed(fault=fault.id, kind=kind, message=message, near=near))
 
     def expires_in_ms(self) -> int | None:
         """Milliseconds until the next lease runs out, at least 1; None when no fault is armed."""
@@ -117,7 +119,7 @@ class Service:
         for fault in list(self._faults.values()):
             if fault.until_ns <= time.monotonic_ns():
                 del self._faults[fault.id]
-                self._tell(protocol.Expired(fault.id, fault.release()))
+                self._tell(protocol.Expired(fault=fault.id, notes=fault.release()))
 
     def release_all(self) -> None:
         """Take out every fault: the controller is gone."""
