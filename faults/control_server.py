@@ -146,7 +146,7 @@ class ControlServer:
         )
         await fault.arm()
         try:
-            await fault.biting(request.wait_s)
+            await fault.wait_biting(request.wait_s)
         except NeverHit as not_yet:
             return Armed(False, fault.status(), str(not_yet))
         return Armed(True, fault.status())

@@ -143,12 +143,15 @@ class Controller:
         """The processes whose agents are connected, in the order in which they came."""
         return tuple(link.info for link in self._processes.links)
 
-    async def process(self, selector: str | Selector, *, timeout_s: float = 10.0) -> ProcessInfo:
+    async def wait_process(self, selector: str | Selector, *, timeout_s: float = 10.0) -> ProcessInfo:
         """Wait for a process that matches; the first that does. Raises NoSuchProcess, UnknownSelector,
         NotOpen.
         """
         wanted = self._processes.selector(selector)
         return (await self._processes.wait_matching(wanted, timeout_s=timeout_s))[0].info
+
+    process = wait_process
+    """Its former name."""
 
     async def find_processes(
         self, selector: str | int | Selector, *, timeout_s: float = 0.0
@@ -250,7 +253,7 @@ class Controller:
 
     async def _on_sidecar_lost(self, link: AgentLink) -> None:
         for fault in self.faults():
-            await fault.sidecar_lost(link)
+            await fault.on_sidecar_lost(link)
 
     def _on_event(self, link: AgentLink, event: protocol.Event) -> None:
         if isinstance(event, protocol.Hello):
@@ -258,9 +261,9 @@ class Controller:
         elif isinstance(event, protocol.Failed):
             if fault := self._registry.find(event.fault):
                 refused = protocol.Refused(event.kind, event.message, event.near)
-                self._spawn(fault.refused_late(link.info.pid, refused))
+                self._spawn(fault.fail_refused(link.info.pid, refused))
         elif isinstance(event, protocol.Expired) and (fault := self._registry.find(event.fault)):
-            self._spawn(fault.expired())
+            self._spawn(fault.expire())
 
     def _on_hello(self, link: AgentLink, hello: protocol.Hello) -> None:
         if hello.version != protocol.VERSION:
@@ -281,7 +284,7 @@ class Controller:
         """Tell a fault of a newcomer, as soon as it matches: what it imports is known only after a while."""
         while not link.gone.is_set() and self._registry.find(fault.id):
             if link in await self._processes.matching(fault.selector):
-                await fault.newcomer(link)
+                await fault.on_new_process(link)
                 return
             if fault.selector.imports is None:
                 return

@@ -140,7 +140,7 @@ class Fault:
         if self._definition.sidecar_function:
             for injection in list(self._injections):
                 answer = await injection.arm_sidecar(await self._sidecar.link())
-                self._note(answer.notes, answer.details)
+                self._add_notes(answer.notes, answer.details)
         self._times[State.ARMED.value] = time.monotonic()
         self._lease_task = asyncio.create_task(self._expire())
         await asyncio.gather(*(injection.start(self._is_over) for injection in list(self._injections)))
@@ -159,7 +159,7 @@ class Fault:
         self._injections.append(injection)
         self._pids += [process.pid for process in processes]
         answer = await injection.arm()
-        self._note(answer.notes, answer.details)
+        self._add_notes(answer.notes, answer.details)
         return injection
 
     def _is_over(self) -> bool:
@@ -168,20 +168,20 @@ class Fault:
     def _lease_left_s(self) -> float:
         return max(0.0, self._until_ns / 1e9 - time.monotonic())
 
-    def _note(self, notes: Sequence[str], details: Mapping[str, Any]) -> None:
+    def _add_notes(self, notes: Sequence[str], details: Mapping[str, Any]) -> None:
         self._details.update(details)
         for note in notes:
-            self._find(note)
+            self._add_finding(note)
 
-    def _find(self, finding: str) -> None:
+    def _add_finding(self, finding: str) -> None:
         if finding not in self._evidence:
             self._evidence.append(finding)
 
     async def _expire(self) -> None:
         await asyncio.sleep(self._lease_left_s())
-        await self.expired()
+        await self.expire()
 
-    async def biting(self, timeout_s: float) -> FaultStatus:
+    async def wait_biting(self, timeout_s: float) -> FaultStatus:
         """Wait until it can be seen from outside that the fault bites.
 
         Raises NeverHit when it cannot within `timeout_s`, or the error that made the fault fail.
@@ -200,12 +200,15 @@ class Fault:
                 raise errors.NeverHit(self.name, timeout_s, self._findings_so_far())
             await asyncio.sleep(_LOOK_EVERY_S)
 
+    biting = wait_biting
+    """Its former name."""
+
     async def _prove(self) -> bool:
         if self.status().state is not State.BITING:
             return False
         findings = await prove(self._definition.proof, list(self._injections))
         for finding in findings:
-            self._find(finding)
+            self._add_finding(finding)
         return bool(findings)
 
     async def threads(self) -> tuple[ThreadStack, ...]:
@@ -282,43 +285,43 @@ class Fault:
             for injection, counters in [(found, found.counters()) for found in self._injections]
         )
 
-    async def failed(self, error: errors.FaultsError) -> None:
-        """Take it out everywhere because it cannot work in one place; `biting` raises the error."""
+    async def fail(self, error: errors.FaultsError) -> None:
+        """Take it out everywhere because it cannot work in one place; `wait_biting` raises the error."""
         self._failure = error
-        self._find(str(error))
+        self._add_finding(str(error))
         await self._end(State.FAILED)
 
-    async def refused_late(self, pid: int, refused: Refused) -> None:
+    async def fail_refused(self, pid: int, refused: Refused) -> None:
         """The agent of process `pid` found out after arming that it cannot do it: take it out everywhere."""
-        await self.failed(refusal_error(self.name, self.params, pid, refused))
+        await self.fail(refusal_error(self.name, self.params, pid, refused))
 
-    async def sidecar_lost(self, sidecar: AgentLink) -> None:
+    async def on_sidecar_lost(self, sidecar: AgentLink) -> None:
         """The sidecar was killed before it could undo what it did: let what it stopped go on."""
         lost = [injection for injection in self._injections if injection.link is sidecar]
         for process in (process for injection in lost for process in injection.processes):
             if self._definition.proof is Proof.STOPPED and procfs.alive(process.pid, process.started):
                 os.kill(process.pid, signal.SIGCONT)
         if lost:
-            await self.failed(errors.ArmFailed(self.name, sidecar.info.pid, "the sidecar was killed"))
+            await self.fail(errors.ArmFailed(self.name, sidecar.info.pid, "the sidecar was killed"))
 
-    async def expired(self) -> None:
-        """The target's side saw the lease run out first."""
+    async def expire(self) -> None:
+        """End it as one whose lease has run out, which the target may have seen first."""
         await self._end(State.EXPIRED)
 
-    async def newcomer(self, link: AgentLink) -> None:
+    async def on_new_process(self, link: AgentLink) -> None:
         """A process that matches appeared while the fault is armed: tell of it, or cover it too."""
         if self._over is not None or link.info.pid in self._pids:
             return
         self._newcomer_pids.append(link.info.pid)
         if self._newcomers == "tell":
-            self._find(f"process {link.info.pid} appeared later and is not covered")
+            self._add_finding(f"process {link.info.pid} appeared later and is not covered")
             return
         try:
             injection = await self._inject(link, [link.info])
             await injection.start(self._is_over)
-            self._find(f"process {link.info.pid} appeared later and is covered")
+            self._add_finding(f"process {link.info.pid} appeared later and is covered")
         except errors.FaultsError as error:
-            self._find(f"process {link.info.pid} appeared later and could not be covered: {error}")
+            self._add_finding(f"process {link.info.pid} appeared later and could not be covered: {error}")
 
     async def release(self) -> FaultStatus:
         """Give the processes back; all that waits in the fault goes on. Doing it again does nothing."""
@@ -349,4 +352,4 @@ class Fault:
 
     async def _release(self, injection: Injection) -> None:
         blocked = self._registry.agent_is_blocked(injection.link, but=self)
-        self._note(await injection.release(blocked=blocked), {})
+        self._add_notes(await injection.release(blocked=blocked), {})

@@ -73,7 +73,7 @@ class Breakage:
             self._main = self._fault(Also(row.fault, row.params, row.process, row.trigger))
             await self._armed.enter_async_context(self._main)
             try:
-                await self._main.biting(self._timing.bite_within_s)
+                await self._main.wait_biting(self._timing.bite_within_s)
             except NeverHit as error:
                 self._missed = f"its coming number {self._comings + 1} did not bite: {error}"
                 return
@@ -131,7 +131,7 @@ class Breakage:
 
     async def _bites(self, fault: Fault, guard: str) -> bool:
         try:
-            status = await fault.biting(self._timing.bite_within_s)
+            status = await fault.wait_biting(self._timing.bite_within_s)
         except NeverHit as error:
             self._facts.prove(guard, False, str(error))
             return False

@@ -113,7 +113,7 @@ class Recovery:
         before = status.pids if status is not None else ()
         assert self._scenario.row.process is not None
         try:
-            found = await self._server.controller.process(
+            found = await self._server.controller.wait_process(
                 self._scenario.row.process, timeout_s=self._timing.recover_within_s
             )
         except NoSuchProcess as error:

@@ -11,7 +11,7 @@ async def test_the_calls_are_counted_and_made(controller: Controller, target: Ta
     async with controller.arm("call.count", process="bench", params={"site": "work"}) as fault:
         assert fault.status().calls == 0
         assert [await target.ask(f"workshop.work({n})") for n in (1, 2)] == [1, 2]
-        assert (await fault.biting(timeout_s=5)).calls == 2
+        assert (await fault.wait_biting(timeout_s=5)).calls == 2
         assert await target.ask("workshop.made") == ["work 1", "work 2"]
 
 

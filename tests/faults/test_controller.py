@@ -70,18 +70,18 @@ async def test_processes_are_told_apart_by_every_kind_of_selector(tmp_path: Path
         boss = await controller.launch(
             [sys.executable, str(tmp_path / "family.py")], stdin=asyncio.subprocess.PIPE
         )
-        found = {name: (await controller.process(name, timeout_s=DEADLINE_S)).pid for name in selectors}
+        found = {name: (await controller.wait_process(name, timeout_s=DEADLINE_S)).pid for name in selectors}
         assert found.pop("boss") == boss.pid
         assert set(found.values()) == {found["worker"]}
         assert found["worker"] != boss.pid
         with pytest.raises(NoSuchProcess, match="imports=wave"):
-            await controller.process(Selector(imports="wave"), timeout_s=0.1)
+            await controller.wait_process(Selector(imports="wave"), timeout_s=0.1)
 
 
 async def test_what_a_process_says_of_itself_is_what_the_kernel_says(
     controller: Controller, target: LaunchedTarget
 ) -> None:
-    info = await controller.process("bench")
+    info = await controller.wait_process("bench")
     assert info.pid == target.pid
     assert info.argv[0] == sys.executable
     assert info.python == ".".join(map(str, sys.version_info[:3]))
@@ -90,7 +90,7 @@ async def test_what_a_process_says_of_itself_is_what_the_kernel_says(
 
 async def test_a_process_that_ended_is_forgotten(controller: Controller) -> None:
     async with launched(controller) as target:
-        await controller.process(Selector(pid=target.pid))
+        await controller.wait_process(Selector(pid=target.pid))
     await until(lambda: controller.processes() == ())
 
 
@@ -98,7 +98,7 @@ async def test_nobody_there_is_said_with_what_to_do(controller: Controller) -> N
     with pytest.raises(
         NoSuchProcess, match=r"cmdline=workbench after 0\.05 s; no process has connected.*wedge exec"
     ):
-        await controller.process("bench", timeout_s=0.05)
+        await controller.wait_process("bench", timeout_s=0.05)
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ async def test_a_controller_that_is_not_open_says_so() -> None:
     with pytest.raises(NotOpen):
         controller.environment({})
     with pytest.raises(NotOpen):
-        await controller.process("main")
+        await controller.wait_process("main")
     with pytest.raises(NotArmed):
-        await controller.arm("noop").biting(timeout_s=1)
+        await controller.arm("noop").wait_biting(timeout_s=1)
 
 
 async def test_the_directory_and_the_socket_are_private_and_go_with_the_controller() -> None:
@@ -228,7 +228,7 @@ async def test_a_connection_that_talks_nonsense_is_ended_and_harms_nobody(
             assert await loop.sock_recv(sock, 1) == b""
     assert [info.pid for info in controller.processes()] == [target.pid]
     async with controller.arm("noop", process="bench") as fault:
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
 
 
 async def test_a_message_that_claims_to_be_huge_ends_the_connection_at_once(controller: Controller) -> None:
@@ -243,7 +243,7 @@ async def test_a_message_that_claims_to_be_huge_ends_the_connection_at_once(cont
 
 async def test_ended_faults_are_remembered(controller: Controller, target: LaunchedTarget) -> None:
     async with controller.arm("noop", process="bench") as fault:
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         assert [status.state for status in controller.statuses()] == [State.BITING]
     assert [status.state for status in controller.statuses()] == [State.RELEASED]
     assert controller.faults() == ()
@@ -253,7 +253,7 @@ async def test_the_times_of_a_life_are_in_order(controller: Controller, target: 
     await target.do("import workshop")
     async with controller.arm("call.stall", process="bench", params={"site": "work"}) as fault:
         stuck = target.start("workshop.work(1)")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
     await stuck
     times = fault.status().times
     assert times.keys() == {"armed", "hit", "biting", "released"}

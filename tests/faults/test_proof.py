@@ -119,7 +119,7 @@ async def test_a_fault_that_only_says_that_it_bites_is_never_hit(
     plugins.install(f"liar_{proof}", LIAR.format(proof=proof, runs="outside" if outside else "inside"))
     async with controller.arm(f"liar.{proof}", process="bench") as fault:
         with pytest.raises(NeverHit):
-            await fault.biting(timeout_s=0.5)
+            await fault.wait_biting(timeout_s=0.5)
         assert fault.status().state is State.BITING  # that is what it says, and why nobody asks it
         await target.ticks()
 
@@ -130,7 +130,7 @@ async def test_a_fault_that_does_nothing_at_all_is_never_hit(
     plugins.install("idle_away", IDLE)
     async with controller.arm("idle.away", process="bench") as fault:
         with pytest.raises(NeverHit, match="0 of 0"):
-            await fault.biting(timeout_s=0.2)
+            await fault.wait_biting(timeout_s=0.2)
     assert fault.status().state is State.NEVER_HIT
 
 
@@ -155,7 +155,7 @@ async def test_what_the_keeper_does_beside_the_target_comes_and_goes_with_the_fa
     for _ in range(2):
         async with fault:
             assert made.read_text() == str(target.pid)
-            await fault.biting(timeout_s=5)
+            await fault.wait_biting(timeout_s=5)
         assert not made.exists()
         fault = controller.arm("beside.file", process="bench", params={"path": str(made)})
 
