@@ -113,6 +113,17 @@ def test_without_a_controllers_address_the_agent_opens_nothing() -> None:
     assert b"False" in done.stdout
 
 
+async def test_the_former_name_of_the_variable_is_read_too(controller: Controller) -> None:
+    env = controller.environment(os.environ)
+    env["WEDGE_AGENT"] = env.pop("FAULTS_AGENT")
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", env=env, stdin=pipe)
+    try:
+        assert (await controller.wait_process("main", timeout_s=DEADLINE_S)).pid == process.pid
+    finally:
+        await process.communicate(b"\n")
+
+
 def test_a_controller_that_is_gone_is_no_trouble(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(AGENT_DIRECTORY), "FAULTS_AGENT": str(tmp_path / "nobody.sock")}
     done = subprocess.run(

@@ -299,7 +299,7 @@ async def test_a_starved_process_gets_less_of_the_cpu_and_then_all_of_it(
     await shop.do("burning = False; thread.join()")
 
 
-async def test_the_hogs_end_when_their_keeper_is_killed(controller: Controller, shop: LaunchedTarget) -> None:
+async def test_the_hogs_end_when_the_sidecar_is_killed(controller: Controller, shop: LaunchedTarget) -> None:
     async with controller.arm("process.starve", process="bench", params={"hogs": 1}) as fault:
         await fault.wait_biting(timeout_s=10)
         sidecar = await controller.sidecar()

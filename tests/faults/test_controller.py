@@ -9,11 +9,13 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from faults import (
     BadParameter,
+    BadTrigger,
     Controller,
     FaultsError,
     LeaseTooLong,
@@ -26,6 +28,7 @@ from faults import (
     UnknownParameter,
     UnknownSelector,
     UnknownSite,
+    validate,
 )
 from faults.agent.wedge_agent import protocol
 from tests.faults.bench import DEADLINE_S, LaunchedTarget, launched, until
@@ -47,7 +50,8 @@ import json, os, socket
 os.setuid(65534)
 sock = socket.socket(socket.AF_UNIX)
 sock.connect("agent.sock")
-hello = json.dumps({"hello": 1, "pid": os.getpid(), "python": "3.11.0"}).encode()
+fields = {"version": 2, "pid": os.getpid(), "python": "3.11.0"}
+hello = json.dumps({"type": "hello", "number": 0, "fds": 0, "fields": fields}).encode()
 sock.sendall(len(hello).to_bytes(4, "big") + hello)
 print("said hello", flush=True)
 try:
@@ -239,6 +243,36 @@ async def test_a_message_that_claims_to_be_huge_ends_the_connection_at_once(cont
         await loop.sock_sendall(sock, b"\xff\xff\xff\xff")
         async with asyncio.timeout(DEADLINE_S):
             assert await loop.sock_recv(sock, 1) == b""
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({"name": "call.stal"}, UnknownFault),
+        ({"name": "call.stall"}, UnknownParameter),
+        ({"name": "call.stall", "params": {"site": "wrok"}}, UnknownSite),
+        ({"name": "gil.hold", "trigger": {"times": 1}}, BadTrigger),
+        ({"name": "gil.hold", "process": "bnech"}, UnknownSelector),
+        ({"name": "gil.hold", "lease_s": 301}, LeaseTooLong),
+    ],
+)
+def test_what_arm_would_refuse_is_refused_without_a_controller(
+    asked: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        validate(**asked, processes={"bench": Selector(main=True)}, sites={"work": "workshop:work"})
+
+
+def test_what_arm_would_take_is_valid() -> None:
+    validate("gil.hold")
+    validate("call.stall", params={"site": "work"}, trigger={"times": 1}, sites={"work": "workshop:work"})
+
+
+async def test_processes_that_match_are_found_or_none(controller: Controller, target: LaunchedTarget) -> None:
+    assert [info.pid for info in await controller.find_processes("bench")] == [target.pid]
+    assert await controller.find_processes(Selector(imports="wave"), timeout_s=0.1) == ()
+    with pytest.raises(UnknownSelector):
+        await controller.find_processes("bnech")
 
 
 async def test_ended_faults_are_remembered(controller: Controller, target: LaunchedTarget) -> None:

@@ -54,7 +54,7 @@ async def test_a_lease_ends_at_the_controller_too_when_nobody_in_the_process_can
     assert status.times["expired"] >= began_s + lease_s
 
 
-async def test_it_goes_on_when_the_keeper_is_killed(controller: Controller, target: LaunchedTarget) -> None:
+async def test_it_goes_on_when_the_sidecar_is_killed(controller: Controller, target: LaunchedTarget) -> None:
     async with controller.arm("process.stop", process="bench") as fault:
         await fault.wait_biting(timeout_s=5)
         os.kill((await controller.sidecar()).pid, signal.SIGKILL)

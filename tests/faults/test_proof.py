@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from faults import ArmFailed, BrokenPlugin, Controller, NeverHit, State
-from faults.catalogue import definitions
+from faults import ArmFailed, BrokenPlugin, Controller, NeverHit, State, catalogue, fault_info
+from faults.catalogue import OLD_PLUGIN_GROUP, PLUGIN_GROUP, definitions
 from faults.evidence import PROVERS
 from tests.faults.bench import LaunchedTarget
 
@@ -89,14 +89,15 @@ class Plugins:
         self._directory = directory
         self.modules: list[str] = []
 
-    def install(self, module: str, source: str) -> None:
-        """A distribution with one module and one entry point."""
+    def install(self, module: str, source: str, *groups: str) -> None:
+        """A distribution with one module, named in an entry point of each of those groups."""
         self.modules.append(module)
         (self._directory / f"{module}.py").write_text(source)
         info = self._directory / f"{module}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[faults.catalogue]\n{module} = {module}\n")
+        points = (f"[{group}]\n{module} = {module}\n" for group in groups or (PLUGIN_GROUP,))
+        (info / "entry_points.txt").write_text("".join(points))
         definitions.cache_clear()
 
 
@@ -146,7 +147,7 @@ async def test_what_is_done_from_outside_is_done_when_arm_returns_and_undone_whe
     assert not made.exists()
 
 
-async def test_what_the_keeper_does_beside_the_target_comes_and_goes_with_the_fault(
+async def test_what_the_sidecar_does_beside_the_target_comes_and_goes_with_the_fault(
     controller: Controller, target: LaunchedTarget, plugins: Plugins, tmp_path: Path
 ) -> None:
     plugins.install("beside_file", BESIDE)
@@ -158,6 +159,32 @@ async def test_what_the_keeper_does_beside_the_target_comes_and_goes_with_the_fa
             await fault.wait_biting(timeout_s=5)
         assert not made.exists()
         fault = controller.arm("beside.file", process="bench", params={"path": str(made)})
+
+
+@pytest.mark.parametrize("groups", [(OLD_PLUGIN_GROUP,), (OLD_PLUGIN_GROUP, PLUGIN_GROUP)])
+async def test_a_plugin_that_was_written_for_the_former_names_works(
+    controller: Controller, target: LaunchedTarget, plugins: Plugins, tmp_path: Path, groups: tuple[str, ...]
+) -> None:
+    source = BESIDE.replace("arm_sidecar", "arm_beside").replace("count_call", "takes")
+    plugins.install("beside_file", source.replace("set_released", "let_go"), *groups)
+    made = tmp_path / "made"
+    async with controller.arm("beside.file", process="bench", params={"path": str(made)}) as fault:
+        await fault.biting(timeout_s=5)
+        assert made.exists()
+    assert not made.exists()
+
+
+async def test_a_fault_says_what_a_judge_has_to_know_of_it(plugins: Plugins) -> None:
+    known = "IS_CONTROL = TAKES_CORES = True\nNEEDS = ('gpu',)\nSITE_KIND = 'class'\n"
+    site = "PARAMETERS = {'site': {'type': 'site', 'required': True, 'help': 'the class'}}\n"
+    plugins.install("idle_away", IDLE + known + site)
+    info = fault_info("idle.away")
+    assert (info.is_control, info.takes_cores, info.needs, info.site_kind) == (True, True, ("gpu",), "class")
+    assert [fault.name for fault in catalogue() if fault.is_control] == [
+        "call.count", "idle.away", "net.relay", "noop",
+    ]  # fmt: skip
+    assert {fault.site_kind for fault in catalogue() if fault.name.startswith("call.")} == {"function"}
+    assert fault_info("gil.hold").site_kind is None
 
 
 async def test_what_cannot_be_done_from_outside_is_refused_by_arm(

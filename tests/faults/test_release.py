@@ -107,7 +107,7 @@ async def test_a_controller_that_hangs_keeps_the_target_no_longer_than_the_lease
                 together.create_task(freed(name, params), name=f"{name} {params}")
 
 
-async def test_a_killed_controllers_directory_is_removed_by_its_keeper() -> None:
+async def test_a_killed_controllers_directory_is_removed_by_its_sidecar() -> None:
     async with broken_by_a_harness("process.stop", {}, "biting") as (_, harness, path):
         assert path.exists()
         harness.kill()
