@@ -26,25 +26,25 @@ from faults.model import DEFAULT_LEASE_S, FaultStatus, Newcomers, ProcessInfo, S
 _REQUEST_LIMIT_BYTES = 1 << 20
 _CONDITIONS = ("cmdline", "imports", "parent", "pid", "main")
 
-A = TypeVar("A", bound="Answer")
+A = TypeVar("A", bound="ControlAnswer")
 
 
-class Request(msgspec.Struct, frozen=True, tag_field="do", tag=str.lower, forbid_unknown_fields=True):
+class ControlRequest(msgspec.Struct, frozen=True, tag_field="do", tag=str.lower, forbid_unknown_fields=True):
     """What a command asks of a session."""
 
 
-class Answer(msgspec.Struct, frozen=True, tag_field="answer", tag=str.lower):
+class ControlAnswer(msgspec.Struct, frozen=True, tag_field="answer", tag=str.lower):
     """What a session says to that."""
 
 
-class Status(Request, frozen=True):
+class ShowStatus(ControlRequest, frozen=True):
     """Answered `SessionStatus`; with `stacks` where the broken processes stand, too."""
 
     stacks: bool = False
 
 
-class Arm(Request, frozen=True):
-    """Answered `Armed`, after `wait_s` at most: arm a fault, and see whether it bites.
+class ArmFault(ControlRequest, frozen=True):
+    """Answered `ArmedFault`, after `wait_s` at most: arm a fault, and see whether it bites.
 
     `process` is a selector as a command line has it, all else as in `Controller.arm`.
     """
@@ -58,13 +58,15 @@ class Arm(Request, frozen=True):
     wait_s: float = 0.0
 
 
-class Release(Request, frozen=True):
-    """Answered `Released`: release the faults of these ids, or all that are armed when there are none."""
+class ReleaseFaults(ControlRequest, frozen=True):
+    """Answered `ReleasedFaults`: release the faults of these ids, or all that are armed when there are
+    none.
+    """
 
     ids: tuple[str, ...] = ()
 
 
-class SessionStatus(Answer, frozen=True):
+class SessionStatus(ControlAnswer, frozen=True):
     """The processes with an agent, the faults, and by a fault's id the stacks of its processes as text."""
 
     session: str
@@ -73,7 +75,7 @@ class SessionStatus(Answer, frozen=True):
     stacks: dict[str, tuple[str, ...]]
 
 
-class Armed(Answer, frozen=True):
+class ArmedFault(ControlAnswer, frozen=True):
     """An armed fault; `why` says why it does not bite yet, where it does not."""
 
     bites: bool
@@ -81,13 +83,13 @@ class Armed(Answer, frozen=True):
     why: str = ""
 
 
-class Released(Answer, frozen=True):
+class ReleasedFaults(ControlAnswer, frozen=True):
     """The faults that were released, in the order in which they were named."""
 
     released: tuple[FaultStatus, ...]
 
 
-class Refused(Answer, frozen=True):
+class Rejected(ControlAnswer, frozen=True):
     """It was not done, and why: one sentence for a person."""
 
     error: str
@@ -98,7 +100,7 @@ class ControlServer:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._requests = msgspec.json.Decoder(Status | Arm | Release)
+        self._requests = msgspec.json.Decoder(ShowStatus | ArmFault | ReleaseFaults)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request, one answer; one from another user gets none."""
@@ -111,22 +113,22 @@ class ControlServer:
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes) -> Answer:
+    async def _answer(self, line: bytes) -> ControlAnswer:
         try:
             request = self._requests.decode(line)
-            if isinstance(request, Arm):
+            if isinstance(request, ArmFault):
                 return await self._arm(request)
-            if isinstance(request, Release):
+            if isinstance(request, ReleaseFaults):
                 return await self._release(request)
             return await self._status(request)
         except FaultsError as error:
-            return Refused(str(error))
+            return Rejected(str(error))
         except msgspec.DecodeError as error:
-            return Refused(
+            return Rejected(
                 f"the request {line.decode(errors='replace').strip()} cannot be understood: {error}"
             )
 
-    async def _status(self, request: Status) -> SessionStatus:
+    async def _status(self, request: ShowStatus) -> SessionStatus:
         faults = self._controller.faults() if request.stacks else ()
         return SessionStatus(
             session=self._controller.path.name,
@@ -135,7 +137,7 @@ class ControlServer:
             stacks={fault.id: await fault.stacks() for fault in faults},
         )
 
-    async def _arm(self, request: Arm) -> Armed:
+    async def _arm(self, request: ArmFault) -> ArmedFault:
         fault = self._controller.arm(
             request.fault,
             process=selector_from(request.process),
@@ -148,17 +150,17 @@ class ControlServer:
         try:
             await fault.wait_biting(request.wait_s)
         except NeverHit as not_yet:
-            return Armed(False, fault.status(), str(not_yet))
-        return Armed(True, fault.status())
+            return ArmedFault(False, fault.status(), str(not_yet))
+        return ArmedFault(True, fault.status())
 
-    async def _release(self, request: Release) -> Released:
+    async def _release(self, request: ReleaseFaults) -> ReleasedFaults:
         armed = {fault.id: fault for fault in self._controller.faults()}
         wanted = request.ids or tuple(armed)
         for identity in wanted:
             if identity not in armed:
                 there = f"armed are {', '.join(armed)}" if armed else "none is armed"
                 raise SessionError(f"no armed fault is called {identity!r}; {there}")
-        return Released(tuple([await armed[identity].release() for identity in wanted]))
+        return ReleasedFaults(tuple([await armed[identity].release() for identity in wanted]))
 
 
 @asynccontextmanager
@@ -198,7 +200,7 @@ def selector_from(text: str | int | None) -> str | int | Selector | None:
     return Selector(**conditions)
 
 
-def ask(session: Path, request: Request, expected: type[A], *, within_s: float) -> A:
+def ask(session: Path, request: ControlRequest, expected: type[A], *, within_s: float) -> A:
     """Send a session a request and wait for its answer, of the type `expected`.
 
     Raises SessionError: with the answer's own error, or when there is no answer.
@@ -213,10 +215,10 @@ def ask(session: Path, request: Request, expected: type[A], *, within_s: float) 
         except OSError as error:
             raise _no_answer(session, str(error)) from None
     try:
-        answer: A | Refused = msgspec.json.decode(line, type=Refused | expected)
+        answer: A | Rejected = msgspec.json.decode(line, type=Rejected | expected)
     except msgspec.DecodeError as error:
         raise _no_answer(session, str(error) if line else "") from None
-    if isinstance(answer, Refused):
+    if isinstance(answer, Rejected):
         raise SessionError(answer.error)
     return answer
 

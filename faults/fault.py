@@ -223,7 +223,7 @@ class Fault:
         return tuple(sorted(found, key=lambda thread: not thread.inside))
 
     async def stacks(self) -> tuple[str, ...]:
-        """Where the threads stand, in Python's own counters: one text for each process."""
+        """Where the threads stand, in Python's own words: one text for each process."""
         return format_stacks(await self.threads())
 
     def _findings_so_far(self) -> list[str]:

@@ -6,8 +6,8 @@ standard library. It has
 - a docstring: what it does, what a user sees, what it cannot do; its first line is the summary,
 - `NAME`: `family.action`,
 - `PROOF`: how to see from outside that it bites, a value of `faults.model.Proof`,
-- `arm(fault)`: install it, given a `faults.agent.wedge_agent.fault.Fault`; what it returns is called to start
-  it,
+- `arm(fault)`: install it, given a `faults.agent.wedge_agent.fault.InjectedFault`; what it returns is called
+  to start it,
 - `arm_sidecar(fault)`, where something must be done by the sidecar too if the controller dies,
 - and, where they differ from the default, `RUNS` ("inside" the target or "outside", in the sidecar),
   `TRIGGERS` (whether conditions on calls make sense), `PARAMETERS` (name: a table of `type`, `default`,

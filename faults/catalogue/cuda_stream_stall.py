@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "cuda.stream_stall"
 PROOF = "inside"
@@ -46,7 +46,7 @@ DRAIN_WITHIN_S = 5.0
 class Driver:
     """The primary context of one GPU, through libcuda alone: no CUDA toolkit, no torch."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: InjectedFault) -> None:
         try:
             self._library = ctypes.CDLL("libcuda.so.1")
         except OSError:
@@ -98,7 +98,7 @@ class Driver:
         return code == NOT_READY
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Refuse where there is no GPU in use; else queue the wait when told to."""
     driver = Driver(fault)
     fault.undo(fault.set_released)
@@ -114,12 +114,12 @@ def arm(fault: Fault) -> object:
     return lambda: fault.thread(stall)
 
 
-def arm_sidecar(fault: Fault) -> None:
+def arm_sidecar(fault: InjectedFault) -> None:
     """In the sidecar: free the GPU when controller or lease are gone, whatever holds the GIL."""
     fault.undo(fault.set_released)
 
 
-def _stall(fault: Fault, driver: Driver, address: int) -> None:
+def _stall(fault: InjectedFault, driver: Driver, address: int) -> None:
     word, stream = ctypes.c_uint64(), ctypes.c_void_p()
     page = ctypes.c_void_p(address)
     own = fault.params["stream"] == "own"
@@ -147,7 +147,7 @@ def _stall(fault: Fault, driver: Driver, address: int) -> None:
         driver.need("cuMemHostUnregister", page)
 
 
-def _drain(fault: Fault, driver: Driver, stream: ctypes.c_void_p) -> None:
+def _drain(fault: InjectedFault, driver: Driver, stream: ctypes.c_void_p) -> None:
     """Wait until the stream is through, which it is at once when only the word kept it."""
     fault.set_released()
     give_up = time.monotonic() + DRAIN_WITHIN_S

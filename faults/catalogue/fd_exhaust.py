@@ -16,7 +16,7 @@ import resource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "fd.exhaust"
 PROOF = "exhausted"
@@ -25,7 +25,7 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Exhaust when told to."""
     fillers: list[int] = []
 

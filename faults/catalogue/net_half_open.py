@@ -10,7 +10,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "net.half_open"
 PROOF = "inside"
@@ -21,7 +21,7 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Find the relay; change its policy when told to."""
     from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the sidecar
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "net.relay"
 PROOF = "answer"
@@ -28,7 +28,7 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Open the relay."""
     from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the sidecar
 

@@ -16,7 +16,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "process.starve"
 PROOF = "starved"
@@ -36,7 +36,7 @@ while time.monotonic() < until and os.getppid() == sidecar:
 """
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Find the CPUs; start the hogs when told to."""
     if not 1 <= fault.params["hogs"] <= 64:
         fault.refuse("hogs must be 1 to 64")

@@ -13,14 +13,14 @@ import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "process.stop"
 PROOF = "stopped"
 RUNS = "outside"
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Take a hold on each process that a reused number cannot fool, and stop them when told to."""
     handles = fault.process_handles()
 

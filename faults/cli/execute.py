@@ -38,8 +38,8 @@ def exec_command(command: tuple[str, ...], grace_s: float, quiet: bool) -> None:
 
 
 async def _execute(command: tuple[str, ...], grace_s: float, quiet: bool) -> int:
+    interrupted = _catch_interrupts()
     async with Controller() as controller, control_server(controller) as session:
-        interrupted = _interrupted()
         launched = await controller.launch(command, env=controller.environment(os.environ), stdin=None)
         if not quiet:
             click.echo(
@@ -48,7 +48,7 @@ async def _execute(command: tuple[str, ...], grace_s: float, quiet: bool) -> int
                 err=True,
             )
         ended = asyncio.create_task(launched.wait())
-        if await _first_done(ended, interrupted) is not ended:
+        if await _wait_first(ended, interrupted) is not ended:
             await controller.release_all()
             await launched.terminate(grace_s)
             await ended
@@ -79,12 +79,12 @@ def attach_command(pids: tuple[int, ...], within_s: float, from_outside: bool, q
 
 
 async def _attach(pids: Sequence[int], within_s: float, from_outside: bool, quiet: bool) -> int:
+    interrupted = _catch_interrupts()
     async with (
         Controller() as controller,
         control_server(controller) as session,
         AsyncExitStack() as taken_in,
     ):
-        interrupted = _interrupted()
         for pid in pids:
             if from_outside:
                 await taken_in.enter_async_context(outside(controller, pid))
@@ -98,7 +98,7 @@ async def _attach(pids: Sequence[int], within_s: float, from_outside: bool, quie
                 err=True,
             )
         ended = asyncio.gather(*(_wait_ended(pid) for pid in pids))
-        if await _first_done(ended, interrupted) is not ended:
+        if await _wait_first(ended, interrupted) is not ended:
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
     return 0
@@ -120,7 +120,7 @@ async def _wait_ended(pid: int) -> None:
         os.close(handle)
 
 
-def _interrupted() -> asyncio.Future[signal.Signals]:
+def _catch_interrupts() -> asyncio.Future[signal.Signals]:
     """A future for the first signal that asks this process to end; it no longer ends of one."""
     loop = asyncio.get_running_loop()
     interrupted: asyncio.Future[signal.Signals] = loop.create_future()
@@ -134,7 +134,7 @@ def _interrupted() -> asyncio.Future[signal.Signals]:
     return interrupted
 
 
-async def _first_done(*futures: asyncio.Future[Any]) -> asyncio.Future[Any]:
+async def _wait_first(*futures: asyncio.Future[Any]) -> asyncio.Future[Any]:
     """Wait until one of them is done; of several that are, the first that was given."""
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
     return next(future for future in futures if future.done())

@@ -51,7 +51,7 @@ def arm_command(
 ) -> None:
     """Arm FAULT with its parameters and trigger (on_hit=3, hits=3..5, times=1, p=0.3 seed=7, match=JSON)."""
     params, trigger = _settings(definition(fault).info, settings)
-    request = control_server.Arm(
+    request = control_server.ArmFault(
         fault=fault,
         process=process,
         lease_s=lease_s,
@@ -60,10 +60,7 @@ def arm_command(
         newcomers="cover" if cover else "tell",
         wait_s=_LOOKED_FOR_S if wait_s is None else wait_s,
     )
-    within_s = _ANSWER_WITHIN_S + (wait_s or 0.0)
-    answer = control_server.ask(
-        control_server.find(session), request, control_server.Armed, within_s=within_s
-    )
+    answer = _ask(session, request, control_server.ArmedFault, longer_s=wait_s or 0.0)
     click.echo(_json_of(answer.status) if as_json else _fault(answer.status))
     if wait_s is not None and not answer.bites:
         raise CommandError(answer.why, exit_code=1)
@@ -92,12 +89,7 @@ def release_command(ids: tuple[str, ...], everything: bool, session: str | None,
     """Give the processes back: release the faults of these IDs, or --all."""
     if bool(ids) == everything:
         raise SessionError("name the faults to release, or write --all; `wedge status` lists them")
-    answer = control_server.ask(
-        control_server.find(session),
-        control_server.Release(ids),
-        control_server.Released,
-        within_s=_ANSWER_WITHIN_S,
-    )
+    answer = _ask(session, control_server.ReleaseFaults(ids), control_server.ReleasedFaults)
     if as_json:
         click.echo(_json_of(answer.released))
         return
@@ -112,12 +104,7 @@ def release_command(ids: tuple[str, ...], everything: bool, session: str | None,
 @report_errors
 def status_command(stacks: bool, session: str | None, as_json: bool) -> None:
     """The processes that can be broken, and the faults that are armed or were."""
-    answer = control_server.ask(
-        control_server.find(session),
-        control_server.Status(stacks),
-        control_server.SessionStatus,
-        within_s=_ANSWER_WITHIN_S,
-    )
+    answer = _ask(session, control_server.ShowStatus(stacks), control_server.SessionStatus)
     if as_json:
         click.echo(_json_of(answer))
         return
@@ -130,10 +117,21 @@ def status_command(stacks: bool, session: str | None, as_json: bool) -> None:
             click.echo(textwrap.indent(text.rstrip(), "    "))
 
 
+def _ask(
+    session: str | None,
+    request: control_server.ControlRequest,
+    expected: type[control_server.A],
+    *,
+    longer_s: float = 0.0,
+) -> control_server.A:
+    within_s = _ANSWER_WITHIN_S + longer_s
+    return control_server.ask(control_server.find(session), request, expected, within_s=within_s)
+
+
 def _json_of(value: object) -> str:
     """As Python's own JSON, which writes what is not ASCII as escapes."""
     table = msgspec.to_builtins(value)
-    if isinstance(value, control_server.Answer):
+    if isinstance(value, control_server.ControlAnswer):
         del table["answer"]
     return json.dumps(table, indent=2)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LOCK_WAITS_S = 1.0
 
 
-class Fault:
+class InjectedFault:
     """What a fault's `arm(fault)` may use.
 
     `params` are the fault's parameters, checked and complete; `targets` the processes of a fault that runs
@@ -38,7 +38,9 @@ class Fault:
     clock; `notes` is what a person should be told about it, and `details` the same for programs.
     """
 
-    def __init__(self, request: Arm, fds: list[int], failed: Callable[[Fault, Refused], None]) -> None:
+    def __init__(
+        self, request: Arm, fds: list[int], failed: Callable[[InjectedFault, Refused], None]
+    ) -> None:
         self.id, self.name, self.params = request.fault, request.name, request.params
         self.targets = [(pid, started) for pid, started in request.targets]
         self.until_ns = request.until_ns
@@ -293,6 +295,10 @@ class Fault:
         from .calls import install
 
         install(site, (self, sync, coroutine), absent)
+
+
+Fault = InjectedFault
+"""Its former name, which plugins may use in annotations."""
 
 
 def _closing(fd: int) -> Callable[[], None]:

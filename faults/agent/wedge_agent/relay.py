@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Coroutine
 
-    from .fault import Fault
+    from .fault import InjectedFault
 
 _CHUNK_BYTES = 65536
 _BACKLOG = 512
@@ -31,7 +31,7 @@ class RelayPolicy:
 
     def __init__(
         self,
-        fault: Fault,
+        fault: InjectedFault,
         *,
         holds: bool = False,
         resets: bool = False,
@@ -58,11 +58,11 @@ class Relay:
         if not self._ready.wait(_START_WITHIN_S):
             raise OSError(errno.ETIMEDOUT, "its thread does not start")
 
-    def adopt(self, policy: RelayPolicy) -> None:
+    def add_policy(self, policy: RelayPolicy) -> None:
         """Treat all connections so, besides what other faults ask for; returns once that is so."""
         self._ask(self._change([*self._policies, policy]))
 
-    def drop(self, policy: RelayPolicy) -> None:
+    def remove_policy(self, policy: RelayPolicy) -> None:
         """Treat them so no more; returns once that is so."""
         self._ask(self._change([other for other in self._policies if other is not policy]))
 
@@ -94,7 +94,7 @@ class Relay:
                 self._reset(writer)
 
     def _latest(self, does: Callable[[RelayPolicy], object]) -> RelayPolicy | None:
-        """The policy adopted last that does so."""
+        """The policy added last that does so."""
         return next((policy for policy in reversed(self._policies) if does(policy)), None)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -182,7 +182,7 @@ class Relay:
 _relays: dict[int, Relay] = {}
 
 
-def open_relay(fault: Fault) -> None:
+def open_relay(fault: InjectedFault) -> None:
     """Have a relay for as long as the fault lasts, and say where it listens. Refuses what cannot be listened
     on.
     """
@@ -199,7 +199,7 @@ def open_relay(fault: Fault) -> None:
     fault.notes.append(f"a relay listens on {relay.address[0]}:{port} for {to[0]}:{to[1]}")
 
 
-def policy_change(fault: Fault, policy: RelayPolicy) -> Callable[[], None]:
+def policy_change(fault: InjectedFault, policy: RelayPolicy) -> Callable[[], None]:
     """How to have the relay that the fault names behave so, until release. Refuses when it names no single
     one.
     """
@@ -212,13 +212,13 @@ def policy_change(fault: Fault, policy: RelayPolicy) -> Callable[[], None]:
     fault.details["address"] = f"{relay.address[0]}:{ports[0]}"
 
     def change() -> None:
-        fault.undo(lambda: relay.drop(policy) if ports[0] in _relays else None)
-        relay.adopt(policy)
+        fault.undo(lambda: relay.remove_policy(policy) if ports[0] in _relays else None)
+        relay.add_policy(policy)
 
     return change
 
 
-def _endpoint(fault: Fault, name: str) -> tuple[str, int]:
+def _endpoint(fault: InjectedFault, name: str) -> tuple[str, int]:
     host, _, port = fault.params[name].rpartition(":")
     if not port.isdigit() or int(port) > 65535:
         fault.refuse(f"{name}={fault.params[name]} is not HOST:PORT")

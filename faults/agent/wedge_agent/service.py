@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, Callable
 
-    from .fault import Fault
+    from .fault import InjectedFault
 
 
 class Service:
@@ -22,7 +22,7 @@ class Service:
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
         self._send = send
-        self._faults: dict[str, Fault] = {}
+        self._faults: dict[str, InjectedFault] = {}
 
     def handle(self, body: bytes, descriptors: list[int]) -> None:
         """Do one request and answer it; takes from the front of `descriptors` those that came with it.
@@ -64,14 +64,16 @@ class Service:
         raise protocol.ProtocolError(f"the message {request.NAME!r} is no request")
 
     def _arm(self, request: protocol.Arm, fds: list[int], sent: int) -> protocol.Armed:
-        from .fault import Fault  # here, so that a process which is only asked its name need not load it
+        from .fault import (
+            InjectedFault,  # here, so that a process which is only asked its name need not load it
+        )
 
         if len(fds) < sent:
             for fd in fds:
                 os.close(fd)
             message = "the process has no descriptor left for the fault's lifeline"
             raise Refused(protocol.ARM_FAILED, message)
-        fault = Fault(request, fds, self._failed)
+        fault = InjectedFault(request, fds, self._failed)
         self._faults[fault.id] = fault  # already: a child that is forked meanwhile has to forget it too
         try:
             namespace: dict[str, Any] = {"__name__": "wedge_fault"}
@@ -103,7 +105,7 @@ class Service:
         threads = {inside for fault in self._faults.values() for inside in fault.threads_inside}
         return [(tid, _calls(frames[ident])) for ident, tid in sorted(threads) if ident in frames]
 
-    def _failed(self, fault: Fault, refused: Refused) -> None:
+    def _failed(self, fault: InjectedFault, refused: Refused) -> None:
         kind, message, near = refused.kind, refused.message, refused.near
         self._tell(protocol.Failed(fault=fault.id, kind=kind, message=message, near=near))
 
