@@ -51,7 +51,7 @@ def _imported(name: str, path: Path) -> Iterator[str]:
 
 
 def circles() -> list[list[str]]:
-    """Groups of modules that import each other, the long way round too (Tarjan's strongly connected parts)."""
+    """Groups of modules that import each other, the long way round too (Tarjan's algorithm)."""
     number: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []
