@@ -58,3 +58,7 @@ def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
 def did_you_mean(names: tuple[str, ...]) -> str:
     """`; did you mean a or b?`, or nothing where there is nothing near."""
     return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
+class CallFailed(ScenariosError):
+    """The call ended without the answer it should have had; the message is what the server said."""

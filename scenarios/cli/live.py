@@ -13,10 +13,9 @@ from faults import DEFAULT_LEASE_S, LEASE_LIMIT_S, LeaseTooLong
 from faults.cli.told import seconds
 from scenarios.errors import CouldNotRun
 from scenarios.live.arguments import Asked, asked
-from scenarios.live.departure import Leave, until_left
 from scenarios.live.endpoints import Endpoints
-from scenarios.live.screen import Screen, can_draw
-from scenarios.live.watching import AsJson, AsLines, OnScreen, Tell, summary, watch
+from scenarios.live.screen import Leave, Screen, can_draw, until_left
+from scenarios.live.watch import AsJson, AsLines, OnScreen, Tell, summary, watch
 from scenarios.server.needs import unmet
 from scenarios.spec import target_file
 from scenarios.spec.target_file import find

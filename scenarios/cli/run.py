@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import os
 import signal
 import sys
 import traceback
@@ -12,19 +14,24 @@ from typing import Any, TypeVar
 
 import click
 import msgspec
+from msgspec.structs import replace
 from rich.console import Console
 
 from faults import FaultsError
 from faults.cli import group as fault_commands
 from scenarios.cli.live import shell_command, watch_command
-from scenarios.cli.planning import deployed, plan_for, replayed, suite_for
-from scenarios.cli.repeating import repeated
 from scenarios.cli.report import compare, report
 from scenarios.cli.target import target as target_commands
 from scenarios.errors import CouldNotRun, ScenariosError
-from scenarios.record.model import Report, encode
+from scenarios.judge import kubelet
+from scenarios.record.model import NotRun, Report, encode
+from scenarios.record.stability import Turn, stability, turn, turn_in_words
 from scenarios.report import html, junit, markdown
-from scenarios.spec import Scenario, suite_file
+from scenarios.run.run import Plan, default_jobs
+from scenarios.run.run import run as run_plan
+from scenarios.server.needs import unmet
+from scenarios.spec import Scenario, kubernetes, suite_file, target_file
+from scenarios.terminal.live import progress
 from scenarios.terminal.table import show
 
 PASSED, FAILED, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
@@ -33,6 +40,8 @@ _OUTPUT = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+_AGAIN_AT_MOST = 10
+"""A machine that is too busy to tell of more scenarios is no place to run the suite at all."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,6 +50,8 @@ def cli() -> None:
 
 
 _own = (target_commands, report, compare, watch_command, shell_command)
+
+
 for _command in (*_own, *fault_commands.commands.values()):
     cli.add_command(_command)
 
@@ -142,6 +153,99 @@ def list_command(names: tuple[str, ...], suite: str | None, target: str | None, 
         click.echo(f"{scenario.name:{width}}  {scenario.expected:4}  {scenario.row.summary}".rstrip())
     for left in suite_file.matched(loaded.not_run, names):
         click.echo(f"wedge: not run: {left.name}: {left.reason}", err=True)
+
+
+def plan_for(
+    names: tuple[str, ...], suite: str | None, target: str | None, jobs: int | None, seed: int
+) -> Plan:
+    """What a command line asks for. Raises `CouldNotRun`, also when this machine can run none of it."""
+    options: list[str] = []
+    for option, value in (("--suite", suite), ("--target", target)):
+        options += [option, value] if value is not None else []
+    path = suite_for(suite, target)
+    loaded = suite_file.load(path, target)
+    selected = suite_file.select(loaded.scenarios, names, loaded.not_run)
+    left = list(suite_file.matched(loaded.not_run, names))
+    if not selected:
+        raise CouldNotRun(
+            f"no row of suite {loaded.suite.suite.name} fits the target: the sites and processes that the "
+            f"rows name are not in its file (`wedge target check {target}` says which to add)"
+        )
+    missing = {scenario.name: reason for scenario in selected if (reason := unmet(scenario.target))}
+    if len(missing) == len(selected):
+        raise CouldNotRun(f"nothing of this can run here: {'; '.join(dict.fromkeys(missing.values()))}")
+    left += [
+        NotRun(name=s.name, target=s.target.name, reason=missing[s.name])
+        for s in selected
+        if s.name in missing
+    ]
+    return Plan(
+        scenarios=tuple(scenario for scenario in selected if scenario.name not in missing),
+        not_run=tuple(left),
+        seed=seed,
+        jobs=jobs or default_jobs(),
+        suite_name=loaded.suite.suite.name,
+        suite_file=path,
+        options=tuple(options),
+        again=_AGAIN_AT_MOST,
+    )
+
+
+def suite_for(suite: str | None, target: str | None) -> Path:
+    """The suite's file. Without a suite, a target that the default suite knows is run through that, any other
+    through the suite for any server. Raises `CouldNotRun`."""
+    if suite is None and target is not None:
+        known = target_file.load(target_file.find(target)).name in suite_file.targets(
+            suite_file.find(suite_file.DEFAULT)
+        )
+        suite = suite_file.DEFAULT if known else suite_file.ANY
+    return suite_file.find(suite or suite_file.DEFAULT)
+
+
+def deployed(k8s: str | None, plan: Plan) -> dict[str, kubernetes.Kubelet]:
+    """How each target of the plan is probed by the manifest. Raises `CouldNotRun`."""
+    if k8s is None:
+        return {}
+    container = kubernetes.at(k8s)
+    found = {s.target.name: kubernetes.kubelet(container, s.target.target) for s in plan.scenarios}
+    for note in dict.fromkeys(note for probed in found.values() for note in probed.notes):
+        click.echo(f"wedge: {note}", err=True)
+    return found
+
+
+def replayed(found: Report, probed_by: dict[str, kubernetes.Kubelet], k8s: str | None) -> Report:
+    """The report as the manifest's probes would have judged it."""
+    if k8s is None:
+        return found
+    scenarios = tuple(
+        kubelet.through(s, probed_by[s.target].rules, probed_by[s.target].probes, k8s)
+        for s in found.scenarios
+    )
+    return msgspec.structs.replace(found, scenarios=scenarios)
+
+
+async def repeated(plan: Plan, times: int, console: Console) -> tuple[Report, tuple[str, ...]]:
+    """Run the plan `times` times, each with the next seed; the report of the first run that did not pass, or
+    else of the last, and what could not run at all.
+
+    With more than one run the report says how steady the verdicts were.
+    """
+    kept: Report | None = None
+    turns: list[Turn] = []
+    troubles: tuple[str, ...] = ()
+    for n in range(times):
+        once = dataclasses.replace(plan, seed=plan.seed + n)
+        with progress(console, len(plan.scenarios), brief=times > 1) as told:
+            found, troubles = await run_plan(once, told)
+        turns.append(turn(found, os.getloadavg()[0]))
+        if times > 1:
+            console.print(f"run {n + 1} of {times}: {turn_in_words(turns[-1])}", highlight=False)
+        if kept is None or kept.suite.passed:
+            kept = found
+        if troubles:  # what could not run now cannot run the next time
+            break
+    assert kept is not None
+    return (replace(kept, stability=stability(turns)) if times > 1 else kept), troubles
 
 
 def exit_code(found: Report, troubles: tuple[str, ...]) -> int:

@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
-from faults import Controller, Fault, FaultStatus, NeverHit, ThreadStack
+from faults import Controller, Fault, FaultStatus, Frame, NeverHit, ThreadStack
 from scenarios.live.processes import Place
-from scenarios.live.stuck import Stuck, stuck
 from scenarios.server.resources import alive
 
+_OURS = ("faults/agent/", "faults/catalogue/")
+_MAIN = "MainThread"
 _PROVE_WITHIN_S = 1.0
 _STACKS_EVERY_S = 2.0
 _OVER_KEPT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A thread, the innermost frame first. `in_fault`: it waits in the fault itself."""
+
+    pid: int
+    name: str
+    frames: tuple[Frame, ...]
+    in_fault: bool
+
+    def __str__(self) -> str:
+        theirs = [frame for frame in self.frames if not _ours(frame)]
+        if not theirs and self.in_fault:
+            return f"a thread of the fault itself in {self.pid}"
+        return f"{self.name} of {self.pid}: {' ← '.join(map(_short, theirs)) or 'outside Python'}"
+
+
+def stuck(threads: Iterable[ThreadStack]) -> tuple[Stuck, ...]:
+    """The threads worth a look: those inside the fault, and the main thread where it was seen."""
+    chosen = [thread for thread in threads if thread.inside or thread.name == _MAIN]
+    return tuple(
+        Stuck(found.thread.pid, found.name or "a thread", found.frames, found.inside)
+        for found in sorted(chosen, key=lambda found: not found.inside)
+    )
+
+
+def _ours(frame: Frame) -> bool:
+    return any(part in frame.file for part in _OURS)
+
+
+def _short(frame: Frame) -> str:
+    return f"{frame.function} {PurePath(frame.file).name}:{frame.line}"
 
 
 @dataclass(slots=True)

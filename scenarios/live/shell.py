@@ -14,15 +14,13 @@ import click
 from rich.console import Console
 
 from faults import FaultsError, catalogue
-from scenarios.live import keys, processes, shell_view
+from scenarios.live import processes, shell_view
 from scenarios.live.calls import Calls
-from scenarios.live.chores import Chores
-from scenarios.live.departure import HUNG_UP, Leave, TerminalGone
 from scenarios.live.endpoints import Endpoints
 from scenarios.live.injections import Breaker
 from scenarios.live.menu import Entry, menu
-from scenarios.live.screen import Screen
-from scenarios.live.watching import DRAW_EVERY_S, probing
+from scenarios.live.screen import HUNG_UP, INTERRUPT, Leave, Screen, TerminalGone, single_keys
+from scenarios.live.watch import DRAW_EVERY_S, probing
 from scenarios.prober import ProberHandle
 from scenarios.prober.series import lanes
 from scenarios.server.server import Server, serving
@@ -79,7 +77,7 @@ class Session:
             self._rows = await processes.look(self._server)
             self._choose(last=True)
             self._chores.begin(self._look())
-            with Screen(console) as screen, keys.single_keys(sys.stdin.fileno(), self.press, self._leave):
+            with Screen(console) as screen, single_keys(sys.stdin.fileno(), self.press, self._leave):
                 self._screen = screen
                 with _warnings(self._say):
                     await self._draw_on()
@@ -93,7 +91,7 @@ class Session:
 
     def press(self, key: str) -> None:
         """Do what the key says, and show it at once."""
-        if key in (keys.INTERRUPT, "q"):
+        if key in (INTERRUPT, "q"):
             self._say("leaving: everything is released and the target ended")
             self._leave(0)
         elif self._page is not None:
@@ -282,3 +280,28 @@ def _warnings(say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
+
+
+class Chores:
+    """Work that a key began and nobody waits for; what goes wrong in it comes out at `check`."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin it."""
+        self._tasks.add(asyncio.create_task(work))
+
+    def check(self) -> None:
+        """Raises what one of them raised."""
+        for task in [task for task in self._tasks if task.done()]:
+            self._tasks.discard(task)
+            if not task.cancelled():
+                task.result()
+
+    async def end(self) -> None:
+        """Cancel what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()

@@ -10,13 +10,13 @@ from rich.text import Text
 
 from faults import State
 from faults.stacks import as_text
-from scenarios.live import figures, lane_table
+from scenarios.live import series_table
 from scenarios.live.calls import Tally
 from scenarios.live.endpoints import Endpoints
 from scenarios.live.injections import Broken
 from scenarios.live.menu import Entry, bar
 from scenarios.live.processes import Place, Row
-from scenarios.live.watching import lateness
+from scenarios.live.watch import lateness
 from scenarios.report.numbers import value
 
 COMMANDS = (
@@ -68,7 +68,7 @@ class Glance:
 
 def overview(glance: Glance, width: int, height: int) -> list[Text]:
     """Everything at a glance, in just `height` lines."""
-    above = [_title(glance), *lane_table.rows(glance.endpoints, width), *lateness(glance.endpoints), Text()]
+    above = [_title(glance), *series_table.rows(glance.endpoints, width), *lateness(glance.endpoints), Text()]
     below = [Text(), *_talk(glance, width), *_keys(glance, width)]
     sections = [
         _processes(glance, width),
@@ -147,7 +147,7 @@ def _faults(glance: Glance, width: int) -> list[Text]:
         state = "bites" if bites and broken.proven else "not proven" if bites else status.state.value
         text = Text(f"{mark} {_what(broken)} in {broken.place}", style=style)
         text.append(f"  {state}", style=style)
-        held = f", held {figures.age(status.held_s)}" if status.held_s else ""
+        held = f", held {series_table.age(status.held_s)}" if status.held_s else ""
         inside = f"{status.hits} hit, {status.inside} inside{held}"
         text.append(f"  {status.lease_left_s:.0f} s left  {inside}", style="not bold default")
         lines.append(text)
@@ -155,7 +155,7 @@ def _faults(glance: Glance, width: int) -> list[Text]:
             lines += [Text(f"    {found}", style="dim") for found in status.evidence[-_EVIDENCE_LINES:]]
     for broken in reversed(glance.over):
         status = broken.status
-        held = f", held {figures.age(status.held_s)}" if status.held_s else ""
+        held = f", held {series_table.age(status.held_s)}" if status.held_s else ""
         lines.append(Text(f"◇ {_what(broken)}: {_over(broken)}, {status.hits} hit{held}", style="dim"))
     return _labelled("faults", lines or [Text("  none is armed", style="dim")])
 
@@ -175,12 +175,12 @@ def _calls(glance: Glance) -> list[Text]:
         text = Text(f"  {tally.call}")
         if tally.pending:
             steps = ", ".join(step for step in tally.steps if step != tally.call)
-            text.append(f"  ◌ {tally.pending} pending, the oldest for {figures.age(tally.oldest_s)}",
+            text.append(f"  ◌ {tally.pending} pending, the oldest for {series_table.age(tally.oldest_s)}",
                         style="bold yellow")  # fmt: skip
             text.append(f" in {steps}" if steps else "", style="yellow")
         if tally.answered:
             text.append(f"  ● {tally.answered} answered", style="green")
-            text.append(f", the last in {figures.latency(tally.last_s)}", style="dim")
+            text.append(f", the last in {series_table.latency(tally.last_s)}", style="dim")
         if tally.errors:
             text.append(f"  ✗ {tally.errors} in error: {tally.error}", style="red")
         lines.append(text)

@@ -13,8 +13,7 @@ from scenarios.prober.messages import GrpcLane, HttpLane, TcpLane
 from scenarios.prober.messages import Lane as ProbedLane
 from scenarios.record.model import Lane
 from scenarios.spec import GrpcProbe, HttpProbe, Probe, Target, TcpProbe, place
-from scenarios.spec.binary import as_bytes
-from scenarios.spec.placeholders import fill
+from scenarios.spec.placeholders import as_bytes, fill
 from scenarios.spec.target import Connection
 
 _KINDS: Mapping[type[Probe], Literal["http", "grpc", "tcp"]] = {

@@ -10,7 +10,7 @@ from scenarios.run.rounds import Rounds
 from scenarios.spec import Call, Scenario
 from scenarios.spec.suite import CallsDo, Traffic
 from scenarios.traffic.caller import Caller
-from scenarios.traffic.pile import Pile
+from scenarios.traffic.concurrent_calls import Pile
 
 
 class Calls:

@@ -38,8 +38,8 @@ from scenarios.record.model import (
 from scenarios.record.model import Scenario as Record
 from scenarios.run.samples import Samples
 from scenarios.spec import Scenario
+from scenarios.traffic.concurrent_calls import Pile
 from scenarios.traffic.load import LoadFacts
-from scenarios.traffic.pile import Pile
 
 PHASES = ("start", "baseline", "arm", "bite", "watch", "release", "recover")
 """In order; a scenario that failed in one never entered those after it."""

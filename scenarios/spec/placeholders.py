@@ -1,7 +1,11 @@
-"""Placeholders in a target file's text: `{python}`, `{port:NAME}`, `{CLIENT.KEY}`, … filled or refused."""
+"""What text in a target file may hold: placeholders (`{python}`, `{port:NAME}`, `{CLIENT.KEY}`, …), filled or
+refused, and bytes.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import random
 import re
 import socket
@@ -16,6 +20,7 @@ _FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.:-]*)\}")
 _OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST_PORT = 10_000
 _TRIES = 32
+_BASE64 = "base64:"
 
 
 class UnknownPlaceholder(CouldNotRun):
@@ -95,3 +100,24 @@ def _replacement(found: re.Match[str], names: Mapping[str, str]) -> str:
     if found[1] not in names:
         raise UnknownPlaceholder(found[1], names)
     return names[found[1]]
+
+
+def as_bytes(text: str) -> bytes:
+    """`base64:…`, or text that stands for its UTF-8. Raises `CouldNotRun`."""
+    if not text.startswith(_BASE64):
+        return text.encode()
+    try:
+        return base64.b64decode(text.removeprefix(_BASE64), validate=True)
+    except binascii.Error as error:
+        raise CouldNotRun(f"{text[:60]!r} is not base64: {error}") from None
+
+
+def misspelled(text: str) -> str | None:
+    """What is wrong with it, as far as can be told before its placeholders are filled; None if nothing is."""
+    if any(used(text)):
+        return None
+    try:
+        as_bytes(text)
+    except CouldNotRun as error:
+        return str(error)
+    return None

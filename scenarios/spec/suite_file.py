@@ -10,12 +10,10 @@ from typing import NamedTuple, TypeVar
 from scenarios.errors import CouldNotRun, UnknownName, did_you_mean, nearest
 from scenarios.record.model import NotRun
 from scenarios.spec.document import Document, read
-from scenarios.spec.fitting import Fitting
-from scenarios.spec.names import check_expectations, check_names
 from scenarios.spec.overlay import shipped as shipped_targets
-from scenarios.spec.scenario import Scenario
+from scenarios.spec.scenario import Fitting, Scenario
 from scenarios.spec.suite import Row, Suite
-from scenarios.spec.suite_checks import check, check_controls
+from scenarios.spec.suite_checks import check, check_controls, check_expectations, check_names
 from scenarios.spec.target_file import LoadedTarget
 from scenarios.spec.target_file import find as find_target
 from scenarios.spec.target_file import load as load_target

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from scenarios.errors import CallFailed
 from scenarios.spec import Call, GrpcCall, LoadedTarget
-from scenarios.traffic.failure import CallFailed
 from scenarios.traffic.grpc_calls import GrpcCalls
 from scenarios.traffic.http_calls import HttpCalls
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
+from scenarios.errors import CallFailed
 from scenarios.spec import HttpCall
 from scenarios.spec.placeholders import fill
-from scenarios.traffic.failure import CallFailed
 
 _SAID_CHARACTERS = 200
 

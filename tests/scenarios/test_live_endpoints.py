@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from scenarios.live.connection import KEPT_S
-from scenarios.live.endpoints import Endpoints
+from scenarios.live.endpoints import KEPT_S, Endpoints
 from scenarios.prober.messages import Batch, Began, Outcome, Probed
 from scenarios.prober.series import Lanes, lanes
 from scenarios.spec import HttpProbe, Target

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from scenarios.live.calls import Calls
-from scenarios.live.injections import Breaker
+from scenarios.live.injections import Breaker, Stuck
 from scenarios.live.processes import look, places
-from scenarios.live.stuck import Stuck
 from scenarios.server.server import Server, serving
 from scenarios.spec import target_file
 

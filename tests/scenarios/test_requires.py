@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from scenarios.errors import Malformed
-from scenarios.server.environment import RequirementsFailed, interpreter
-from scenarios.server.recipe import recipe
+from scenarios.server.environment import RequirementsFailed, interpreter, recipe
 from scenarios.spec import LoadedTarget, Target
 from scenarios.spec.target import Ready, Start
 

@@ -11,7 +11,7 @@ import pytest
 from scenarios import spec
 from scenarios.errors import Malformed
 from scenarios.onboarding.schema import schema
-from scenarios.server.recipe import recipe
+from scenarios.server.environment import recipe
 from scenarios.spec import target_file
 from scenarios.spec.placeholders import fill
 

@@ -23,7 +23,7 @@ from scenarios.spec.target import Client
 from scenarios.traffic import proto
 from scenarios.traffic.caller import Caller, CallFailed
 from scenarios.traffic.client import client
-from scenarios.traffic.pile import Pile
+from scenarios.traffic.concurrent_calls import Pile
 
 PROTO = """
 syntax = "proto3";

@@ -18,7 +18,7 @@ from scenarios.errors import CouldNotRun, Malformed
 from scenarios.spec import GrpcCall, HttpCall, LoadedTarget, target_file
 from scenarios.traffic import proto
 from scenarios.traffic.caller import Caller, CallFailed
-from scenarios.traffic.pile import Pile
+from scenarios.traffic.concurrent_calls import Pile
 
 PROTO = """
 syntax = "proto3";

@@ -20,7 +20,7 @@ import msgspec
 
 from scenarios.spec import HttpProbe, LoadedTarget
 from scenarios.spec.loads import Idle, Scrape, SlowLoris
-from scenarios.traffic.load.idle import IdleConnections
+from scenarios.traffic.load.connections import IdleConnections, SlowConnections
 from scenarios.traffic.load.messages import (
     Begin,
     CannotLoad,
@@ -37,7 +37,6 @@ from scenarios.traffic.load.messages import (
     Window,
 )
 from scenarios.traffic.load.scrape import ScrapingConnections
-from scenarios.traffic.load.slow_loris import SlowConnections
 
 _PR_SET_PDEATHSIG = 1
 _LINE_LIMIT_BYTES = 1 << 24

@@ -13,7 +13,7 @@ import msgspec
 from scenarios.spec import HttpProbe
 from scenarios.spec.loads import Scrape
 from scenarios.spec.placeholders import fill
-from scenarios.traffic.load.crowd import Address, Crowd, Member
+from scenarios.traffic.load.connections import Address, Crowd, Member
 from scenarios.traffic.load.messages import Tally
 
 

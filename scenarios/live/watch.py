@@ -12,11 +12,10 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from scenarios.live import figures, lane_table
+from scenarios.live import series_table
 from scenarios.live.arguments import Asked
-from scenarios.live.departure import TerminalGone, forget_stdout
 from scenarios.live.endpoints import Change, Endpoints, Seen
-from scenarios.live.screen import Screen
+from scenarios.live.screen import Screen, TerminalGone, forget_stdout
 from scenarios.prober import ProberHandle, soon
 from scenarios.prober.series import Lanes
 
@@ -61,11 +60,11 @@ class OnScreen:
         if endpoints.now_s - self._drawn_s < DRAW_EVERY_S:
             return
         self._drawn_s = endpoints.now_s
-        lasts = figures.age(max(0.0, endpoints.now_s - endpoints.began_s))
+        lasts = series_table.age(max(0.0, endpoints.now_s - endpoints.began_s))
         title = Text(f"wedge watch · {self._title} · {lasts}", style="bold")
         foot = [Text("▇ lit  ▄ missed  ▁ dark  · waiting      Ctrl-C leaves", style="dim")]
         foot += lateness(endpoints)
-        self._screen.draw([title, Text(), *lane_table.rows(endpoints, self._screen.width), Text(), *foot])
+        self._screen.draw([title, Text(), *series_table.rows(endpoints, self._screen.width), Text(), *foot])
 
 
 class AsLines:
@@ -100,7 +99,7 @@ def in_words(change: Change) -> str:
         way = "lit → dark" if change.dark else "dark → lit"
     told = []
     if change.after_s is not None:
-        told.append(f"{'no answer for' if change.dark else 'after'} {figures.age(change.after_s)}")
+        told.append(f"{'no answer for' if change.dark else 'after'} {series_table.age(change.after_s)}")
     if change.dark and change.outcome is not None:
         told.append(f"the last probe: {change.outcome}")
     return f"{change.name}: {way}" + (f" ({'; '.join(told)})" if told else "")
@@ -123,13 +122,13 @@ def lateness(endpoints: Endpoints) -> list[Text]:
     late_s = endpoints.late_s()
     if late_s < LATE_S:
         return []
-    return [Text(f"the prober itself was up to {figures.latency(late_s)} late: this machine is too busy",
+    return [Text(f"the prober itself was up to {series_table.latency(late_s)} late: this machine is too busy",
                  style="yellow")]  # fmt: skip
 
 
 def summary(endpoints: Endpoints, console: Console) -> None:
     """The last state, left in the terminal when the screen is gone."""
-    for line in lane_table.rows(endpoints, console.width):
+    for line in series_table.rows(endpoints, console.width):
         console.print(line, soft_wrap=True, highlight=False)
 
 
