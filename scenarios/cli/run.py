@@ -30,7 +30,7 @@ from scenarios.report import html, junit, markdown
 from scenarios.run.run import Plan, default_jobs
 from scenarios.run.run import run as run_plan
 from scenarios.server.needs import unmet
-from scenarios.spec import Scenario, kubernetes, suite_file, target_file
+from scenarios.spec import LoadedTarget, Scenario, kubernetes, suite_file, target_file
 from scenarios.terminal.live import progress
 from scenarios.terminal.table import show
 
@@ -143,7 +143,8 @@ def run_command(
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_command(names: tuple[str, ...], suite: str | None, target: str | None, as_json: bool) -> None:
     """List scenarios: what is broken on which target, and what must be seen."""
-    loaded = suite_file.load(suite_for(suite, target), target)
+    own = _target(target)
+    loaded = suite_file.load(suite_for(suite, own), own)
     scenarios = suite_file.select(loaded.scenarios, names, loaded.not_run)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode([_described(s) for s in scenarios]), indent=1))
@@ -162,8 +163,9 @@ def plan_for(
     options: list[str] = []
     for option, value in (("--suite", suite), ("--target", target)):
         options += [option, value] if value is not None else []
-    path = suite_for(suite, target)
-    loaded = suite_file.load(path, target)
+    own = _target(target)
+    path = suite_for(suite, own)
+    loaded = suite_file.load(path, own)
     selected = suite_file.select(loaded.scenarios, names, loaded.not_run)
     left = list(suite_file.matched(loaded.not_run, names))
     if not selected:
@@ -191,13 +193,15 @@ def plan_for(
     )
 
 
-def suite_for(suite: str | None, target: str | None) -> Path:
+def _target(name: str | None) -> LoadedTarget | None:
+    return None if name is None else target_file.load(target_file.find(name))
+
+
+def suite_for(suite: str | None, target: LoadedTarget | None) -> Path:
     """The suite's file. Without a suite, a target that the default suite knows is run through that, any other
     through the suite for any server. Raises `CouldNotRun`."""
     if suite is None and target is not None:
-        known = target_file.load(target_file.find(target)).name in suite_file.targets(
-            suite_file.find(suite_file.DEFAULT)
-        )
+        known = target.name in suite_file.targets(suite_file.find(suite_file.DEFAULT))
         suite = suite_file.DEFAULT if known else suite_file.ANY
     return suite_file.find(suite or suite_file.DEFAULT)
 
@@ -207,7 +211,7 @@ def deployed(k8s: str | None, plan: Plan) -> dict[str, kubernetes.Kubelet]:
     if k8s is None:
         return {}
     container = kubernetes.at(k8s)
-    found = {s.target.name: kubernetes.kubelet(container, s.target.target) for s in plan.scenarios}
+    found = {s.target.name: kubernetes.kubelet(container, s.target.spec) for s in plan.scenarios}
     for note in dict.fromkeys(note for probed in found.values() for note in probed.notes):
         click.echo(f"wedge: {note}", err=True)
     return found

@@ -75,7 +75,7 @@ def _lines(checked: Checked, file: str) -> list[str]:
     out = [f"{checked.target.name}: ready after {checked.ready_s:.1f} s, ended within {checked.stop_s:.1f} s"]
     out += _section("probes", map(_probe, checked.probes))
     untried = [
-        ("·", call.name, "not tried: check = false") for call in checked.target.target.call if not call.check
+        ("·", call.name, "not tried: check = false") for call in checked.target.spec.call if not call.check
     ]
     out += _section("calls", [*map(_call, checked.calls), *untried])
     out += _section("processes", map(_process, checked.processes))

@@ -12,9 +12,9 @@ import msgspec
 
 from scenarios.errors import CouldNotRun, did_you_mean, nearest
 from scenarios.prober.series import Lanes, lanes
-from scenarios.spec import GrpcProbe, HttpProbe, LoadedTarget, Probe, Target, TcpProbe, place, target_file
+from scenarios.spec import GrpcProbe, HttpProbe, LoadedTarget, Probe, Target, TcpProbe, address, target_file
 from scenarios.spec.placeholders import fill, used
-from scenarios.spec.target import Ready, Start
+from scenarios.spec.target import Launch, Ready
 from scenarios.spec.target_file import find
 
 _SEED = 0
@@ -50,13 +50,13 @@ def asked(
         whole = f"http {urlsplit(probe.url).netloc}{urlsplit(probe.url).path}"
         name = whole if paths.count(probe.name) > 1 or probe.name in known else probe.name
         probes.append(HttpProbe(_unused(name, known), probe.url))
-    for address in addresses:
-        found = _grpc(address)
+    for grpc_address in addresses:
+        found = _grpc(grpc_address)
         known = [other.name for other in probes]
-        name = found.name if found.name not in known else f"grpc {address}"
+        name = found.name if found.name not in known else f"grpc {grpc_address}"
         probes.append(GrpcProbe(_unused(name, known), found.address, found.service))
-    for address in ports:
-        accepting = _tcp(address)
+    for tcp_address in ports:
+        accepting = _tcp(tcp_address)
         _unused(accepting.name, [other.name for other in probes])
         probes.append(accepting)
     if not probes:
@@ -64,7 +64,7 @@ def asked(
             "nothing to watch: give --target FILE|NAME, --http URL, --grpc HOST:PORT or --tcp HOST:PORT"
         )
     title = loaded.name if loaded is not None else ", ".join(_hosts(probes))
-    watched = Target(Start(name=title, command=(), ready=Ready()), tuple(probes))
+    watched = Target(Launch(name=title, command=(), ready=Ready()), tuple(probes))
     return Asked(title, lanes(watched, {}, _SEED))
 
 
@@ -80,7 +80,7 @@ def _settings(settings: Iterable[str]) -> dict[str, str]:
 
 def _filled(loaded: LoadedTarget, given: Mapping[str, str]) -> Iterable[Probe]:
     names = {"python": sys.executable, "here": str(loaded.path.parent), **given}
-    places = {probe.name: place(probe) for probe in loaded.target.probe}
+    places = {probe.name: address(probe) for probe in loaded.spec.probe}
     wanted = dict.fromkeys(name for text in places.values() for name in used(text))
     if missing := [name for name in wanted if name not in names]:
         fields = ", ".join(f"{{{name}}}" for name in missing)
@@ -91,7 +91,7 @@ def _filled(loaded: LoadedTarget, given: Mapping[str, str]) -> Iterable[Probe]:
     if unknown := [name for name in given if name not in wanted]:
         hint = did_you_mean(nearest(unknown[0], wanted)) or f"; they use {', '.join(wanted) or 'none'}"
         raise CouldNotRun(f"--set {unknown[0]}: no endpoint of {loaded.name} uses {{{unknown[0]}}}{hint}")
-    for probe in loaded.target.probe:
+    for probe in loaded.spec.probe:
         yield _checked(probe, fill(places[probe.name], names))
 
 

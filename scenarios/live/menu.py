@@ -79,7 +79,7 @@ def bar(entries: Sequence[Entry]) -> list[str]:
 
 def _sites(fault: FaultInfo, target: Target) -> tuple[str, ...] | None:
     """The names of the sites it may act on, none where it needs no site; None where it does not fit."""
-    if fault.name.startswith("cuda.") and "gpu" not in target.target.needs:
+    if fault.name.startswith("cuda.") and "gpu" not in target.start.needs:
         return None
     if any(parameter.name == "relay" for parameter in fault.params):
         return None  # it acts on connections through a relay, and the endpoints' go past it

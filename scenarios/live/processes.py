@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from faults import NoSuchProcess, Selector
-from scenarios.server.server import Server
+from faults import Selector
+from scenarios.server.server import Server, selectors
 
 _STATES = {
     psutil.STATUS_RUNNING: "R running",
@@ -45,17 +45,8 @@ class Row:
 
 async def look(server: Server) -> tuple[Row, ...]:
     """Every live process of the target now."""
-    selectors = {
-        name: Selector(s.cmdline, s.imports, s.parent, s.main)
-        for name, s in server.target.target.processes.items()
-    } or {MAIN: Selector(main=True)}
-    selected: dict[str, list[int]] = {}
-    for name, selector in selectors.items():
-        try:
-            links = await server.controller.matching(selector, within_s=0.0)
-            selected[name] = [link.info.pid for link in links]
-        except NoSuchProcess:
-            selected[name] = []
+    named = selectors(server.target) or {MAIN: Selector(main=True)}
+    selected = {name: await server.matching(selector) for name, selector in named.items()}
     agents = {info.pid for info in server.controller.processes()}
     rows = []
     for pid in server.pids():

@@ -43,7 +43,7 @@ async def shell(target: LoadedTarget, console: Console, lease_s: float, leave: L
         while anew:
             click.echo(f"wedge: starting {target.name} …", err=True)
             async with serving(target, _say) as server:
-                described = lanes(target.target, server.names, _SEED)
+                described = lanes(target.spec, server.names, _SEED)
                 async with probing(prober, described) as endpoints:
                     session = Session(server, endpoints, prober, lease_s, leave)
                     anew = await session.run(console)
@@ -58,8 +58,8 @@ class Session:
     ) -> None:
         self._server, self._endpoints, self._prober, self._leave = server, endpoints, prober, leave
         self._breaker = Breaker(server.controller, lease_s)
-        self._calls = Calls(server.target.target, server.caller)
-        self._entries = {entry.key: entry for entry in menu(catalogue(), server.target.target)}
+        self._calls = Calls(server.target.spec, server.caller)
+        self._entries = {entry.key: entry for entry in menu(catalogue(), server.target.spec)}
         self._chores = Chores()
         self._rows: tuple[processes.Row, ...] = ()
         self._place: processes.Place | None = None

@@ -16,7 +16,7 @@ import httpx
 import msgspec
 import psutil
 
-from faults import Controller, Fault, FaultsError, NoSuchProcess, ProcessInfo, Selector, UnknownSite
+from faults import Fault, FaultsError, ProcessInfo, Selector, UnknownSite
 from scenarios.errors import CouldNotRun
 from scenarios.onboarding.findings import Checked, MadeCall, ProbedLaneOnce, Seen, TriedSite
 from scenarios.prober.messages import HttpLane, Probed, TcpLane, Watch
@@ -24,7 +24,7 @@ from scenarios.prober.messages import Lane as ProbedLane
 from scenarios.prober.schedule import Schedule
 from scenarios.prober.series import lanes
 from scenarios.server.environment import interpreter
-from scenarios.server.server import Server, serving
+from scenarios.server.server import Server, selectors, serving
 from scenarios.spec.target import Call
 from scenarios.spec.target_file import LoadedTarget
 from scenarios.traffic.caller import CallFailed
@@ -56,9 +56,9 @@ async def check(loaded: LoadedTarget, say: Say) -> Checked:
         processes, selected = await _processes(server)
         async with _Sites(server, processes) as sites:
             say("making every call once")
-            calls = [await _call(server, call, sites) for call in loaded.target.call if call.check]
+            calls = [await _call(server, call, sites) for call in loaded.spec.call if call.check]
             tried = sites.tried()
-        torch = await _have_imported(server.controller, "torch")
+        torch = await server.matching(Selector(imports="torch"))
         stopping_s = time.monotonic()
         await server.stop()
         stop_s = time.monotonic() - stopping_s
@@ -77,7 +77,7 @@ async def check(loaded: LoadedTarget, say: Say) -> Checked:
 
 async def _probes(server: Server) -> list[ProbedLaneOnce]:
     """Each endpoint once over each kind of connection, by the prober's own schedule and rules."""
-    described = lanes(server.target.target, server.names, seed=0)
+    described = lanes(server.target.spec, server.names, seed=0)
     once: list[ProbedLane] = [
         msgspec.structs.replace(lane, period_s=_ONCE_S, offset_s=0.0) for lane in described.probed
     ]
@@ -135,14 +135,10 @@ async def _what_comes_back(lane: TcpLane) -> str:
 
 async def _processes(server: Server) -> tuple[list[Seen], dict[str, tuple[int, ...]]]:
     """Every process of the target, and which of them each name of the file selects."""
-    selected: dict[str, tuple[int, ...]] = {}
-    for name, wanted in server.target.target.processes.items():
-        selector = Selector(wanted.cmdline, wanted.imports, wanted.parent, wanted.main)
-        try:
-            links = await server.controller.matching(selector, within_s=_MATCH_WITHIN_S)
-            selected[name] = tuple(link.info.pid for link in links)
-        except NoSuchProcess:
-            selected[name] = ()
+    selected = {
+        name: await server.matching(selector, within_s=_MATCH_WITHIN_S)
+        for name, selector in selectors(server.target).items()
+    }
     agents = {info.pid: info for info in server.controller.processes()}
     seen = []
     for pid in server.pids():
@@ -150,15 +146,6 @@ async def _processes(server: Server) -> tuple[list[Seen], dict[str, tuple[int, .
         names = tuple(name for name, pids in selected.items() if pid in pids)
         seen.append(Seen(pid, _command(pid, info), info.python if info is not None else None, names))
     return seen, selected
-
-
-async def _have_imported(controller: Controller, module: str, pid: int | None = None) -> tuple[int, ...]:
-    """The processes that have imported a module."""
-    try:
-        links = await controller.matching(Selector(imports=module, pid=pid), within_s=0.0)
-    except NoSuchProcess:
-        return ()
-    return tuple(link.info.pid for link in links)
 
 
 async def _call(server: Server, call: Call, sites: _Sites) -> MadeCall:
@@ -188,7 +175,7 @@ class _Sites:
     def __init__(self, server: Server, processes: list[Seen]) -> None:
         self._server = server
         self._pids = [seen.pid for seen in processes if seen.agent]
-        self._sites: Mapping[str, str] = server.target.target.sites
+        self._sites: Mapping[str, str] = server.target.spec.sites
         self._armed: dict[str, dict[int, Fault]] = {name: {} for name in self._sites}
         self._refusals: dict[str, str] = {}
         self._sure: dict[str, str] = {}
@@ -225,7 +212,7 @@ class _Sites:
                 refusals.append(str(error))
         self._refusals[name] = refusals[0]
         module = self._sites[name].partition(":")[0]
-        if await _have_imported(self._server.controller, module, pid):
+        if await self._server.matching(Selector(imports=module, pid=pid)):
             self._sure[name] = refusals[0]
 
     def counts(self) -> dict[str, int]:

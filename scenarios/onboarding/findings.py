@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scenarios.record.model import Lane, Outcome
 from scenarios.spec import Suite
 from scenarios.spec.document import read
-from scenarios.spec.overlay import layered, shipped
+from scenarios.spec.overlay import shipped
 from scenarios.spec.suite_file import ANY, find
 from scenarios.spec.target import TcpProbe
 from scenarios.spec.target_file import LoadedTarget
@@ -95,18 +95,18 @@ class Checked:
 
 
 def _problems(checked: Checked) -> Iterator[str]:
-    document = layered(checked.target.path)
+    document = checked.target.document
 
     def at(*key: str | int) -> str:
         place = document.place(key)
         return f"{place.path.name}:{place.line}" if place.line else place.path.name
 
-    endpoints = [probe.name for probe in checked.target.target.probe]
+    endpoints = [probe.name for probe in checked.target.spec.probe]
     for probe in checked.probes:
         if not probe.good:
             place = at("probe", endpoints.index(probe.lane.endpoint))
             yield f"{place}: probe {probe.name!r} had no good answer: {probe.says or probe.outcome}"
-    calls = [call.name for call in checked.target.target.call]
+    calls = [call.name for call in checked.target.spec.call]
     for call in checked.calls:
         if call.error is not None:
             yield f"{at('call', calls.index(call.name))}: call {call.name!r} failed: {call.error}"
@@ -125,7 +125,7 @@ def _problems(checked: Checked) -> Iterator[str]:
 
 
 def _advice(checked: Checked) -> Iterator[str]:
-    target = checked.target.target
+    target = checked.target.spec
     if not any(probe.role == "liveness" for probe in target.probe):
         yield 'no probe has role = "liveness": reports cannot say when a kubelet would restart this server'
     if not target.call:
@@ -163,9 +163,9 @@ def _advice(checked: Checked) -> Iterator[str]:
     for call in checked.calls:
         if call.error is None and call.took_s > _LONG_CALL_S:
             yield f"call {call.name!r} took {call.took_s:.1f} s; every scenario makes it several times"
-    if checked.stop_s > target.target.stop_within_s:
+    if checked.stop_s > target.start.stop_within_s:
         yield (
-            f"it did not end within {target.target.stop_within_s:g} s of SIGTERM and was killed: raise "
+            f"it did not end within {target.start.stop_within_s:g} s of SIGTERM and was killed: raise "
             "stop_within_s, or see why"
         )
 
@@ -175,7 +175,7 @@ def _of_suite_any(checked: Checked) -> str | None:
     if checked.target.path in shipped().values():
         return None
     rows = find(ANY)
-    target = checked.target.target
+    target = checked.target.spec
     missing: dict[str, None] = {}
     for row in read(rows).convert(Suite).row:
         site = row.params.get("site")

@@ -1,4 +1,5 @@
-"""The reference page of target files, `docs/target-file.md`, made from the structs and what each key means:
+"""The reference page of target files, `docs/target-file.md`, made from the structs and the descriptions of
+their fields:
 
 python -m scenarios.onboarding.manual > docs/target-file.md
 """
@@ -11,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from scenarios.onboarding.reference import words
 from scenarios.onboarding.schema import structs
 from scenarios.spec.target import Target
 
@@ -57,17 +57,17 @@ the file and the line that say it.
 """
 
 _SECTIONS = {
-    "Start": "`[target]`",
+    "Launch": "`[target]`",
     "Ready": "`ready`, in `[target]`",
     "HttpProbe": '`[[probe]]` with `kind = "http"`',
-    "HttpExpected": "`expect`, in a `[[probe]]`",
+    "ExpectedAnswer": "`expect`, in a `[[probe]]`",
     "GrpcProbe": '`[[probe]]` with `kind = "grpc"`',
     "TcpProbe": '`[[probe]]` with `kind = "tcp"`',
     "HttpCall": '`[[call]]` with `kind = "http"`',
     "GrpcCall": '`[[call]]` with `kind = "grpc"`',
     "Client": "`[[client]]`",
     "ProcessSelector": "a value in `[processes]`: what must hold, all of it",
-    "Leaks": "`[leaks]`",
+    "LeakAllowance": "`[leaks]`",
 }
 _PLAIN = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
 
@@ -76,32 +76,31 @@ def page() -> str:
     """The page, as it is written to a file."""
     definitions = structs()
     defaults = _defaults()
-    parts = [_HEADER, "## The tables\n", *_tables(), ""]
+    parts = [_HEADER, "## The tables\n", *_tables(definitions["Target"]["properties"]), ""]
     for struct, title in _SECTIONS.items():
-        if struct in definitions:
-            parts += [f"## {title}\n", *_keys(struct, definitions[struct], defaults.get(struct, {})), ""]
+        parts += [f"## {title}\n", *_keys(definitions[struct], defaults[struct]), ""]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _tables() -> Iterator[str]:
+def _tables(described: dict[str, Any]) -> Iterator[str]:
     yield "| table | what it is |"
     yield "|---|---|"
     for field in msgspec.structs.fields(Target):
         name = field.encode_name
         if name == "base":
-            yield f"| `base` | {words('Target', name)} |"
+            yield f"| `base` | {described[name]['description']} |"
             continue
         header = f"[[{name}]]" if name in ("probe", "call", "client") else f"[{name}]"
-        yield f"| `{header}` | {words('Target', name)} |"
+        yield f"| `{header}` | {described[name]['description']} |"
 
 
-def _keys(struct: str, value: dict[str, Any], defaults: dict[str, Any]) -> Iterator[str]:
+def _keys(value: dict[str, Any], defaults: dict[str, Any]) -> Iterator[str]:
     required = value.get("required", [])
     yield "| key | value | without it | meaning |"
     yield "|---|---|---|---|"
     for key, inner in value["properties"].items():
         default = "must be there" if key in required else _spelled(defaults.get(key))
-        yield f"| `{key}` | {_type(inner)} | {default} | {words(struct, key)} |"
+        yield f"| `{key}` | {_type(inner)} | {default} | {inner['description']} |"
 
 
 def _type(value: dict[str, Any]) -> str:

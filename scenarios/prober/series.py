@@ -12,9 +12,9 @@ from grpc_health.v1 import health_pb2
 from scenarios.prober.messages import GrpcLane, HttpLane, TcpLane
 from scenarios.prober.messages import Lane as ProbedLane
 from scenarios.record.model import Lane
-from scenarios.spec import GrpcProbe, HttpProbe, Probe, Target, TcpProbe, place
+from scenarios.spec import GrpcProbe, HttpProbe, Probe, Target, TcpProbe, address
 from scenarios.spec.placeholders import as_bytes, fill
-from scenarios.spec.target import Connection
+from scenarios.spec.target import ConnectionKind
 
 _KINDS: Mapping[type[Probe], Literal["http", "grpc", "tcp"]] = {
     HttpProbe: "http",
@@ -49,28 +49,28 @@ def lanes(target: Target, names: Mapping[str, str], seed: int) -> Lanes:
     probed: list[ProbedLane] = []
     for probe in target.probe:
         for connection in probe.connections:
-            address = fill(place(probe), names)
+            at = fill(address(probe), names)
             described[lane_name(probe.name, connection)] = Lane(
                 endpoint=probe.name,
                 kind=_KINDS[type(probe)],
                 connection=connection,
-                address=address,
+                address=at,
                 budget_s=probe.budget_s,
                 period_s=probe.period_s,
                 watched=probe.watched,
                 role=probe.role,
             )
-            probed.append(_probed(probe, connection, address, order.random() * probe.period_s, names))
+            probed.append(_probed(probe, connection, at, order.random() * probe.period_s, names))
     return Lanes(described, tuple(probed))
 
 
-def lane_name(probe: str, connection: Connection) -> str:
+def lane_name(probe: str, connection: ConnectionKind) -> str:
     """`http /health`, or `http /health (kept-alive)`."""
     return probe if connection == "fresh" else f"{probe} (kept-alive)"
 
 
 def _probed(
-    probe: Probe, connection: Connection, address: str, offset_s: float, names: Mapping[str, str]
+    probe: Probe, connection: ConnectionKind, address: str, offset_s: float, names: Mapping[str, str]
 ) -> ProbedLane:
     kept, give_up_s = connection == "kept", probe.budget_s * _GIVE_UP_BUDGETS
     if isinstance(probe, GrpcProbe):

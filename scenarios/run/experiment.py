@@ -103,7 +103,7 @@ class Experiment:
     async def _phases(self) -> bool:
         """Whether the server is as good as before."""
         await self._prepare()
-        target, names = self._scenario.target.target, self._server.names
+        target, names = self._scenario.target.spec, self._server.names
         async with (
             watching(self._prober, lanes(target, names, self._facts.seed)) as watch,
             Listening(self._scenario.says, names) as listening,

@@ -83,7 +83,7 @@ class Recovery:
         await server.caller.close()
         assert server.before is not None
         found = await resources.leaks(
-            server.before, server.held, self._scenario.target.target.leaks, self._timing.settle_within_s
+            server.before, server.held, self._scenario.target.spec.leaks, self._timing.settle_within_s
         )
         self._facts.leaks = found
         self._facts.claim(guard, not found.details, "; ".join(found.details) or _no_more(found))

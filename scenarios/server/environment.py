@@ -30,7 +30,6 @@ from pathlib import Path
 
 from faults import Controller, FaultsError
 from scenarios.errors import CouldNotRun, Malformed
-from scenarios.spec.overlay import layered
 from scenarios.spec.target_file import LoadedTarget
 
 log = logging.getLogger(__name__)
@@ -227,13 +226,13 @@ class Recipe:
 
 def recipe(loaded: LoadedTarget) -> Recipe | None:
     """What the target requires, or None where it requires nothing. Raises `Malformed`."""
-    start = loaded.target.target
+    start = loaded.start
     if not start.requires:
         return None
     packages, requirement_files, files = [], [], []
     for entry in (" ".join(entry.split()) for entry in start.requires):
         if found := _FILE.match(entry):
-            file = loaded.path.parent / found[1].strip()
+            file = loaded.folder / found[1].strip()
             requirement_files.append(file)
             files += list(_contents(loaded, file))
         elif not entry or entry.startswith("-"):
@@ -269,7 +268,7 @@ def _contents(
 
 
 def _malformed(loaded: LoadedTarget, problem: str) -> Malformed:
-    return layered(loaded.path).malformed(("target", "requires"), problem)
+    return loaded.document.malformed(("target", "requires"), problem)
 
 
 def package_folders() -> list[Path]:

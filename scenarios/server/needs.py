@@ -16,7 +16,7 @@ def unmet(loaded: LoadedTarget, *, devices: Path = _DEVICES) -> str | None:
 
     A target that is skipped is neither passed nor failed: whoever skips it says so, with this reason.
     """
-    needs = loaded.target.target.needs
+    needs = loaded.start.needs
     reasons = [reason for need in needs if (reason := _MISSING[need](devices)) is not None]
     return "; ".join(reasons) or None
 

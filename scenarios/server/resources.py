@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from scenarios.record.model import Leaks, Resources
-from scenarios.spec.target import Leaks as Allowed
+from scenarios.spec.target import LeakAllowance
 
 _LOOK_EVERY_S = 0.025
 _SHARED = 3
@@ -86,7 +86,9 @@ async def settled(held: Callable[[], Holding], within_s: float) -> Holding:
     return last
 
 
-async def leaks(before: Holding, held: Callable[[], Holding], allowed: Allowed, within_s: float) -> Leaks:
+async def leaks(
+    before: Holding, held: Callable[[], Holding], allowed: LeakAllowance, within_s: float
+) -> Leaks:
     """Wait until the target holds no more than before plus what is allowed, and say what it still does.
 
     The figures are growth over `before` beyond what is allowed, never below zero.

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -97,13 +97,14 @@ class Document:
         return type_(**given)
 
     def _value(self, value: Any, hint: Any, at: Key) -> Any:
-        origin, args = get_origin(hint), get_args(hint)
+        shape = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        origin, args = get_origin(shape), get_args(shape)
         if origin in (Union, UnionType):
             structs = [a for a in args if _is_struct(a)]
             if isinstance(value, Mapping) and structs:
                 return self._struct(value, self._tagged(value, structs, at), at)
-        elif _is_struct(hint):
-            return self._struct(value, hint, at)
+        elif _is_struct(shape):
+            return self._struct(value, shape, at)
         elif origin is tuple and len(args) == 2 and args[1] is Ellipsis and isinstance(value, list):
             return tuple(self._value(v, args[0], (*at, i)) for i, v in enumerate(value))
         elif origin is dict and isinstance(value, Mapping):

@@ -68,13 +68,13 @@ class Fitting:
 
     def __init__(self, document: Document, index: int, row: Row, loaded: LoadedTarget) -> None:
         self._document, self._index, self._row, self._loaded = document, index, row, loaded
-        self._calls = {call.name: call for call in loaded.target.call}
-        self._probes = {probe.name: probe for probe in loaded.target.probe}
+        self._calls = {call.name: call for call in loaded.spec.call}
+        self._probes = {probe.name: probe for probe in loaded.spec.probe}
 
     def missing(self) -> tuple[Key, str] | None:
         """The site or process that the row names and the target has not: the key, and the problem in words.
         None where there is none such."""
-        target = self._loaded.target
+        target = self._loaded.spec
         own = Also(self._row.fault, self._row.params, self._row.process)
         faults: list[tuple[Key, Also]] = [((), own)]
         faults += [(("also", i), also) for i, also in enumerate(self._row.also)]
@@ -90,7 +90,7 @@ class Fitting:
     def scenario(self, timing: Timing) -> Scenario:
         """The row on the target. Raises `Malformed`."""
         row, name = self._row, self._loaded.name
-        expected = self._loaded.target.expect.get(row.name) or per_target(row.expect, name)
+        expected = self._loaded.spec.expect.get(row.name) or per_target(row.expect, name)
         if expected is None:
             raise self._malformed(
                 ("expect",), f'nothing is expected of target {name}: give it a value, or "*" for any other'
@@ -99,7 +99,7 @@ class Fitting:
         if row.stop is not None and after != "gone":
             raise self._malformed(("stop",), 'the server is gone after it: say `after = "gone"`')
         for i, load in enumerate(row.load):
-            if (problem := loads.problem(load, self._loaded.target)) is not None:
+            if (problem := loads.problem(load, self._loaded.spec)) is not None:
                 raise self._malformed(("load", i), problem)
         return Scenario(
             name=f"{row.name}@{name}",

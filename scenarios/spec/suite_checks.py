@@ -95,8 +95,8 @@ def check_names(document: Document, suite: Suite, known: Sequence[LoadedTarget],
 
     `generic`: the suite has no targets of its own.
     """
-    processes = {name for loaded in known for name in loaded.target.processes}
-    sites = {name for loaded in known for name in loaded.target.sites}
+    processes = {name for loaded in known for name in loaded.spec.processes}
+    sites = {name for loaded in known for name in loaded.spec.sites}
     targets = {loaded.name for loaded in known}
     for i, row in enumerate(suite.row):
         named = [("process", key, name, processes) for key, name in _processes(row)]
@@ -147,7 +147,7 @@ def check_expectations(suite: Suite, loaded: LoadedTarget, others: Iterable[Path
     those of `others`. Raises `UnknownName` for what is nearly the name of a row of this suite.
     """
     rows = {row.name for row in suite.row}
-    unknown = [name for name in loaded.target.expect if name not in rows]
+    unknown = [name for name in loaded.spec.expect if name not in rows]
     if not unknown:
         return
     elsewhere = {row.name for path in others for row in read(path).convert(Suite).row}

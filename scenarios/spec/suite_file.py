@@ -46,7 +46,7 @@ class LoadedSuite(NamedTuple):
     not_run: tuple[NotRun, ...]
 
 
-def load(path: Path, target: str | None = None) -> LoadedSuite:
+def load(path: Path, target: LoadedTarget | None = None) -> LoadedSuite:
     """Load a suite for its own targets, or for `target` instead of them.
 
     A row does not apply to a target that lacks the process or the site it names, nor to `target` when it is
@@ -58,7 +58,7 @@ def load(path: Path, target: str | None = None) -> LoadedSuite:
     check(document, suite)
     own = _own_targets(path, suite, required=target is None)
     further = _further(document, suite, {loaded.name for loaded in own}, required=target is None or bool(own))
-    chosen = [*own, *further.values()] if target is None else [load_target(find_target(target))]
+    chosen = [*own, *further.values()] if target is None else [target]
     if not chosen:
         raise document.malformed(("suite", "targets"), "is empty, and no --target was given")
     known = [*own, *further.values(), *(chosen if target is not None else ())]

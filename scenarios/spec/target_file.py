@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from scenarios.errors import UnknownName, did_you_mean, nearest
 from scenarios.spec.document import Document, Key
 from scenarios.spec.overlay import layered, shipped
 from scenarios.spec.placeholders import misspelled, used
-from scenarios.spec.target import Call, GrpcCall, HttpProbe, Target, TcpProbe
+from scenarios.spec.target import Call, GrpcCall, HttpProbe, Launch, Target, TcpProbe
 
 _ALWAYS = ("python", "here")
 _CALL_TEXTS = ("url", "address", "headers", "json", "body", "message", "messages", "raw")
@@ -19,16 +20,30 @@ METHOD = re.compile(r"/?[\w.]+/\w+")
 """`package.Service/Method`."""
 
 
-class LoadedTarget(NamedTuple):
-    """A target and the file it came from (`command`, `cwd` and `proto` are relative to its folder)."""
+@dataclass(frozen=True, slots=True)
+class LoadedTarget:
+    """A target and the file it came from. `spec` is what the file says, laid over its base; `document` knows
+    the line of each key.
+    """
 
     path: Path
-    target: Target
+    spec: Target
+    document: Document = field(compare=False, repr=False)
 
     @property
     def name(self) -> str:
         """The target's name."""
-        return self.target.name
+        return self.spec.name
+
+    @property
+    def start(self) -> Launch:
+        """How the server is started, `[target]` in the file."""
+        return self.spec.start
+
+    @property
+    def folder(self) -> Path:
+        """The folder that `command`, `cwd`, `proto` and requirement files are relative to."""
+        return self.path.parent
 
 
 def find(name: str, *, beside: Path | None = None) -> Path:
@@ -50,14 +65,14 @@ def load(path: Path) -> LoadedTarget:
     document = layered(path)
     target = document.convert(Target)
     _check(document, target, path.parent)
-    return LoadedTarget(path, target)
+    return LoadedTarget(path, target, document)
 
 
 def _check(document: Document, target: Target, folder: Path) -> None:
-    ready = target.target.ready
+    ready = target.start.ready
     if ready.line is None and ready.url is None:
         raise document.malformed(("target", "ready"), "give `line`, `url` or both")
-    if not target.target.command:
+    if not target.start.command:
         raise document.malformed(("target", "command"), "is empty: give the program and its arguments")
     if not target.probe:
         raise document.malformed(("probe",), "there is none: give at least one [[probe]] to watch")
@@ -134,20 +149,20 @@ def _check_placeholders(document: Document, target: Target, groups: tuple[str, .
     def check(key: Key, names: set[str], clients: Iterable[str] = ()) -> None:
         _known(document, key, _at(document.raw, key), names, clients)
 
-    for field in ("command", "env", "cwd"):
-        check(("target", field), {*_ALWAYS})
+    for setting in ("command", "env", "cwd"):
+        check(("target", setting), {*_ALWAYS})
     check(("target", "ready", "url"), after_start)
     for i, client in enumerate(target.client):
         extra = set() if client.when == "server" else {"n"}
         there = owners[: owners.index(client.name)] if client.when == "server" else owners
-        for field in ("command", "env"):
-            check(("client", i, field), after_start | extra, there)
+        for setting in ("command", "env"):
+            check(("client", i, setting), after_start | extra, there)
     for i, _ in enumerate(target.probe):
-        for field in ("url", "address", "send"):
-            check(("probe", i, field), after_start)
+        for setting in ("url", "address", "send"):
+            check(("probe", i, setting), after_start)
     for i, _ in enumerate(target.call):
-        for field in _CALL_TEXTS:
-            check(("call", i, field), {*after_start, "n"}, owners)
+        for setting in _CALL_TEXTS:
+            check(("call", i, setting), {*after_start, "n"}, owners)
 
 
 def _at(raw: Any, key: Key) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from faults import Controller, FaultsError, Selector, UnknownFault, catalogue
+from faults import Controller, FaultsError, UnknownFault, catalogue
 from scenarios.errors import CouldNotRun, did_you_mean, nearest
+from scenarios.server.server import selectors
 from scenarios.spec import LoadedTarget, Row, Scenario, Timing, target_file
 from scenarios.spec.suite import After, CallsDo, Expectation, Traffic
 from scenarios.spec.target_file import find
@@ -67,7 +68,7 @@ def scenarios_for(asked: Asked, beside: Path) -> tuple[Scenario, ...]:
 def _scenario(
     asked: Asked, loaded: LoadedTarget, expected: Expectation, timing: Timing, controls: tuple[str, ...]
 ) -> Scenario:
-    known = {call.name: call for call in loaded.target.call}
+    known = {call.name: call for call in loaded.spec.call}
     if asked.call is not None and asked.call not in known:
         hint = did_you_mean(nearest(asked.call, known)) or f"; it has {', '.join(known) or 'none'}"
         raise CouldNotRun(f"wedge(…): target {loaded.name} has no call named {asked.call!r}{hint}")
@@ -101,11 +102,8 @@ def _scenario(
 
 def _refuse_unknown(asked: Asked, loaded: LoadedTarget) -> None:
     """Now, and not after the server has started, say what the fault layer would refuse."""
-    selectors = {
-        name: Selector(s.cmdline, s.imports, s.parent, s.main) for name, s in loaded.target.processes.items()
-    }
     try:
-        Controller(selectors, loaded.target.sites).arm(
+        Controller(selectors(loaded), loaded.spec.sites).arm(
             asked.fault, process=asked.process, params=asked.params, trigger=asked.trigger
         )
     except UnknownFault as error:

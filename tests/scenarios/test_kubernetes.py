@@ -10,7 +10,7 @@ import pytest
 from scenarios.errors import CouldNotRun, Malformed, UnknownName
 from scenarios.record.model import KubeletRules
 from scenarios.spec import GrpcProbe, HttpProbe, Target, kubernetes
-from scenarios.spec.target import Ready, Start
+from scenarios.spec.target import Launch, Ready
 
 DEPLOYMENT = """\
 apiVersion: v1
@@ -48,7 +48,7 @@ def manifest(tmp_path: Path, text: str) -> Path:
 
 
 def target(*probes: HttpProbe | GrpcProbe) -> Target:
-    return Target(Start("mine", ("server",), Ready(url="http://127.0.0.1:1/")), probes)
+    return Target(Launch("mine", ("server",), Ready(url="http://127.0.0.1:1/")), probes)
 
 
 HEALTH = HttpProbe("http /health", "http://{http}/health")

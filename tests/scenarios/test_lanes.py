@@ -11,7 +11,7 @@ NAMES = {"http": "127.0.0.1:1", "grpc": "127.0.0.1:2"}
 
 
 def test_every_endpoint_is_probed_over_fresh_and_over_kept_connections(servers: Path) -> None:
-    found = lanes(target_file.load(servers / "tiny-loop.toml").target, NAMES, 0)
+    found = lanes(target_file.load(servers / "tiny-loop.toml").spec, NAMES, 0)
     assert found.names == (
         "http /health",
         "http /health (kept-alive)",
@@ -24,7 +24,7 @@ def test_every_endpoint_is_probed_over_fresh_and_over_kept_connections(servers: 
 
 
 def test_the_same_seed_gives_the_same_times_and_another_seed_others(servers: Path) -> None:
-    target = target_file.load(servers / "tiny-loop.toml").target
+    target = target_file.load(servers / "tiny-loop.toml").spec
 
     def offsets(seed: int) -> list[float]:
         return [lane.offset_s for lane in lanes(target, NAMES, seed).probed]

@@ -6,21 +6,21 @@ from scenarios.live.endpoints import KEPT_S, Endpoints
 from scenarios.prober.messages import Batch, Began, Outcome, Probed
 from scenarios.prober.series import Lanes, lanes
 from scenarios.spec import HttpProbe, Target
-from scenarios.spec.target import Connection, Ready, Start
+from scenarios.spec.target import ConnectionKind, Launch, Ready
 
 BEGAN_S = 1000.0
 BUDGET_S = 2.0
 
 
-def watched(*connections: Connection) -> Lanes:
+def watched(*connections: ConnectionKind) -> Lanes:
     probe = HttpProbe("http /health", "http://127.0.0.1:1/health", connections=connections or ("fresh",))
-    return lanes(Target(Start("t", (), Ready()), (probe,)), {}, 0)
+    return lanes(Target(Launch("t", (), Ready()), (probe,)), {}, 0)
 
 
 class Fed:
     """Endpoints, fed by hand."""
 
-    def __init__(self, *connections: Connection) -> None:
+    def __init__(self, *connections: ConnectionKind) -> None:
         self.endpoints = Endpoints(watched(*connections), BEGAN_S)
 
     def answer(self, at_s: float, took_s: float = 0.001, outcome: Outcome = "ok", lane: int = 0) -> None:

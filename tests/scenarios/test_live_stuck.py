@@ -38,7 +38,7 @@ async def held_up(breaker: Breaker) -> tuple[Stuck, ...]:
 
 async def test_a_stalled_call_is_stuck_below_the_line_that_called_it(server: Server) -> None:
     breaker = Breaker(server.controller, 30.0)
-    calls = Calls(server.target.target, server.caller)
+    calls = Calls(server.target.spec, server.caller)
     await breaker.arm("call.stall", "registry", {"site": "gpu"})
     call = asyncio.create_task(calls.make("keep"))
     (thread,) = await held_up(breaker)

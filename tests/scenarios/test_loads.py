@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import subprocess
 import sys
@@ -34,10 +35,10 @@ _WITHIN_S = 90.0
 async def counting(*flags: str) -> AsyncIterator[Server]:
     """The counting server, started as any target is."""
     loaded = target_file.load(SERVERS / "counting.toml")
-    start = loaded.target.target
+    start = loaded.start
     start = msgspec.structs.replace(start, command=(*start.command, *flags))
-    target = msgspec.structs.replace(loaded.target, target=start)
-    async with asyncio.timeout(_WITHIN_S), serving(loaded._replace(target=target)) as server:
+    target = msgspec.structs.replace(loaded.spec, start=start)
+    async with asyncio.timeout(_WITHIN_S), serving(dataclasses.replace(loaded, spec=target)) as server:
         yield server
 
 
@@ -297,10 +298,10 @@ async def test_a_load_whose_process_dies_was_not_there_and_is_no_error() -> None
 async def test_a_load_speaks_tls_where_the_probe_does(tmp_path: Path) -> None:
     await _openssl(tmp_path)
     async with counting("--tls", str(tmp_path)) as server:
-        target = server.target.target
+        target = server.target.spec
         probe = msgspec.structs.replace(target.probe[0], url="https://{http}/health")
-        server.target = server.target._replace(
-            target=msgspec.structs.replace(target, probe=(probe, *target.probe[1:]))
+        server.target = dataclasses.replace(
+            server.target, spec=msgspec.structs.replace(target, probe=(probe, *target.probe[1:]))
         )
         loads = (Idle("http /health", 20), SlowLoris("http /health", 20), Scrape("http /health", 5))
         async with loading(loads, server) as running:

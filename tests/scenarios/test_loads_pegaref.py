@@ -106,7 +106,7 @@ async def test_slow_connections_keep_neither_http_nor_grpc_from_others() -> None
         async with loading(loads, server) as running:
             await running.window()
             await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
-            assert await server.caller.make(server.target.target.call[0], 1)
+            assert await server.caller.make(server.target.spec.call[0], 1)
             await running.stop()
             assert all(facts.there for facts in running.facts()), [facts.detail for facts in running.facts()]
 

@@ -7,12 +7,14 @@ from typing import Literal
 
 from scenarios.server.needs import unmet
 from scenarios.spec import LoadedTarget, Target
-from scenarios.spec.target import Ready, Start
+from scenarios.spec.document import Document
+from scenarios.spec.target import Launch, Ready
 
 
 def target(*needs: Literal["gpu", "2-gpus"]) -> LoadedTarget:
-    start = Start("mine", ("server",), Ready(url="http://127.0.0.1:1/"), needs=needs)
-    return LoadedTarget(Path("mine.toml"), Target(start, ()))
+    start = Launch("mine", ("server",), Ready(url="http://127.0.0.1:1/"), needs=needs)
+    path = Path("mine.toml")
+    return LoadedTarget(path, Target(start, ()), Document(path, ""))
 
 
 def test_a_gpu_that_is_not_there_is_a_reason(tmp_path: Path) -> None:

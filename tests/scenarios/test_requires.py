@@ -13,7 +13,8 @@ import pytest
 from scenarios.errors import Malformed
 from scenarios.server.environment import RequirementsFailed, interpreter, recipe
 from scenarios.spec import LoadedTarget, Target
-from scenarios.spec.target import Ready, Start
+from scenarios.spec.document import Document
+from scenarios.spec.target import Launch, Ready
 
 
 def wheel(folder: Path, name: str, version: str = "1.0") -> None:
@@ -43,8 +44,9 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def target(folder: Path, *requires: str, surroundings: bool = False) -> LoadedTarget:
     ready = Ready(url="http://127.0.0.1:1/")
-    start = Start("mine", ("{python}",), ready, requires=requires, surroundings=surroundings)
-    return LoadedTarget(folder / "mine.toml", Target(start, ()))
+    start = Launch("mine", ("{python}",), ready, requires=requires, surroundings=surroundings)
+    path = folder / "mine.toml"
+    return LoadedTarget(path, Target(start, ()), Document(path, ""))
 
 
 def run(python: str, code: str) -> str:

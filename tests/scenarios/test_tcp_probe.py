@@ -216,7 +216,7 @@ def target(folder: Path, keys: str = PING) -> Path:
 
 
 def test_a_target_s_tcp_probes_become_lanes_of_their_own_kind(tmp_path: Path) -> None:
-    found = lanes(target_file.load(target(tmp_path)).target, {"port": "7"}, 0)
+    found = lanes(target_file.load(target(tmp_path)).spec, {"port": "7"}, 0)
     assert [(lane.kind, lane.address) for lane in found.described.values()] == [("tcp", "127.0.0.1:7")] * 2
     fresh, kept = found.probed
     assert isinstance(fresh, TcpLane)

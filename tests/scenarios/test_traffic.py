@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from faults import Controller
 from scenarios.errors import CouldNotRun, TargetFailed
 from scenarios.spec import GrpcCall, HttpCall, LoadedTarget, target_file
+from scenarios.spec.document import Document
 from scenarios.spec.target import Client
 from scenarios.traffic import proto
 from scenarios.traffic.caller import Caller, CallFailed
@@ -73,8 +74,9 @@ async def shop(proto_file: Path, *, reflects: bool = False) -> AsyncIterator[str
 
 
 def loaded(folder: Path, *calls: GrpcCall | HttpCall) -> LoadedTarget:
-    example = target_file.load(Path(__file__).parent / "servers" / "tiny-loop.toml").target
-    return LoadedTarget(folder / "t.toml", msgspec.structs.replace(example, call=calls))
+    example = target_file.load(Path(__file__).parent / "servers" / "tiny-loop.toml").spec
+    path = folder / "t.toml"
+    return LoadedTarget(path, msgspec.structs.replace(example, call=calls), Document(path, ""))
 
 
 def buy(key: str, proto: str | None = None) -> GrpcCall:
@@ -90,7 +92,7 @@ def buy(key: str, proto: str | None = None) -> GrpcCall:
 
 @asynccontextmanager
 async def caller(target: LoadedTarget, **names: str) -> AsyncIterator[Caller]:
-    made = Caller(target, names)
+    made = Caller(target.spec, target.folder, names)
     try:
         async with asyncio.timeout(30):
             yield made

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import msgspec
 
-from scenarios.spec import HttpProbe, LoadedTarget
+from scenarios.spec import HttpProbe
 from scenarios.spec.loads import Idle, Scrape, SlowLoris
 from scenarios.traffic.load.connections import IdleConnections, SlowConnections
 from scenarios.traffic.load.messages import (
@@ -96,7 +96,7 @@ async def _main() -> None:
 
 def _traffic(load: Crowding, begin: Begin) -> _Traffic:
     if isinstance(load, Idle | SlowLoris | Scrape):
-        probe = next(probe for probe in begin.target.probe if probe.name == load.probe)
+        probe = next(probe for probe in begin.spec.probe if probe.name == load.probe)
         if isinstance(load, Idle):
             return IdleConnections(load, probe, begin.names)
         if isinstance(load, SlowLoris):
@@ -105,7 +105,7 @@ def _traffic(load: Crowding, begin: Begin) -> _Traffic:
         return ScrapingConnections(load, probe, begin.names)
     from scenarios.traffic.load.storm import CallStorm  # grpc takes longer to load than everything else
 
-    return CallStorm(load, LoadedTarget(Path(begin.path), begin.target), begin.names)
+    return CallStorm(load, begin.spec, Path(begin.folder), begin.names)
 
 
 def _allow_descriptors(wanted: int) -> None:

@@ -54,7 +54,7 @@ class ClientLoad:
 
     def __init__(self, load: Clients, server: Beside) -> None:
         self._load, self._server = load, server
-        self._client: Client = next(c for c in server.target.target.client if c.name == load.client)
+        self._client: Client = next(c for c in server.target.spec.client if c.name == load.client)
         self._all = [_One(n) for n in range(1, load.count + 1)]
         self._stack = AsyncExitStack()
         self._work: asyncio.Task[None] | None = None

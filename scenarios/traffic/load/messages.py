@@ -14,10 +14,10 @@ UP_WITHIN_S = 10.0
 
 
 class Begin(msgspec.Struct, frozen=True, tag="begin"):
-    """Begin these loads of a target that runs; `path` is its file and `names` are its placeholders."""
+    """Begin these loads of a target that runs; its file lies in `folder`, `names` are its placeholders."""
 
-    path: str
-    target: Target
+    folder: str
+    spec: Target
     names: dict[str, str]
     loads: tuple[Crowding, ...]
 

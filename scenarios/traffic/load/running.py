@@ -130,7 +130,7 @@ class Running:
         if self._crowds:
             self._process = await LoadProcess.started()
             server = self._server
-            begin = Begin(str(server.target.path), server.target.target, dict(server.names), self._crowds)
+            begin = Begin(str(server.target.folder), server.target.spec, dict(server.names), self._crowds)
             try:
                 await self._process.ask(begin, Up, _START_WITHIN_S + UP_WITHIN_S)
             except CannotBeHad as error:
@@ -173,7 +173,7 @@ async def loading(loads: Sequence[Load], server: Beside) -> AsyncIterator[Runnin
     Raises `CouldNotRun` when one does not fit the target, or cannot be had on this machine.
     """
     for load in loads:
-        if wrong := problem(load, server.target.target):
+        if wrong := problem(load, server.target.spec):
             raise CouldNotRun(f"load of kind {load.__struct_config__.tag}: {wrong}")
     running = Running(loads, server)
     try:

@@ -7,11 +7,12 @@ import itertools
 import time
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
 from scenarios.errors import ScenariosError
-from scenarios.spec import Call, LoadedTarget
+from scenarios.spec import Call, Target
 from scenarios.spec.loads import Storm
 from scenarios.traffic.caller import Caller
 from scenarios.traffic.load.messages import Tally
@@ -30,10 +31,10 @@ class CallStorm:
 
     descriptors = _CONNECTIONS
 
-    def __init__(self, load: Storm, target: LoadedTarget, names: dict[str, str]) -> None:
+    def __init__(self, load: Storm, spec: Target, folder: Path, names: dict[str, str]) -> None:
         self._load = load
-        self._caller = Caller(target, names)
-        self._call = next(call for call in target.target.call if call.name == load.call)
+        self._caller = Caller(spec, folder, names)
+        self._call = next(call for call in spec.call if call.name == load.call)
         if load.hold_s is not None:
             self._call = msgspec.structs.replace(self._call, hold_s=load.hold_s)
         self._before = self._caller.chain(self._call)
