@@ -1,18 +1,27 @@
-"""A target that runs for a test: where it is, and how to break it and give it back."""
+"""Runs scenarios one after the other, on servers that are kept from test to test while they are as good as
+new."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from faults import DEFAULT_LEASE_S, Fault, FaultStatus
-from scenarios.server.server import Server
+from scenarios.judge.controls import with_controls
+from scenarios.prober import ProberHandle
+from scenarios.record.model import Scenario as Record
+from scenarios.run.experiment import Experiment
+from scenarios.run.held import Held
+from scenarios.run.progress import Silent
+from scenarios.server.server import Server, serving
+from scenarios.spec import LoadedTarget, Scenario
 from scenarios.spec.placeholders import fill
 from scenarios.testing.portal import Portal
 
 
-class Armed:
+class ArmedFault:
     """A fault that is in the target now."""
 
     def __init__(self, fault: Fault, portal: Portal) -> None:
@@ -31,7 +40,7 @@ class Armed:
         return self._portal.call(self._fault.release())
 
 
-class Running:
+class RunningServer:
     """A server that a test started. `names` are the target's placeholders with their values."""
 
     def __init__(self, server: Server, portal: Portal) -> None:
@@ -69,7 +78,7 @@ class Running:
         lease_s: float = DEFAULT_LEASE_S,
         trigger: Mapping[str, Any] | None = None,
         **params: Any,
-    ) -> Iterator[Armed]:
+    ) -> Iterator[ArmedFault]:
         """The fault is in the target inside the context, and gone after it.
 
         It may not bite yet: a call fault waits for its call. Raises what `faults.Controller.arm` raises.
@@ -78,8 +87,56 @@ class Running:
             fault, process=process, lease_s=lease_s, params=params, trigger=trigger or {}
         )
         with self._portal.within(arming) as armed:
-            yield Armed(armed, self._portal)
+            yield ArmedFault(armed, self._portal)
 
     def release_all(self) -> None:
         """Take every fault out of it."""
         self._portal.call(self._server.controller.release_all())
+
+
+class ScenarioRunner:
+    """Opened when first used; `close` ends every process and the thread. Not for two threads at once."""
+
+    def __init__(self) -> None:
+        self._portal = Portal()
+        self._stack = ExitStack()
+        self._holding: tuple[ProberHandle, Held] | None = None
+
+    def run(self, scenarios: tuple[Scenario, ...], *, seed: int, reproduce: str) -> Record:
+        """Run a scenario and its controls, the controls first; the scenario's record, judged in their light.
+
+        Raises `CouldNotRun`, and `ProberFailed`.
+        """
+        records = {}
+        for scenario in reversed(scenarios):
+            records[scenario.name] = self._run(scenario, seed, reproduce)
+        controls = {scenario.name: scenario.controls for scenario in scenarios}
+        judged, _, _ = with_controls(records.values(), controls)
+        return next(record for record in judged if record.name == scenarios[0].name)
+
+    @contextmanager
+    def running(self, target: LoadedTarget) -> Iterator[RunningServer]:
+        """A server of its own, for as long as the context. Raises `TargetFailed`."""
+        with self._portal.within(serving(target)) as server:
+            running = RunningServer(server, self._portal)
+            try:
+                yield running
+            finally:
+                running.release_all()
+
+    def close(self) -> None:
+        """End everything. Doing it again does nothing."""
+        self._stack.close()
+        self._portal.close()
+
+    def _run(self, scenario: Scenario, seed: int, reproduce: str) -> Record:
+        began_s = time.monotonic()
+        if self._holding is None:
+            self._holding = (
+                self._stack.enter_context(self._portal.within(ProberHandle())),
+                self._stack.enter_context(self._portal.within(Held())),
+            )
+        prober, held = self._holding
+        server = self._portal.call(held.server(scenario.target))
+        experiment = Experiment(scenario, server, prober, seed, Silent())
+        return self._portal.call(experiment.run(reproduce, began_s))
