@@ -206,18 +206,18 @@ def suite_for(suite: str | None, target: LoadedTarget | None) -> Path:
     return suite_file.find(suite or suite_file.DEFAULT)
 
 
-def deployed(k8s: str | None, plan: Plan) -> dict[str, kubernetes.Kubelet]:
+def deployed(k8s: str | None, plan: Plan) -> dict[str, kubernetes.KubeletReplay]:
     """How each target of the plan is probed by the manifest. Raises `CouldNotRun`."""
     if k8s is None:
         return {}
-    container = kubernetes.at(k8s)
-    found = {s.target.name: kubernetes.kubelet(container, s.target.spec) for s in plan.scenarios}
+    container = kubernetes.read_argument(k8s)
+    found = {s.target.name: kubernetes.replay_for(container, s.target.spec) for s in plan.scenarios}
     for note in dict.fromkeys(note for probed in found.values() for note in probed.notes):
         click.echo(f"wedge: {note}", err=True)
     return found
 
 
-def replayed(found: Report, probed_by: dict[str, kubernetes.Kubelet], k8s: str | None) -> Report:
+def replayed(found: Report, probed_by: dict[str, kubernetes.KubeletReplay], k8s: str | None) -> Report:
     """The report as the manifest's probes would have judged it."""
     if k8s is None:
         return found

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from scenarios.errors import CouldNotRun, did_you_mean, nearest
-from scenarios.prober.series import Lanes, lanes
+from scenarios.prober.series import SeriesSet, series_set
 from scenarios.spec import GrpcProbe, HttpProbe, LoadedTarget, Probe, Target, TcpProbe, address, target_file
-from scenarios.spec.placeholders import fill, used
+from scenarios.spec.placeholders import fill, placeholder_names
 from scenarios.spec.target import Launch, Ready
 from scenarios.spec.target_file import find
 
@@ -23,21 +23,21 @@ _GRPC_ADDRESS = re.compile(r"(?P<host>[^/]+):(?P<port>\d{1,5})(?:/(?P<service>.*
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class WatchRequest:
     """What is watched, and what a person calls it."""
 
     title: str
-    lanes: Lanes
+    series: SeriesSet
 
 
-def asked(
+def watch_request(
     target: str | None,
     urls: Iterable[str],
     addresses: Iterable[str],
     settings: Iterable[str],
     ports: Iterable[str] = (),
-) -> Asked:
-    """Everything that is to be watched, as lanes for the prober. Raises `CouldNotRun`."""
+) -> WatchRequest:
+    """Everything that is to be watched, as series for the prober. Raises `CouldNotRun`."""
     loaded = target_file.load(find(target)) if target is not None else None
     given = _settings(settings)
     probes = [*(_filled(loaded, given) if loaded is not None else ())]
@@ -65,7 +65,7 @@ def asked(
         )
     title = loaded.name if loaded is not None else ", ".join(_hosts(probes))
     watched = Target(Launch(name=title, command=(), ready=Ready()), tuple(probes))
-    return Asked(title, lanes(watched, {}, _SEED))
+    return WatchRequest(title, series_set(watched, {}, _SEED))
 
 
 def _settings(settings: Iterable[str]) -> dict[str, str]:
@@ -81,7 +81,7 @@ def _settings(settings: Iterable[str]) -> dict[str, str]:
 def _filled(loaded: LoadedTarget, given: Mapping[str, str]) -> Iterable[Probe]:
     names = {"python": sys.executable, "here": str(loaded.path.parent), **given}
     places = {probe.name: address(probe) for probe in loaded.spec.probe}
-    wanted = dict.fromkeys(name for text in places.values() for name in used(text))
+    wanted = dict.fromkeys(name for text in places.values() for name in placeholder_names(text))
     if missing := [name for name in wanted if name not in names]:
         fields = ", ".join(f"{{{name}}}" for name in missing)
         options = " ".join(f"--set {name}={_example(name)}" for name in missing)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from scenarios.judge.latency import percentile
 from scenarios.prober.messages import Batch, Outcome, Probed
-from scenarios.prober.series import Lanes
+from scenarios.prober.series import SeriesSet
 from scenarios.report.summary import LaneState
 
 Mark = Literal["lit", "missed", "dark", "waiting"]
@@ -26,7 +26,7 @@ _WORST_FIRST: tuple[LaneState, ...] = ("dark", "unknown", "missed", "lit")
 _WORST_MARK: tuple[Mark, ...] = ("dark", "missed", "waiting", "lit")
 
 
-class Connection:
+class ConnectionHistory:
     """Times are `time.monotonic()` seconds. An answer is the expected one; it is good within `budget_s`."""
 
     def __init__(self, budget_s: float, slice_s: float, began_s: float) -> None:
@@ -122,7 +122,7 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class EndpointStatus:
     """An endpoint over all its kinds of connection, the worst of them where they differ.
 
     `dark_s` is how long there has been no answer, None while it is not dark. Latencies are of the last
@@ -144,7 +144,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class StateChange:
     """An endpoint went dark or came back. `after_s`: how long it had given no answer; None for its first
     light or darkness. `outcome` is what the last probe met.
     """
@@ -159,15 +159,17 @@ class Change:
 class Endpoints:
     """Fed by `add`. Times are `time.monotonic()` seconds; `now_s` is the last moment the prober told of."""
 
-    def __init__(self, lanes: Lanes, began_s: float) -> None:
+    def __init__(self, series: SeriesSet, began_s: float) -> None:
         self.began_s = self.now_s = began_s
-        longest_s = max(lane.period_s for lane in lanes.described.values())
+        longest_s = max(one.period_s for one in series.described.values())
         self.slice_s = max(_SHORTEST_SLICE_S, longest_s)
-        self._lanes = [Connection(lane.budget_s, self.slice_s, began_s) for lane in lanes.described.values()]
-        grouped: dict[str, list[Connection]] = {}
-        for lane, connection in zip(lanes.described.values(), self._lanes, strict=True):
-            grouped.setdefault(lane.endpoint, []).append(connection)
-        self._endpoints: Mapping[str, list[Connection]] = grouped
+        self._connections = [
+            ConnectionHistory(one.budget_s, self.slice_s, began_s) for one in series.described.values()
+        ]
+        grouped: dict[str, list[ConnectionHistory]] = {}
+        for one, connection in zip(series.described.values(), self._connections, strict=True):
+            grouped.setdefault(one.endpoint, []).append(connection)
+        self._endpoints: Mapping[str, list[ConnectionHistory]] = grouped
         self._was_dark: dict[str, bool] = {}
         self._silent: dict[str, float] = {}
         self._late: deque[tuple[float, float]] = deque()
@@ -180,9 +182,9 @@ class Endpoints:
     def add(self, batch: Batch) -> None:
         """Take in what the prober did since the last one."""
         for began in batch.began:
-            self._lanes[began.lane].began(began.at_s)
+            self._connections[began.series].began(began.at_s)
         for probed in batch.probed:
-            self._lanes[probed.lane].ended(probed)
+            self._connections[probed.series].ended(probed)
         if batch.began:
             self._late.append((batch.now_s, max(b.taken_up_s - b.at_s for b in batch.began)))
         while self._late and self._late[0][0] < batch.now_s - LATENCIES_OVER_S:
@@ -193,15 +195,15 @@ class Endpoints:
         """How late the prober itself was at worst in the last minute."""
         return max((late_s for _, late_s in self._late), default=0.0)
 
-    def changes(self) -> tuple[Change, ...]:
+    def changes(self) -> tuple[StateChange, ...]:
         """Who went dark or came back since this was asked last; the first light or darkness counts."""
         return tuple(change for name in self._endpoints for change in self._change(name))
 
-    def seen(self, cells: int = 0) -> tuple[Seen, ...]:
+    def seen(self, cells: int = 0) -> tuple[EndpointStatus, ...]:
         """Every endpoint now, each with a strip of its last `cells` slices of time, the newest last."""
         return tuple(self._seen(name, connections, cells) for name, connections in self._endpoints.items())
 
-    def _change(self, name: str) -> Iterable[Change]:
+    def _change(self, name: str) -> Iterable[StateChange]:
         connections = self._endpoints[name]
         state = self._state(connections)
         silent_s = max(connection.silent_s(self.now_s) for connection in connections)
@@ -211,19 +213,19 @@ class Endpoints:
         if dark is not was:
             last = max((c.last for c in connections if c.last), key=lambda p: p.at_s, default=None)
             after_s = silent_s if dark else None if was is None else self._silent.get(name)
-            yield Change(name, dark, after_s, was is None, last.outcome if last else None)
+            yield StateChange(name, dark, after_s, was is None, last.outcome if last else None)
         self._was_dark[name] = dark
         self._silent[name] = silent_s
 
-    def _state(self, connections: Iterable[Connection]) -> LaneState:
+    def _state(self, connections: Iterable[ConnectionHistory]) -> LaneState:
         return min((c.state(self.now_s) for c in connections), key=_WORST_FIRST.index)
 
-    def _seen(self, name: str, connections: list[Connection], cells: int) -> Seen:
+    def _seen(self, name: str, connections: list[ConnectionHistory], cells: int) -> EndpointStatus:
         state = self._state(connections)
         silent_s = max(connection.silent_s(self.now_s) for connection in connections)
         last = max((c.last for c in connections if c.last), key=lambda p: p.at_s, default=None)
         latencies = sorted(s for connection in connections for s in connection.latencies_s(self.now_s))
-        return Seen(
+        return EndpointStatus(
             name=name,
             state=state,
             dark_s=silent_s if state == "dark" else None,
@@ -238,7 +240,7 @@ class Endpoints:
             strip=self._strip(connections, cells),
         )
 
-    def _strip(self, connections: list[Connection], cells: int) -> tuple[Mark | None, ...]:
+    def _strip(self, connections: list[ConnectionHistory], cells: int) -> tuple[Mark | None, ...]:
         newest, oldest = int(self.now_s // self.slice_s), int(self.began_s // self.slice_s)
         strip: list[Mark | None] = []
         for index in range(newest - cells + 1, newest + 1):

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from faults import Controller, Fault, FaultStatus, Frame, NeverHit, ThreadStack
-from scenarios.live.processes import Place
+from scenarios.live.processes import ProcessRef
 from scenarios.server.resources import alive
 
 _OURS = ("faults/agent/", "faults/catalogue/")
@@ -21,7 +21,7 @@ _OVER_KEPT = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Stuck:
+class StuckThread:
     """A thread, the innermost frame first. `in_fault`: it waits in the fault itself."""
 
     pid: int
@@ -36,11 +36,11 @@ class Stuck:
         return f"{self.name} of {self.pid}: {' ← '.join(map(_short, theirs)) or 'outside Python'}"
 
 
-def stuck(threads: Iterable[ThreadStack]) -> tuple[Stuck, ...]:
+def stuck(threads: Iterable[ThreadStack]) -> tuple[StuckThread, ...]:
     """The threads worth a look: those inside the fault, and the main thread where it was seen."""
     chosen = [thread for thread in threads if thread.inside or thread.name == _MAIN]
     return tuple(
-        Stuck(found.thread.pid, found.name or "a thread", found.frames, found.inside)
+        StuckThread(found.thread.pid, found.name or "a thread", found.frames, found.inside)
         for found in sorted(chosen, key=lambda found: not found.inside)
     )
 
@@ -54,13 +54,13 @@ def _short(frame: Frame) -> str:
 
 
 @dataclass(slots=True)
-class Broken:
+class ActiveFault:
     """One armed fault. `settings` is what was asked for, `proven` that it was seen to bite from outside,
     `gone` that none of its processes is left.
     """
 
     fault: Fault
-    place: Place
+    place: ProcessRef
     settings: Mapping[str, Any]
     proven: bool = False
     gone: bool = False
@@ -73,43 +73,43 @@ class Broken:
         return self.fault.status()
 
     @property
-    def stuck(self) -> tuple[Stuck, ...]:
+    def stuck(self) -> tuple[StuckThread, ...]:
         """The threads that it holds up, as they were seen last."""
         return stuck(self.threads)
 
 
-class Breaker:
+class FaultManager:
     """Arms and releases, and looks at what is armed."""
 
     def __init__(self, controller: Controller, lease_s: float) -> None:
         self._controller, self._lease_s = controller, lease_s
-        self._armed: list[Broken] = []
-        self._over: list[Broken] = []
+        self._armed: list[ActiveFault] = []
+        self._over: list[ActiveFault] = []
 
-    def armed(self) -> tuple[Broken, ...]:
+    def armed(self) -> tuple[ActiveFault, ...]:
         """Those that are not over, the oldest first."""
         return tuple(self._armed)
 
-    def over(self) -> tuple[Broken, ...]:
+    def over(self) -> tuple[ActiveFault, ...]:
         """The last few that are."""
         return tuple(self._over)
 
-    def same(self, fault: str, place: Place, settings: Mapping[str, Any]) -> Broken | None:
+    def same(self, fault: str, place: ProcessRef, settings: Mapping[str, Any]) -> ActiveFault | None:
         """The armed fault that is just that, if there is one."""
         for broken in self._armed:
             if (broken.fault.name, broken.place, dict(broken.settings)) == (fault, place, dict(settings)):
                 return broken
         return None
 
-    async def arm(self, fault: str, place: Place, settings: Mapping[str, Any]) -> Broken:
+    async def arm(self, fault: str, place: ProcessRef, settings: Mapping[str, Any]) -> ActiveFault:
         """Arm it there. Raises `FaultsError`."""
         arming = self._controller.arm(fault, process=place, lease_s=self._lease_s, params=settings)
         await arming.arm()
-        broken = Broken(arming, place, dict(settings))
+        broken = ActiveFault(arming, place, dict(settings))
         self._armed.append(broken)
         return broken
 
-    async def release(self, broken: Broken) -> None:
+    async def release(self, broken: ActiveFault) -> None:
         """Give back what it broke."""
         await broken.fault.release()
         self._settle()

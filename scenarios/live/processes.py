@@ -22,12 +22,12 @@ _STATES = {
 }
 MAIN = "main"
 
-Place = str | int
+ProcessRef = str | int
 """Where a fault is armed: a selector's name, or a process that no name selects, by its number."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ProcessRow:
     """One process. `places` are the ways to choose it; none without an agent, as it cannot be broken."""
 
     pid: int
@@ -38,12 +38,12 @@ class Row:
     command: str
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def places(self) -> tuple[ProcessRef, ...]:
         """Its names, or its number where it has none."""
         return (self.names or (self.pid,)) if self.agent else ()
 
 
-async def look(server: Server) -> tuple[Row, ...]:
+async def look(server: Server) -> tuple[ProcessRow, ...]:
     """Every live process of the target now."""
     named = selectors(server.target) or {MAIN: Selector(main=True)}
     selected = {name: await server.matching(selector) for name, selector in named.items()}
@@ -56,18 +56,20 @@ async def look(server: Server) -> tuple[Row, ...]:
             with process.oneshot():
                 state = _STATES.get(process.status(), process.status())
                 rows.append(
-                    Row(pid, names, pid in agents, state, process.num_threads(), _command(process.cmdline()))
+                    ProcessRow(
+                        pid, names, pid in agents, state, process.num_threads(), _command(process.cmdline())
+                    )
                 )
         except psutil.Error:  # it ended just now
             continue
     return tuple(rows)
 
 
-def places(rows: Sequence[Row]) -> tuple[Place, ...]:
+def places(rows: Sequence[ProcessRow]) -> tuple[ProcessRef, ...]:
     """Every place that a fault can be armed in, in the target's order. Of names that select the same
     processes only the last: what comes after `main` says more of a process than that it is the first.
     """
-    by_pids: dict[tuple[int, ...], Place] = {}
+    by_pids: dict[tuple[int, ...], ProcessRef] = {}
     for place in dict.fromkeys(place for row in rows for place in row.places):
         by_pids[tuple(row.pid for row in rows if place in row.places)] = place
     return tuple(by_pids.values())

@@ -17,7 +17,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-Leave = Callable[[int], None]
+Exit = Callable[[int], None]
 """Ends the command with this exit code; the first call counts."""
 
 HUNG_UP = 128 + signal.SIGHUP
@@ -35,7 +35,7 @@ class TerminalGone(Exception):
     """Nobody reads what is written any more."""
 
 
-async def until_left(work: Callable[[Leave], Coroutine[Any, Any, None]]) -> int:
+async def run_until_exit(work: Callable[[Exit], Coroutine[Any, Any, None]]) -> int:
     """Do the work until it is done or left, its contexts closed in order; the exit code.
 
     SIGINT (Ctrl-C) is a way to leave, with 0; SIGTERM and SIGHUP are 143 and 129. A second signal does not
@@ -134,7 +134,7 @@ def can_draw(console: Console) -> bool:
 
 
 @contextmanager
-def single_keys(terminal: int, press: Callable[[str], None], leave: Leave) -> Iterator[None]:
+def single_keys(terminal: int, press: Callable[[str], None], leave: Exit) -> Iterator[None]:
     """Every key is told as it is pressed, Ctrl-C too; afterwards the terminal is as it was.
 
     Without line editing, echo and signals (termios(3)); output goes on as before. What was typed and not

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from rich.text import Text
 
-from scenarios.live.endpoints import Endpoints, Mark, Seen
+from scenarios.live.endpoints import Endpoints, EndpointStatus, Mark
 from scenarios.report.numbers import NONE, duration
 from scenarios.report.summary import LaneState
 from scenarios.terminal.signs import COLOURS
@@ -54,14 +54,14 @@ def strip(marks: Iterable[Mark | None]) -> Text:
     return text
 
 
-def last(seen: Seen) -> str:
+def last(seen: EndpointStatus) -> str:
     """The last answer's latency, or what came instead of an answer."""
     if seen.outcome is None or seen.outcome == "ok":
         return latency(seen.last_s)
     return f"{seen.outcome} {seen.status}" if seen.outcome == "wrong" and seen.status else seen.outcome
 
 
-def _lane(seen: Seen, name_width: int, cells: int) -> Text:
+def _lane(seen: EndpointStatus, name_width: int, cells: int) -> Text:
     state, style = _STATES[seen.state]
     if seen.dark_s is not None:
         state += f" {age(seen.dark_s)}"

@@ -11,11 +11,11 @@ from rich.text import Text
 from faults import State
 from faults.stacks import as_text
 from scenarios.live import series_table
-from scenarios.live.calls import Tally
+from scenarios.live.calls import CallTally
 from scenarios.live.endpoints import Endpoints
-from scenarios.live.injections import Broken
-from scenarios.live.menu import Entry, bar
-from scenarios.live.processes import Place, Row
+from scenarios.live.injections import ActiveFault
+from scenarios.live.menu import MenuEntry, bar
+from scenarios.live.processes import ProcessRef, ProcessRow
 from scenarios.live.watch import lateness
 from scenarios.report.numbers import value
 
@@ -50,23 +50,23 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class ShellState:
     """Everything that is shown, at one moment."""
 
     title: str
     ended: str | None
     endpoints: Endpoints
-    rows: tuple[Row, ...]
-    place: Place | None
-    armed: tuple[Broken, ...]
-    over: tuple[Broken, ...]
-    calls: tuple[Tally, ...]
-    entries: tuple[Entry, ...]
+    rows: tuple[ProcessRow, ...]
+    place: ProcessRef | None
+    armed: tuple[ActiveFault, ...]
+    over: tuple[ActiveFault, ...]
+    calls: tuple[CallTally, ...]
+    entries: tuple[MenuEntry, ...]
     message: str
     question: Question | None
 
 
-def overview(glance: Glance, width: int, height: int) -> list[Text]:
+def overview(glance: ShellState, width: int, height: int) -> list[Text]:
     """Everything at a glance, in just `height` lines."""
     above = [_title(glance), *series_table.rows(glance.endpoints, width), *lateness(glance.endpoints), Text()]
     below = [Text(), *_talk(glance, width), *_keys(glance, width)]
@@ -80,7 +80,7 @@ def overview(glance: Glance, width: int, height: int) -> list[Text]:
     return [*above, *middle, *[Text()] * (height - len(above) - len(middle) - len(below)), *below]
 
 
-def where(glance: Glance) -> list[Text]:
+def where(glance: ShellState) -> list[Text]:
     """The stacks in full, of every fault that holds threads up."""
     lines = []
     for broken in glance.armed:
@@ -90,7 +90,7 @@ def where(glance: Glance) -> list[Text]:
     return lines or [Text("no fault holds a thread up that could be looked at")]
 
 
-def help_page(entries: Sequence[Entry]) -> list[Text]:
+def help_page(entries: Sequence[MenuEntry]) -> list[Text]:
     """Every key and what it does."""
     lines = [Text("keys that break, and give back when pressed again", style="bold")]
     lines += [_help(entry.key, f"{_named(entry)}: {entry.fault.summary}") for entry in entries]
@@ -116,14 +116,14 @@ def _wrapped(line: Text, width: int) -> list[Text]:
     return [Text(part, style=line.style) for part in parts]
 
 
-def _title(glance: Glance) -> Text:
+def _title(glance: ShellState) -> Text:
     text = Text(f"wedge shell · {glance.title}", style="bold")
     if glance.ended is not None:
         text.append(f" · {glance.ended}", style="bold red")
     return text
 
 
-def _processes(glance: Glance, width: int) -> list[Text]:
+def _processes(glance: ShellState, width: int) -> list[Text]:
     lines = []
     for row in glance.rows:
         chosen = glance.place in row.places
@@ -138,7 +138,7 @@ def _processes(glance: Glance, width: int) -> list[Text]:
     return _labelled("processes", lines or [Text("  none", style="red")])
 
 
-def _faults(glance: Glance, width: int) -> list[Text]:
+def _faults(glance: ShellState, width: int) -> list[Text]:
     lines = []
     for broken in reversed(glance.armed):
         status = broken.status
@@ -160,7 +160,7 @@ def _faults(glance: Glance, width: int) -> list[Text]:
     return _labelled("faults", lines or [Text("  none is armed", style="dim")])
 
 
-def _over(broken: Broken) -> str:
+def _over(broken: ActiveFault) -> str:
     state = broken.status.state
     if broken.gone:
         return "its process is gone"
@@ -169,7 +169,7 @@ def _over(broken: Broken) -> str:
     )
 
 
-def _calls(glance: Glance) -> list[Text]:
+def _calls(glance: ShellState) -> list[Text]:
     lines = []
     for tally in glance.calls:
         text = Text(f"  {tally.call}")
@@ -187,7 +187,7 @@ def _calls(glance: Glance) -> list[Text]:
     return _labelled("calls", lines or [Text("  none was made", style="dim")])
 
 
-def _stuck(glance: Glance, width: int) -> list[Text]:
+def _stuck(glance: ShellState, width: int) -> list[Text]:
     threads = list(dict.fromkeys(str(thread) for broken in glance.armed for thread in broken.stuck))
     if not threads:
         return []
@@ -199,7 +199,7 @@ def _stuck(glance: Glance, width: int) -> list[Text]:
     return _labelled("stuck", lines)
 
 
-def _talk(glance: Glance, width: int) -> list[Text]:
+def _talk(glance: ShellState, width: int) -> list[Text]:
     if glance.question is None:
         return [Text(glance.message, style="bold cyan")]
     options = [f"{i} {option}" for i, option in enumerate(glance.question.options, 1)]
@@ -207,7 +207,7 @@ def _talk(glance: Glance, width: int) -> list[Text]:
     return [Text(line, style="bold cyan") for line in textwrap.wrap(asked, width)]
 
 
-def _keys(glance: Glance, width: int) -> list[Text]:
+def _keys(glance: ShellState, width: int) -> list[Text]:
     lines = [*_flowed(bar(glance.entries), width), *_flowed(COMMANDS, width)]
     return [_key_line(line) for line in lines]
 
@@ -235,11 +235,11 @@ def _help(key: str, words: str) -> Text:
     return Text(f"  {key:5} {words}")
 
 
-def _named(entry: Entry) -> str:
+def _named(entry: MenuEntry) -> str:
     return " ".join([entry.fault.name, *(f"{name}={value(v)}" for name, v in entry.params.items())])
 
 
-def _what(broken: Broken) -> str:
+def _what(broken: ActiveFault) -> str:
     settings = (value(v) if name == "site" else f"{name}={value(v)}" for name, v in broken.settings.items())
     return " ".join([broken.fault.name, *settings])
 

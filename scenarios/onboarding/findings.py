@@ -18,7 +18,7 @@ _LONG_CALL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class ProbedLaneOnce:
+class ProbeCheck:
     """One endpoint over one kind of connection. `says`: the answer, where it was not the expected one."""
 
     name: str
@@ -35,7 +35,7 @@ class ProbedLaneOnce:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ProcessCheck:
     """A process of the target. `agent`: the Python version its agent reported, None where there is no agent;
     `names`: those of the file's selectors that select it."""
 
@@ -46,7 +46,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class TriedSite:
+class SiteCheck:
     """A site. `pids`: processes in which it resolves; `late`: those that could import it and have not;
     `refusal`: why it resolves nowhere."""
 
@@ -59,7 +59,7 @@ class TriedSite:
 
 
 @dataclass(frozen=True, slots=True)
-class MadeCall:
+class CallCheck:
     """A call, made once. `error` is None when it had the answer that it should have."""
 
     name: str
@@ -69,18 +69,18 @@ class MadeCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class TargetCheck:
     """A target, tried once. `selected`: the processes that each name selects; `torch`: those that have
     imported it."""
 
     target: LoadedTarget
     ready_s: float
     stop_s: float
-    probes: tuple[ProbedLaneOnce, ...]
-    processes: tuple[Seen, ...]
+    probes: tuple[ProbeCheck, ...]
+    processes: tuple[ProcessCheck, ...]
     selected: Mapping[str, tuple[int, ...]]
-    sites: tuple[TriedSite, ...]
-    calls: tuple[MadeCall, ...]
+    sites: tuple[SiteCheck, ...]
+    calls: tuple[CallCheck, ...]
     torch: tuple[int, ...] = ()
 
     @property
@@ -94,7 +94,7 @@ class Checked:
         return tuple(_advice(self))
 
 
-def _problems(checked: Checked) -> Iterator[str]:
+def _problems(checked: TargetCheck) -> Iterator[str]:
     document = checked.target.document
 
     def at(*key: str | int) -> str:
@@ -124,7 +124,7 @@ def _problems(checked: Checked) -> Iterator[str]:
             yield f"{at('sites', site.name)}: {site.name!r} resolves in no process: {site.refusal}"
 
 
-def _advice(checked: Checked) -> Iterator[str]:
+def _advice(checked: TargetCheck) -> Iterator[str]:
     target = checked.target.spec
     if not any(probe.role == "liveness" for probe in target.probe):
         yield 'no probe has role = "liveness": reports cannot say when a kubelet would restart this server'
@@ -170,7 +170,7 @@ def _advice(checked: Checked) -> Iterator[str]:
         )
 
 
-def _of_suite_any(checked: Checked) -> str | None:
+def _of_suite_any(checked: TargetCheck) -> str | None:
     """What the target lacks for the suite that `wedge run --target` takes. Shipped targets have their own."""
     if checked.target.path in shipped().values():
         return None
@@ -188,5 +188,5 @@ def _of_suite_any(checked: Checked) -> str | None:
     return f"give it {' and '.join(missing)}, and all of the suite for any server can run on it"
 
 
-def _seen(checked: Checked) -> str:
+def _seen(checked: TargetCheck) -> str:
     return "there are " + ", ".join(f"{seen.pid} ({seen.command[:60]})" for seen in checked.processes)

@@ -10,7 +10,7 @@ from scenarios.run.rounds import Rounds
 from scenarios.spec import Call, Scenario
 from scenarios.spec.suite import CallsDo, Traffic
 from scenarios.traffic.caller import Caller
-from scenarios.traffic.concurrent_calls import Pile
+from scenarios.traffic.concurrent_calls import ConcurrentCalls
 
 
 class Calls:
@@ -119,7 +119,7 @@ class Calls:
     def _sets(self) -> Iterable[_Set]:
         return [*([self._piled] if self._piled is not None else []), *self._beside]
 
-    def _judge_further(self, calls: _Set, pile: Pile, which: str) -> None:
+    def _judge_further(self, calls: _Set, pile: ConcurrentCalls, which: str) -> None:
         traffic = calls.traffic
         if traffic.error is not None:
             others = [
@@ -142,11 +142,11 @@ class _Set:
     def __init__(self, caller: Caller, call: Call, numbers: range, traffic: Traffic, wanted: CallsDo) -> None:
         self.call, self.numbers, self.traffic, self.wanted = call, numbers, traffic, wanted
         self.rounds = Rounds(caller, call, numbers)
-        self.pile: Pile | None = None
+        self.pile: ConcurrentCalls | None = None
         self._caller = caller
 
-    def start(self) -> Pile:
-        self.pile = Pile(
+    def start(self) -> ConcurrentCalls:
+        self.pile = ConcurrentCalls(
             self._caller, self.call, len(self.numbers), self.traffic.deadline_s, first=self.numbers.start
         )
         return self.pile
@@ -156,7 +156,7 @@ class _Set:
         return {record.n for record in records if record.outcome == "answered"}
 
 
-def _counted(pile: Pile) -> str:
+def _counted(pile: ConcurrentCalls) -> str:
     counts = f"of {pile.started}: {pile.pending} pending, {pile.answered} answered, {pile.errors} in error"
     errors = pile.errors_in_words()
     return f"{counts} ({errors})" if errors else counts

@@ -17,7 +17,7 @@ from faults import (
 )
 from scenarios.errors import CouldNotRun, ProberFailed, SetupFailed
 from scenarios.prober import ProberHandle
-from scenarios.prober.series import lanes
+from scenarios.prober.series import series_set
 from scenarios.record.model import Scenario as Record
 from scenarios.run import cores, loop_lag
 from scenarios.run.assertions import Listening
@@ -31,7 +31,7 @@ from scenarios.run.watch import Watch, watching
 from scenarios.server import resources
 from scenarios.server.server import Server
 from scenarios.spec import Scenario
-from scenarios.traffic.load import Running, loading
+from scenarios.traffic.load import RunningLoads, loading
 
 WRONG_INPUT = (
     BadParameter,
@@ -105,7 +105,7 @@ class Experiment:
         await self._prepare()
         target, names = self._scenario.target.spec, self._server.names
         async with (
-            watching(self._prober, lanes(target, names, self._facts.seed)) as watch,
+            watching(self._prober, series_set(target, names, self._facts.seed)) as watch,
             Listening(self._scenario.says, names) as listening,
             self._loop_lag,
         ):
@@ -147,7 +147,7 @@ class Experiment:
         self._facts.prove("the baseline was lit", lit, detail)
         return lit
 
-    async def _fault(self, watch: Watch, listening: Listening, loads: Running) -> bool:
+    async def _fault(self, watch: Watch, listening: Listening, loads: RunningLoads) -> bool:
         """Arm, prove, pile up, watch, release; whether the fault bit."""
         facts = self._facts
         async with Breakage(self._scenario, self._server.controller, facts) as breakage:
@@ -168,7 +168,9 @@ class Experiment:
             facts.mark("released")
         return bit
 
-    async def _window(self, watch: Watch, breakage: Breakage, listening: Listening, loads: Running) -> None:
+    async def _window(
+        self, watch: Watch, breakage: Breakage, listening: Listening, loads: RunningLoads
+    ) -> None:
         facts, timing = self._facts, self._timing
         await loads.window()
         before = cores.look(self._server.pids())
@@ -210,7 +212,7 @@ class Experiment:
         cores.judge(cores.between(before, after), facts, allowed_s)
         facts.prove(loop_lag.GUARD, on_time, f"its event loop was {lag_s * 1e3:.1f} ms late at worst")
 
-    def _judge_loads(self, loads: Running) -> None:
+    def _judge_loads(self, loads: RunningLoads) -> None:
         self._facts.loads = loads.facts()
         for load in self._facts.loads:
             self._facts.prove(f"the {load.kind} of {load.name} was there", load.there, load.detail)

@@ -38,7 +38,7 @@ from scenarios.record.model import (
 from scenarios.record.model import Scenario as Record
 from scenarios.run.samples import Samples
 from scenarios.spec import Scenario
-from scenarios.traffic.concurrent_calls import Pile
+from scenarios.traffic.concurrent_calls import ConcurrentCalls
 from scenarios.traffic.load import LoadFacts
 
 PHASES = ("start", "baseline", "arm", "bite", "watch", "release", "recover")
@@ -57,8 +57,8 @@ class Facts:
     samples: Samples | None = None
     status: FaultStatus | None = None
     also: tuple[FaultStatus, ...] = ()
-    pile: Pile | None = None
-    beside: tuple[Pile, ...] = ()
+    pile: ConcurrentCalls | None = None
+    beside: tuple[ConcurrentCalls, ...] = ()
     said: tuple[Said, ...] = ()
     loads: tuple[LoadFacts, ...] = ()
     stopped: Stopped | None = None

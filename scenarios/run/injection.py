@@ -13,7 +13,7 @@ from scenarios.record.model import Stack
 from scenarios.run.facts import Facts
 from scenarios.server import resources
 from scenarios.spec import Scenario
-from scenarios.spec.suite import Also
+from scenarios.spec.suite import FurtherFault
 
 _STACKS_WITHIN_S = 1.0
 _COMINGS = 2
@@ -27,7 +27,7 @@ class Breakage:
     def __init__(self, scenario: Scenario, controller: Controller, facts: Facts) -> None:
         row = scenario.row
         self._row, self._timing, self._controller, self._facts = row, scenario.timing, controller, facts
-        self._main = self._fault(Also(row.fault, row.params, row.process, row.trigger))
+        self._main = self._fault(FurtherFault(row.fault, row.params, row.process, row.trigger))
         self._also = [self._fault(also) for also in row.also]
         self._armed = AsyncExitStack()
         self._over: list[FaultStatus] = []
@@ -70,7 +70,7 @@ class Breakage:
                 return
             self._over.append(self._main.status())
             row = self._row
-            self._main = self._fault(Also(row.fault, row.params, row.process, row.trigger))
+            self._main = self._fault(FurtherFault(row.fault, row.params, row.process, row.trigger))
             await self._armed.enter_async_context(self._main)
             try:
                 await self._main.biting(self._timing.bite_within_s)
@@ -120,7 +120,7 @@ class Breakage:
             for pid, text in zip(status.pids, texts, strict=False)
         )
 
-    def _fault(self, part: Also) -> Fault:
+    def _fault(self, part: FurtherFault) -> Fault:
         trigger = dict(part.trigger)
         if "p" in trigger:
             trigger.setdefault("seed", self._facts.seed)

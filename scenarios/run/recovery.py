@@ -34,7 +34,7 @@ class Recovery:
         server, facts = self._server, self._facts
         everyone = server.pids()
         began_s = time.monotonic()
-        code = await server.asked_to_end(stop.within_s)
+        code = await server.terminate_and_wait(stop.within_s)
         while left := [pid for pid in everyone if resources.alive(pid)]:
             if time.monotonic() - began_s > stop.within_s:
                 break

@@ -147,5 +147,5 @@ def _takes_s(group: Sequence[Scenario]) -> float:
 
 
 def default_jobs() -> int:
-    """Lanes at a time: a few for each core, since most of a lane is waiting, but at most 8."""
+    """SeriesSet at a time: a few for each core, since most of a lane is waiting, but at most 8."""
     return min(8, 3 * (os.cpu_count() or 1) + 1)

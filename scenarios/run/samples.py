@@ -9,7 +9,7 @@ import msgspec
 
 from scenarios.judge.latency import percentile
 from scenarios.prober.messages import Batch
-from scenarios.prober.series import Lanes
+from scenarios.prober.series import SeriesSet
 from scenarios.record.figures import microsecond, relative
 from scenarios.record.model import Prober, Sample
 
@@ -17,7 +17,7 @@ from scenarios.record.model import Prober, Sample
 class Samples:
     """Samples by lane, with `time.monotonic()` times, and the prober's own health."""
 
-    def __init__(self, lanes: Lanes) -> None:
+    def __init__(self, lanes: SeriesSet) -> None:
         self.lanes = lanes
         self._ended: dict[str, list[Sample]] = {name: [] for name in lanes.names}
         self._under_way: dict[str, dict[float, None]] = {name: {} for name in lanes.names}
@@ -30,10 +30,10 @@ class Samples:
         """Take in a batch."""
         names = self.lanes.names
         for began in batch.began:
-            self._under_way[names[began.lane]][microsecond(began.at_s)] = None
+            self._under_way[names[began.series]][microsecond(began.at_s)] = None
             self._late.append((began.at_s, began.taken_up_s - began.at_s))
         for probed in batch.probed:
-            name = names[probed.lane]
+            name = names[probed.series]
             at_s = microsecond(probed.at_s)
             sent_s, ended_s = relative(probed.sent_s, 0.0), relative(probed.ended_s, 0.0)
             self._under_way[name].pop(at_s, None)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from scenarios.judge.latency import between
 from scenarios.judge.observe import Observation, observe
 from scenarios.prober import ProberHandle, soon
-from scenarios.prober.series import Lanes
+from scenarios.prober.series import SeriesSet
 from scenarios.record.model import Sample
 from scenarios.run.samples import Samples
 
@@ -19,7 +19,7 @@ _STEADY = 3
 class Watch:
     """The samples of one scenario, and the waits for what they must show."""
 
-    def __init__(self, prober: ProberHandle, lanes: Lanes, started_s: float) -> None:
+    def __init__(self, prober: ProberHandle, lanes: SeriesSet, started_s: float) -> None:
         self.samples = Samples(lanes)
         self.started_s = started_s
         self._prober = prober
@@ -95,7 +95,7 @@ class Watch:
 
 
 @asynccontextmanager
-async def watching(prober: ProberHandle, lanes: Lanes) -> AsyncIterator[Watch]:
+async def watching(prober: ProberHandle, lanes: SeriesSet) -> AsyncIterator[Watch]:
     """Probe these lanes inside the context; all connections are closed on the way out."""
     started_s = soon()
     watch = Watch(prober, lanes, started_s)

@@ -94,7 +94,7 @@ class Server:
             with suppress(asyncio.CancelledError):
                 await ended
 
-    async def asked_to_end(self, within_s: float) -> int | None:
+    async def terminate_and_wait(self, within_s: float) -> int | None:
         """Ask it to end (SIGTERM) and wait; its exit code, or None when it has not ended in time."""
         self.usable = False
         if self.launched.returncode is None:

@@ -27,7 +27,7 @@ _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
 _STRINGS = re.compile(r'"(?:\\.|[^"\\])*"|' + r"'[^']*'")
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a key stands: in which file, at which line, and what it is called there. `line` is None when no
     table around it has one either."""
 
@@ -42,31 +42,31 @@ class Document:
     def __init__(self, path: Path, text: str) -> None:
         """Raises `Malformed` when the text is not TOML."""
         self.path = path
-        self._places = {key: Place(path, line, key) for key, line in _lines(text).items()}
+        self._places = {key: Position(path, line, key) for key, line in _lines(text).items()}
         try:
             self.raw: dict[str, Any] = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise Malformed(path, None, "", f"not TOML: {error}") from error
 
     @property
-    def places(self) -> Mapping[Key, Place]:
+    def places(self) -> Mapping[Key, Position]:
         """Where each key stands that has a line of its own."""
         return self._places
 
-    def changed(self, raw: dict[str, Any], places: Mapping[Key, Place]) -> Document:
+    def changed(self, raw: dict[str, Any], places: Mapping[Key, Position]) -> Document:
         """Another value under the same path, whose keys stand at these places: of this file, or of others."""
         made = copy.copy(self)
         made.raw, made._places = raw, dict(places)
         return made
 
-    def place(self, key: Key) -> Place:
+    def place(self, key: Key) -> Position:
         """Where `key` stands, or the nearest table around it."""
         around = key
         while around:
             if found := self._places.get(around):
-                return Place(found.path, found.line, (*found.key, *key[len(around) :]))
+                return Position(found.path, found.line, (*found.key, *key[len(around) :]))
             around = around[:-1]
-        return Place(self.path, None, key)
+        return Position(self.path, None, key)
 
     def malformed(self, key: Key, problem: str) -> Malformed:
         """The error for a problem at `key`, for checks that go beyond shape."""

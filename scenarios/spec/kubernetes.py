@@ -40,7 +40,7 @@ _NULL = "tag:yaml.org,2002:null"
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ManifestProbe:
     """One probe of a container. `path` is of an HTTP probe, with its query; `service` of a gRPC one; `port`
     is a number as text, or a name where the container declares no such port. `line` is 1-based."""
 
@@ -72,7 +72,7 @@ class Container:
     name: str
     owner: str
     path: Path
-    probes: Mapping[Role, Probe]
+    probes: Mapping[Role, ManifestProbe]
 
     @property
     def full_name(self) -> str:
@@ -81,7 +81,7 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
-class Kubelet:
+class KubeletReplay:
     """How to replay a run: for each role the rules and the target's probe (by name) that asks the same as the
     manifest does. A role the manifest leaves out, or that cannot be asked from outside, is in neither;
     `notes` says so."""
@@ -91,7 +91,7 @@ class Kubelet:
     notes: tuple[str, ...] = ()
 
 
-def read(path: Path, container: str | None = None) -> Container:
+def read_manifest(path: Path, container: str | None = None) -> Container:
     """The container with probes that a manifest describes.
 
     Where there are several, `container` says which: its name, `name/container` or `kind/name/container`.
@@ -114,15 +114,15 @@ def read(path: Path, container: str | None = None) -> Container:
     return found[0]
 
 
-def at(argument: str) -> Container:
-    """`read` for what a command line gives: `FILE`, or `FILE:CONTAINER`."""
+def read_argument(argument: str) -> Container:
+    """`read_manifest` for what a command line gives: `FILE`, or `FILE:CONTAINER`."""
     file, colon, container = argument.rpartition(":")
     if not colon or Path(argument).is_file():
-        return read(Path(argument))
-    return read(Path(file), container)
+        return read_manifest(Path(argument))
+    return read_manifest(Path(file), container)
 
 
-def kubelet(container: Container, target: Target) -> Kubelet:
+def replay_for(container: Container, target: Target) -> KubeletReplay:
     """How this container's probes are replayed on the samples of that target.
 
     Raises `CouldNotRun` when the manifest asks something that no probe of the target asks: a verdict about
@@ -147,10 +147,10 @@ def kubelet(container: Container, target: Target) -> Kubelet:
                 f"and no [[probe]] of target {target.name} does; add one"
             )
         rules[role], probes[role] = probe.rules, name
-    return Kubelet(rules, probes, tuple(notes))
+    return KubeletReplay(rules, probes, tuple(notes))
 
 
-def _asks_the_same(probe: Probe, target: Target) -> str | None:
+def _asks_the_same(probe: ManifestProbe, target: Target) -> str | None:
     for candidate in target.probe:
         if isinstance(candidate, GrpcProbe):
             same = probe.kind == "grpc" and candidate.service == probe.service and not candidate.method
@@ -178,7 +178,7 @@ def _containers(path: Path) -> Iterator[Container]:
                 yield _container(path, f"{kind}/{name}", container)
 
 
-def _documents(path: Path) -> Iterator[Table]:
+def _documents(path: Path) -> Iterator[YamlTable]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -186,7 +186,7 @@ def _documents(path: Path) -> Iterator[Table]:
     try:
         for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
             if isinstance(node, yaml.MappingNode):
-                yield Table(path, node, ())
+                yield YamlTable(path, node, ())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else None
@@ -196,7 +196,7 @@ def _documents(path: Path) -> Iterator[Table]:
         raise Malformed(path, line, "", problem) from error
 
 
-def _container(path: Path, owner: str, container: Table) -> Container:
+def _container(path: Path, owner: str, container: YamlTable) -> Container:
     ports = {
         name: str(number)
         for port in container.each("ports")
@@ -213,7 +213,7 @@ def _container(path: Path, owner: str, container: Table) -> Container:
     return Container(name, owner, path, probes)
 
 
-def _probe(probe: Table, ports: Mapping[str, str]) -> Probe:
+def _probe(probe: YamlTable, ports: Mapping[str, str]) -> ManifestProbe:
     probe.only(*_PROBE_KEYS)
     handlers = [name for name in _HANDLERS if probe.has(name)]
     if len(handlers) != 1:
@@ -226,7 +226,7 @@ def _probe(probe: Table, ports: Mapping[str, str]) -> Probe:
     )
     name = handlers[0]
     if name == "exec":
-        return Probe("exec", rules, probe.line)
+        return ManifestProbe("exec", rules, probe.line)
     handler = probe.table(name)
     if handler is None:
         raise probe.malformed((name,), "is empty")
@@ -236,17 +236,17 @@ def _probe(probe: Table, ports: Mapping[str, str]) -> Probe:
     port = ports.get(port, port)
     if name == "httpGet":
         path = handler.text("path") or "/"
-        return Probe("http", rules, probe.line, port, path if path.startswith("/") else f"/{path}")
+        return ManifestProbe("http", rules, probe.line, port, path if path.startswith("/") else f"/{path}")
     if name == "grpc":
-        return Probe("grpc", rules, probe.line, port, service=handler.text("service") or "")
-    return Probe("tcp", rules, probe.line, port)
+        return ManifestProbe("grpc", rules, probe.line, port, service=handler.text("service") or "")
+    return ManifestProbe("tcp", rules, probe.line, port)
 
 
 def _list(names: list[str]) -> str:
     return ", ".join(names) or "none"
 
 
-class Table:
+class YamlTable:
     """One mapping of a YAML file. Keys that are absent and keys that are null are the same."""
 
     def __init__(self, path: Path, node: yaml.MappingNode, key: Key) -> None:
@@ -295,16 +295,16 @@ class Table:
                 return value
         raise self.malformed((name,), f"must be a whole number of at least {least}")
 
-    def table(self, name: str) -> Table | None:
+    def table(self, name: str) -> YamlTable | None:
         """The table under the key. Raises `Malformed` for anything else."""
         node = self._find(name)
         if node is None:
             return None
         if not isinstance(node, yaml.MappingNode):
             raise self.malformed((name,), "must be a table")
-        return Table(self._path, node, (*self._key, name))
+        return YamlTable(self._path, node, (*self._key, name))
 
-    def each(self, name: str) -> Iterator[Table]:
+    def each(self, name: str) -> Iterator[YamlTable]:
         """The tables in the array under the key; none where there is no such key. Raises `Malformed`."""
         node = self._find(name)
         if node is None:
@@ -319,19 +319,19 @@ class Table:
                     spell((*self._key, name, i)),
                     "must be a table",
                 )
-            yield Table(self._path, item, (*self._key, name, i))
+            yield YamlTable(self._path, item, (*self._key, name, i))
 
-    def within(self, *names: str) -> Iterator[Table]:
+    def within(self, *names: str) -> Iterator[YamlTable]:
         """The tables in arrays under any of these keys, at any depth below this one."""
         for key, value in self._node.value:
             if key.value in names and isinstance(value, yaml.SequenceNode):
                 yield from self.each(key.value)
             elif isinstance(value, yaml.MappingNode):
-                yield from Table(self._path, value, (*self._key, key.value)).within(*names)
+                yield from YamlTable(self._path, value, (*self._key, key.value)).within(*names)
             elif isinstance(value, yaml.SequenceNode):
                 for i, item in enumerate(value.value):
                     if isinstance(item, yaml.MappingNode):
-                        yield from Table(self._path, item, (*self._key, key.value, i)).within(*names)
+                        yield from YamlTable(self._path, item, (*self._key, key.value, i)).within(*names)
 
     def _find(self, name: str) -> yaml.Node | None:
         for key, value in self._node.value:

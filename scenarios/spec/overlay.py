@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from scenarios.errors import did_you_mean, nearest
-from scenarios.spec.document import Document, Key, Place, read
-from scenarios.spec.placeholders import escaped, fixed
+from scenarios.spec.document import Document, Key, Position, read
+from scenarios.spec.placeholders import escape, substitute
 
 SHIPPED = Path(__file__).resolve().parent.parent / "targets"
 _NAMED = ("probe", "call", "client")
@@ -25,7 +25,7 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
 
 
-def layered(path: Path) -> Document:
+def read_overlaid(path: Path) -> Document:
     """The file with all that it is laid over. Raises `Malformed`."""
     return _resolved(path.resolve(), path, ())
 
@@ -37,7 +37,7 @@ def _resolved(path: Path, spelled: Path, above: tuple[Path, ...]) -> Document:
         start = document.raw.get("target")
         if not (isinstance(start, Mapping) and "name" in start):
             raise document.malformed(("target",), "give it a `name` of its own: its base's is taken")
-        layers = _Layers(document, _moved(base, path.parent))
+        layers = _Overlay(document, _moved(base, path.parent))
         document = document.changed(layers.raw, layers.places)
     return _with_args(document)
 
@@ -58,12 +58,12 @@ def _base(document: Document, folder: Path, above: tuple[Path, ...]) -> Document
     return _resolved(path, path, above)
 
 
-class _Layers:
+class _Overlay:
     """`top` laid over `base`: the raw value, and the place of each of its keys."""
 
     def __init__(self, top: Document, base: Document) -> None:
         self._top, self._base = top, base
-        self.places: dict[Key, Place] = {}
+        self.places: dict[Key, Position] = {}
         self.raw: dict[str, Any] = self._tables(top.raw, base.raw, (), (), ())
 
     def _both(self, over: Any, under: Any, at: Key, top: Key, base: Key) -> Any:
@@ -144,10 +144,10 @@ def _moved(base: Document, folder: Path) -> Document:
     own = base.path.resolve().parent
     if own == folder:
         return base
-    raw = fixed(base.raw, "here", str(own))
+    raw = substitute(base.raw, "here", str(own))
     start, calls = raw.get("target"), raw.get("call")
     if isinstance(start, dict):
-        start["cwd"] = str(Path(escaped(str(own))) / str(start.get("cwd", ".")))
+        start["cwd"] = str(Path(escape(str(own))) / str(start.get("cwd", ".")))
         if isinstance(start.get("requires"), list):
             start["requires"] = [_requirement(entry, own) for entry in start["requires"]]
     for call in calls if isinstance(calls, list) else ():

@@ -9,7 +9,7 @@ from typing import TypeVar
 from scenarios.errors import did_you_mean, nearest
 from scenarios.spec import loads
 from scenarios.spec.document import Document, Key
-from scenarios.spec.suite import After, Also, CallsDo, Expectation, Row, Say, Timing, Traffic
+from scenarios.spec.suite import After, Assertion, CallsDo, Expectation, FurtherFault, Row, Timing, Traffic
 from scenarios.spec.target import Call, GrpcProbe, HttpProbe, Probe, TcpProbe
 from scenarios.spec.target_file import LoadedTarget
 
@@ -17,7 +17,7 @@ V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class ExtraCalls:
     """Calls of a row besides its own traffic: the numbers `first` to `first + traffic.count - 1`."""
 
     call: Call
@@ -26,11 +26,11 @@ class Beside:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ProbeAssertion:
     """What one endpoint must say."""
 
     probe: HttpProbe | GrpcProbe
-    say: Say
+    say: Assertion
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Scenario:
     call: Call | None
     controls: tuple[str, ...]
     timing: Timing
-    beside: tuple[Beside, ...] = ()
-    says: tuple[Wanted, ...] = ()
+    beside: tuple[ExtraCalls, ...] = ()
+    says: tuple[ProbeAssertion, ...] = ()
 
     @property
     def destroys(self) -> bool:
@@ -63,7 +63,7 @@ class Scenario:
         return bool(self.says) or any(calls.within_s is not None for calls in traffic)
 
 
-class Fitting:
+class RowOnTarget:
     """One row on one target. Problems are told at the row's own keys."""
 
     def __init__(self, document: Document, index: int, row: Row, loaded: LoadedTarget) -> None:
@@ -75,8 +75,8 @@ class Fitting:
         """The site or process that the row names and the target has not: the key, and the problem in words.
         None where there is none such."""
         target = self._loaded.spec
-        own = Also(self._row.fault, self._row.params, self._row.process)
-        faults: list[tuple[Key, Also]] = [((), own)]
+        own = FurtherFault(self._row.fault, self._row.params, self._row.process)
+        faults: list[tuple[Key, FurtherFault]] = [((), own)]
         faults += [(("also", i), also) for i, also in enumerate(self._row.also)]
         for key, fault in faults:
             params, process = fault.params, fault.process
@@ -124,14 +124,14 @@ class Fitting:
             return None
         return self._calls[traffic.call] if traffic.call is not None else next(iter(self._calls.values()))
 
-    def _beside(self) -> Iterable[Beside]:
+    def _beside(self) -> Iterable[ExtraCalls]:
         first = self._row.traffic.count + 1
         for i, traffic in enumerate(self._row.beside):
             if (call := self._call(traffic, ("beside", i))) is not None:
-                yield Beside(call, traffic, first)
+                yield ExtraCalls(call, traffic, first)
                 first += traffic.count
 
-    def _wanted(self, say: Say, index: int) -> Wanted:
+    def _wanted(self, say: Assertion, index: int) -> ProbeAssertion:
         probe: Probe | None = self._probes.get(say.probe)
         if probe is None:
             raise self._malformed(("says", index), self._no("probe", say.probe, self._probes))
@@ -142,7 +142,7 @@ class Fitting:
             raise self._malformed(("says", index), f"the status that {say.probe!r} says is {kind}")
         if say.body is not None and isinstance(probe, GrpcProbe):
             raise self._malformed(("says", index), f"{say.probe!r} is gRPC: it has a status and no body")
-        return Wanted(probe, say)
+        return ProbeAssertion(probe, say)
 
     def _no(self, what: str, name: str, known: Iterable[str]) -> str:
         known = list(known)

@@ -14,7 +14,7 @@ CallsDo = Literal["pending", "error", "answered", "ended"]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=600)]
 
 
-class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SuiteHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`targets`: names of shipped targets, or paths relative to the suite's folder."""
 
     name: str
@@ -55,7 +55,7 @@ class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     starts: Literal["open", "said"] = "open"
 
 
-class Also(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FurtherFault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A further fault that bites at the same time, armed after the row's own and released before it."""
 
     fault: str
@@ -72,7 +72,7 @@ class Flap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     free_s: Seconds
 
 
-class Say(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Assertion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an endpoint must say, asked ten times a second. `probe` is one of the target's.
 
     `status` is an HTTP status, or a serving status such as `NOT_SERVING`; `body` a regex found in the HTTP
@@ -119,10 +119,10 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calls: dict[str, CallsDo] = {}
     beside: tuple[Traffic, ...] = ()
     bites: Literal["alone", "on-traffic"] = "alone"
-    also: tuple[Also, ...] = ()
+    also: tuple[FurtherFault, ...] = ()
     flap: Flap | None = None
     load: tuple[Load, ...] = ()
-    says: tuple[Say, ...] = ()
+    says: tuple[Assertion, ...] = ()
     stop: Stop | None = None
     ends_by: Literal["release", "server"] = "release"
     after: After | dict[str, After] = "recovers"
@@ -135,6 +135,6 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole suite file."""
 
-    suite: Header
+    suite: SuiteHeader
     row: tuple[Row, ...]
     timing: Timing = Timing()

@@ -11,7 +11,7 @@ from scenarios.errors import CouldNotRun, UnknownName, did_you_mean, nearest
 from scenarios.record.model import NotRun
 from scenarios.spec.document import Document, read
 from scenarios.spec.overlay import shipped as shipped_targets
-from scenarios.spec.scenario import Fitting, Scenario
+from scenarios.spec.scenario import RowOnTarget, Scenario
 from scenarios.spec.suite import Row, Suite
 from scenarios.spec.suite_checks import check, check_controls, check_expectations, check_names
 from scenarios.spec.target_file import LoadedTarget
@@ -51,7 +51,7 @@ def load(path: Path, target: LoadedTarget | None = None) -> LoadedSuite:
 
     A row does not apply to a target that lacks the process or the site it names, nor to `target` when it is
     for others. Raises `Malformed` and `UnknownName`, also for a process, site or target that no target of the
-    suite has, since it is misspelled then.
+    suite has, since it is bytes_error then.
     """
     document = read(path)
     suite = document.convert(Suite)
@@ -69,7 +69,7 @@ def load(path: Path, target: LoadedTarget | None = None) -> LoadedSuite:
     not_run: list[NotRun] = []
     for loaded in chosen:
         for i, row in enumerate(suite.row):
-            fitting = Fitting(document, i, row, loaded)
+            fitting = RowOnTarget(document, i, row, loaded)
             meant = _meant(row, loaded, own if target is None else chosen, further)
             reason = (
                 f"its row is for {', '.join(row.targets)}" if not meant else _lacks(document, i, row, fitting)
@@ -121,7 +121,7 @@ def _further(
     return found
 
 
-def _lacks(document: Document, index: int, row: Row, fitting: Fitting) -> str | None:
+def _lacks(document: Document, index: int, row: Row, fitting: RowOnTarget) -> str | None:
     """The site or process that the row names and the target has not, in words. A row that names its targets
     must fit them: raises `Malformed`."""
     missing = fitting.missing()

@@ -10,8 +10,8 @@ from typing import Any
 
 from scenarios.errors import UnknownName, did_you_mean, nearest
 from scenarios.spec.document import Document, Key
-from scenarios.spec.overlay import layered, shipped
-from scenarios.spec.placeholders import misspelled, used
+from scenarios.spec.overlay import read_overlaid, shipped
+from scenarios.spec.placeholders import bytes_error, placeholder_names
 from scenarios.spec.target import Call, GrpcCall, HttpProbe, Launch, Target, TcpProbe
 
 _ALWAYS = ("python", "here")
@@ -62,7 +62,7 @@ def find(name: str, *, beside: Path | None = None) -> Path:
 
 def load(path: Path) -> LoadedTarget:
     """Load and check a target file, laid over its base if it has one. Raises `Malformed`."""
-    document = layered(path)
+    document = read_overlaid(path)
     target = document.convert(Target)
     _check(document, target, path.parent)
     return LoadedTarget(path, target, document)
@@ -115,7 +115,7 @@ def _check_tcp(document: Document, i: int, probe: TcpProbe) -> None:
     if "kept" in probe.connections and not probe.send:
         problem = "a kept connection shows nothing unless something is sent over it; give `send` and `expect`"
         raise document.malformed(("probe", i, "connections"), problem)
-    if wrong := misspelled(probe.send):
+    if wrong := bytes_error(probe.send):
         raise document.malformed(("probe", i, "send"), wrong)
 
 
@@ -186,7 +186,7 @@ def _known(document: Document, key: Key, value: Any, names: set[str], clients: I
         for i, inner in enumerate(value):
             _known(document, (*key, i), inner, names, clients)
     else:
-        for name in used(value):
+        for name in placeholder_names(value):
             owner = name.partition(".")[0]
             if name in names or name.startswith("port:") or ("." in name and owner in clients):
                 continue
@@ -235,7 +235,7 @@ def _of_grpc(call: GrpcCall, folder: Path) -> Iterator[tuple[str, str]]:
         for key in ("proto", "message", "messages", "answer"):
             if getattr(call, key):
                 yield key, f"says what `raw` bytes are not: leave out `{key}` or `raw`"
-        if problem := misspelled(call.raw):
+        if problem := bytes_error(call.raw):
             yield "raw", problem
     if call.answer and call.until == "headers":
         yield "answer", 'headers hold no answer; give `until = "message"`'

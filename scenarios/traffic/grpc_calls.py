@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from scenarios.errors import CallFailed, CouldNotRun
 from scenarios.spec import GrpcCall
-from scenarios.spec.placeholders import as_bytes, fill
+from scenarios.spec.placeholders import fill, parse_bytes
 from scenarios.traffic import proto
 
 _CHANNEL_OPTIONS = (
@@ -88,7 +88,7 @@ def _check(call: GrpcCall, method: AnyMethod) -> None:
 
 def _requests(call: GrpcCall, method: AnyMethod, names: Mapping[str, str]) -> list[Any]:
     if isinstance(method, proto.RawMethod):
-        return [as_bytes(fill(call.raw, names))]
+        return [parse_bytes(fill(call.raw, names))]
     return [proto.build(method.request, fill(table, names)) for table in call.messages or (call.message,)]
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from scenarios.spec import Row, Suite, Timing, loads
 from scenarios.spec.document import Document
-from scenarios.spec.suite import Also, Flap, Header, Say, Stop, Traffic
+from scenarios.spec.suite import Assertion, Flap, FurtherFault, Stop, SuiteHeader, Traffic
 
 PAGE = (Path(__file__).parents[2] / "docs" / "suite-file.md").read_text()
 STRUCTS = [
-    Header, Timing, Row, Traffic, Also, Flap, Say, Stop, loads.Storm, loads.Scrape, loads.Idle,
-    loads.SlowLoris, loads.Clients,
+    SuiteHeader, Timing, Row, Traffic, FurtherFault, Flap, Assertion, Stop,
+    loads.Storm, loads.Scrape, loads.Idle, loads.SlowLoris, loads.Clients,
 ]  # fmt: skip
 
 

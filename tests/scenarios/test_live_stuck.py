@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.live.calls import Calls
-from scenarios.live.injections import Breaker, Stuck
+from scenarios.live.calls import ManualCalls
+from scenarios.live.injections import FaultManager, StuckThread
 from scenarios.live.processes import look, places
 from scenarios.server.server import Server, serving
 from scenarios.spec import target_file
@@ -26,7 +26,7 @@ async def server(servers: Path) -> AsyncIterator[Server]:
         yield running
 
 
-async def held_up(breaker: Breaker) -> tuple[Stuck, ...]:
+async def held_up(breaker: FaultManager) -> tuple[StuckThread, ...]:
     """Look until some thread is seen to be stuck."""
     async with asyncio.timeout(WITHIN_S):
         while True:
@@ -37,8 +37,8 @@ async def held_up(breaker: Breaker) -> tuple[Stuck, ...]:
 
 
 async def test_a_stalled_call_is_stuck_below_the_line_that_called_it(server: Server) -> None:
-    breaker = Breaker(server.controller, 30.0)
-    calls = Calls(server.target.spec, server.caller)
+    breaker = FaultManager(server.controller, 30.0)
+    calls = ManualCalls(server.target.spec, server.caller)
     await breaker.arm("call.stall", "registry", {"site": "gpu"})
     call = asyncio.create_task(calls.make("keep"))
     (thread,) = await held_up(breaker)
@@ -57,7 +57,7 @@ async def test_a_stalled_call_is_stuck_below_the_line_that_called_it(server: Ser
 
 @pytest.mark.skipif(PY_SPY is None, reason="py-spy is not installed, and the agent cannot answer")
 async def test_a_held_gil_is_the_faults_own_thread_and_the_main_thread_is_shown_too(server: Server) -> None:
-    breaker = Breaker(server.controller, 30.0)
+    breaker = FaultManager(server.controller, 30.0)
     await breaker.arm("gil.hold", "registry", {})
     own, main = await held_up(breaker)
     assert str(own) == f"a thread of the fault itself in {server.launched.pid}"
@@ -66,7 +66,7 @@ async def test_a_held_gil_is_the_faults_own_thread_and_the_main_thread_is_shown_
 
 
 async def test_a_killed_process_takes_its_fault_with_it(server: Server) -> None:
-    breaker = Breaker(server.controller, 30.0)
+    breaker = FaultManager(server.controller, 30.0)
     await breaker.arm("process.kill", "registry", {})
     async with asyncio.timeout(WITHIN_S):
         while breaker.armed():

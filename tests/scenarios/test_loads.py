@@ -20,7 +20,7 @@ import pytest
 
 from scenarios.errors import CouldNotRun
 from scenarios.prober import ProberHandle, soon
-from scenarios.prober.messages import Batch, Began, HttpLane
+from scenarios.prober.messages import Batch, Began, HttpSeries
 from scenarios.server.resources import alive
 from scenarios.server.server import Server, serving
 from scenarios.spec import target_file
@@ -364,7 +364,7 @@ async def test_no_load_costs_no_process() -> None:
 async def test_a_load_makes_neither_the_prober_nor_the_runner_late() -> None:
     loads = (Idle("http /health", 1000), Scrape("http /health", rate_hz=200), Storm("work", rate_hz=20))
     async with counting() as server, ProberHandle() as prober:
-        lane = HttpLane(f"http://{server.names['http']}/health", False, 0.05, 0.0, 3.0)
+        lane = HttpSeries(f"http://{server.names['http']}/health", False, 0.05, 0.0, 3.0)
         alone = await late(prober, lane, ())
         async with loading(loads, server) as running:
             await running.window()
@@ -375,7 +375,7 @@ async def test_a_load_makes_neither_the_prober_nor_the_runner_late() -> None:
     assert max(loaded) < 1.0, (max(alone), max(loaded))
 
 
-async def late(prober: ProberHandle, lane: HttpLane, loads: Sequence[Load]) -> list[float]:
+async def late(prober: ProberHandle, lane: HttpSeries, loads: Sequence[Load]) -> list[float]:
     """How late the prober took up its probes, and how late this loop did what was due, each the worst."""
     began: list[Began] = []
     prober.on_batch = lambda batch: began.extend(batch.began) if isinstance(batch, Batch) else None

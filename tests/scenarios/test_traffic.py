@@ -24,7 +24,7 @@ from scenarios.spec.target import Client
 from scenarios.traffic import proto
 from scenarios.traffic.caller import Caller, CallFailed
 from scenarios.traffic.client import client
-from scenarios.traffic.concurrent_calls import Pile
+from scenarios.traffic.concurrent_calls import ConcurrentCalls
 
 PROTO = """
 syntax = "proto3";
@@ -160,9 +160,9 @@ async def test_a_pile_tells_pending_answered_and_failed_calls_apart(shop_proto: 
     async with shop(shop_proto) as address:
         target = loaded(shop_proto.parent)
         async with caller(target, shop=address) as made:
-            good = Pile(made, buy("k", proto="shop.proto"), 3)
-            stuck = Pile(made, buy("never", proto="shop.proto"), 2)
-            bad = Pile(made, buy("sold", proto="shop.proto"), 2)
+            good = ConcurrentCalls(made, buy("k", proto="shop.proto"), 3)
+            stuck = ConcurrentCalls(made, buy("never", proto="shop.proto"), 2)
+            bad = ConcurrentCalls(made, buy("sold", proto="shop.proto"), 2)
             assert await good.ended(5)
             assert await bad.ended(5)
             assert not await stuck.ended(0.1)

@@ -18,7 +18,7 @@ from scenarios.errors import CouldNotRun, Malformed
 from scenarios.spec import GrpcCall, HttpCall, target_file
 from scenarios.traffic import proto
 from scenarios.traffic.caller import Caller, CallFailed
-from scenarios.traffic.concurrent_calls import Pile
+from scenarios.traffic.concurrent_calls import ConcurrentCalls
 
 PROTO = """
 syntax = "proto3";
@@ -179,8 +179,8 @@ async def test_streams_that_opened_and_then_hang_are_pending_in_a_pile_until_it_
     tmp_path: Path,
 ) -> None:
     async with feed(tmp_path) as (served, caller):
-        pile = Pile(caller, watch("hang", 2, until="end"), 3)
-        good = Pile(caller, watch("hang"), 3)
+        pile = ConcurrentCalls(caller, watch("hang", 2, until="end"), 3)
+        good = ConcurrentCalls(caller, watch("hang"), 3)
         assert await good.ended(WITHIN_S)
         assert (good.answered, pile.pending, served.open >= 3) == (3, 3, True)
         await pile.abandon()

@@ -11,6 +11,6 @@ async with loading(row.load, server) as running:   # up before the fault is arme
 """
 
 from scenarios.traffic.load.facts import LoadFacts
-from scenarios.traffic.load.running import Running, loading
+from scenarios.traffic.load.running import RunningLoads, loading
 
-__all__ = ["LoadFacts", "Running", "loading"]
+__all__ = ["LoadFacts", "RunningLoads", "loading"]

@@ -24,7 +24,7 @@ import msgspec
 from scenarios.spec import HttpProbe, Probe
 from scenarios.spec.loads import Idle, SlowLoris
 from scenarios.spec.placeholders import fill
-from scenarios.traffic.load.messages import UP_WITHIN_S, Tally
+from scenarios.traffic.load.messages import UP_WITHIN_S, LoadTally
 
 _OPENERS = 32
 _CONNECT_WITHIN_S = 5.0
@@ -64,14 +64,14 @@ class Address(NamedTuple):
         return cls(host.strip("[]") or "127.0.0.1", int(port), False)
 
 
-class Member(asyncio.Protocol):
-    """One connection of a crowd. A kind of load says what it does when it is made."""
+class LoadConnection(asyncio.Protocol):
+    """One connection of a load. A kind of load says what it does when it is made."""
 
     transport: asyncio.Transport
     local_port = 0
 
-    def __init__(self, crowd: Crowd) -> None:
-        self.crowd = crowd
+    def __init__(self, load: ConnectionLoad) -> None:
+        self.load = load
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -81,20 +81,22 @@ class Member(asyncio.Protocol):
         # Closed by a reset: an orderly end would leave thousands of sockets waiting in the kernel.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.local_port = sock.getsockname()[1]
-        self.crowd.made(self)
+        self.load.made(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.crowd.lost(self)
+        self.load.lost(self)
 
 
-class Crowd:
+class ConnectionLoad:
     """`count` connections for as long as it lasts. A connection that the server closes is counted, and
     opened again, at most a hundred a second of them; so is one that could not be made."""
 
-    def __init__(self, address: Address, count: int, make: Callable[[Crowd], Member]) -> None:
+    def __init__(
+        self, address: Address, count: int, make: Callable[[ConnectionLoad], LoadConnection]
+    ) -> None:
         self.address, self.count = address, count
         self.descriptors = count
-        self.members: dict[Member, None] = {}
+        self.members: dict[LoadConnection, None] = {}
         self.closed = self.tried = self.made_ever = self.least_open = 0
         self._make = make
         self._wanted = asyncio.Semaphore(count)
@@ -128,10 +130,10 @@ class Crowd:
         """The fewest that are open at once are counted from here."""
         self.least_open = len(self.members)
 
-    def tally(self) -> Tally:
+    def tally(self) -> LoadTally:
         """What there is of it; what is said and done on the connections is for their kind to add."""
         seen = count_ends(self.address.port, {member.local_port for member in self.members})
-        return Tally(
+        return LoadTally(
             started=self.tried,
             answered=self.made_ever,
             errors=self._said.total(),
@@ -158,12 +160,12 @@ class Crowd:
         """A connection leaves nothing behind."""
         return ()
 
-    def made(self, member: Member) -> None:
+    def made(self, member: LoadConnection) -> None:
         """A connection is there."""
         self.members[member] = None
         self.made_ever += 1
 
-    def lost(self, member: Member) -> None:
+    def lost(self, member: LoadConnection) -> None:
         """A connection is gone."""
         self.members.pop(member, None)
         if self._ending:
@@ -196,14 +198,14 @@ class Crowd:
                 self._all_tried.set()
 
 
-class IdleConnections(Crowd):
+class IdleConnections(ConnectionLoad):
     """An `idle` load: a crowd that does nothing. It does not even shake hands where the probe is TLS."""
 
     def __init__(self, load: Idle, probe: Probe, names: Mapping[str, str]) -> None:
-        super().__init__(Address.of(probe, names)._replace(tls=False), load.count, Member)
+        super().__init__(Address.of(probe, names)._replace(tls=False), load.count, LoadConnection)
 
 
-class _Slow(Member):
+class _SlowConnection(LoadConnection):
     """One connection, and how far it has come."""
 
     sent = 0
@@ -215,11 +217,11 @@ class _Slow(Member):
         self.sent += 1
 
 
-class SlowConnections(Crowd):
+class SlowConnections(ConnectionLoad):
     """A `slow-loris` load."""
 
     def __init__(self, load: SlowLoris, probe: Probe, names: Mapping[str, str]) -> None:
-        super().__init__(Address.of(probe, names), load.count, _Slow)
+        super().__init__(Address.of(probe, names), load.count, _SlowConnection)
         self._head = _head(probe, names)
         self._every_s = load.every_s
         self._sent = 0
@@ -234,9 +236,9 @@ class SlowConnections(Crowd):
         """Whether every connection has sent its first byte, too."""
         return not self.tally().silent and super().up()
 
-    def tally(self) -> Tally:
+    def tally(self) -> LoadTally:
         """What there is of it, and how much was sent."""
-        silent = sum(not member.sent for member in self.members if isinstance(member, _Slow))
+        silent = sum(not member.sent for member in self.members if isinstance(member, _SlowConnection))
         return msgspec.structs.replace(super().tally(), sent_bytes=self._sent, silent=silent)
 
     async def stop(self) -> None:
@@ -251,7 +253,7 @@ class SlowConnections(Crowd):
         due_s = loop.time()
         for turn in itertools.cycle(range(_TURNS)):
             for member in itertools.islice(tuple(self.members), turn, None, _TURNS):
-                if isinstance(member, _Slow) and not member.transport.is_closing():
+                if isinstance(member, _SlowConnection) and not member.transport.is_closing():
                     member.send(self._head)
                     self._sent += 1
             # Turns that a busy machine made late are made up for, but for those of more than a whole round.

@@ -14,22 +14,22 @@ import msgspec
 from scenarios import child
 from scenarios.errors import CouldNotRun, ScenariosError
 from scenarios.spec.loads import Clients, Load, problem
-from scenarios.traffic.load.clients import Beside, ClientLoad
+from scenarios.traffic.load.clients import ClientLoad, ServerHandle
 from scenarios.traffic.load.facts import LoadFacts, absent, facts
 from scenarios.traffic.load.messages import (
     UP_WITHIN_S,
-    Begin,
+    BeginLoads,
     CannotLoad,
     Cleaned,
     CleanUp,
-    Command,
-    Crowding,
-    Report,
-    Stop,
-    Stopped,
+    GeneratedLoad,
+    LoadCommand,
+    LoadReport,
+    LoadsStopped,
+    OpenWindow,
+    StopLoads,
     Tallied,
     Up,
-    Window,
 )
 
 _START_WITHIN_S = 20.0
@@ -38,18 +38,18 @@ _CLEAN_WITHIN_S = 10.0
 R = TypeVar("R")
 
 
-class Running:
+class RunningLoads:
     """Loads that run. `window`, `stop` and `clean_up` are called in this order; what was not called is made
     up for at the context's end. Nothing here raises because of what the server does to a load: `facts`
     tells that it was not there.
     """
 
-    def __init__(self, loads: Sequence[Load], server: Beside) -> None:
+    def __init__(self, loads: Sequence[Load], server: ServerHandle) -> None:
         self._server, self._loads = server, tuple(loads)
         self._clients = {
             i: ClientLoad(load, server) for i, load in enumerate(loads) if isinstance(load, Clients)
         }
-        self._crowds = tuple(load for load in loads if not isinstance(load, Clients))
+        self._generated = tuple(load for load in loads if not isinstance(load, Clients))
         self._process: LoadProcess | None = None
         self._opened: Tallied | None = None
         self._closed: Tallied | None = None
@@ -72,7 +72,7 @@ class Running:
             client.watch()
         try:
             if self._process is not None:
-                self._opened = await self._process.ask(Window(), Tallied, _ANSWER_WITHIN_S)
+                self._opened = await self._process.ask(OpenWindow(), Tallied, _ANSWER_WITHIN_S)
         except LoadFailed as error:
             self._trouble = str(error)
 
@@ -86,8 +86,8 @@ class Running:
         self._stopped = True
         try:
             if self._process is not None:
-                self._closed = await self._process.ask(Stop(), Tallied, _ANSWER_WITHIN_S)
-                await self._process.answer(Stopped, _ANSWER_WITHIN_S)
+                self._closed = await self._process.ask(StopLoads(), Tallied, _ANSWER_WITHIN_S)
+                await self._process.answer(LoadsStopped, _ANSWER_WITHIN_S)
         except LoadFailed as error:
             self._trouble = str(error)
             await self._end()
@@ -110,16 +110,16 @@ class Running:
     def facts(self) -> tuple[LoadFacts, ...]:
         """What is known of each load, in the order of the row; complete after `clean_up`."""
         found: list[LoadFacts] = []
-        crowd = 0
+        generated = 0
         for i, load in enumerate(self._loads):
             if isinstance(load, Clients):
                 found.append(self._clients[i].facts())
             else:
-                found.append(self._facts(load, crowd))
-                crowd += 1
+                found.append(self._facts(load, generated))
+                generated += 1
         return tuple(found)
 
-    def _facts(self, load: Crowding, at: int) -> LoadFacts:
+    def _facts(self, load: GeneratedLoad, at: int) -> LoadFacts:
         if self._opened is None or self._closed is None:
             return absent(load, self._trouble)
         window_s = self._closed.now_s - self._opened.now_s
@@ -127,13 +127,15 @@ class Running:
 
     async def begin(self) -> None:
         """Begin all of them. Raises `CouldNotRun` when one cannot be had."""
-        if self._crowds:
+        if self._generated:
             self._process = await LoadProcess.started()
             server = self._server
-            begin = Begin(str(server.target.folder), server.target.spec, dict(server.names), self._crowds)
+            begin = BeginLoads(
+                str(server.target.folder), server.target.spec, dict(server.names), self._generated
+            )
             try:
                 await self._process.ask(begin, Up, _START_WITHIN_S + UP_WITHIN_S)
-            except CannotBeHad as error:
+            except LoadUnavailable as error:
                 raise CouldNotRun(str(error)) from error
             except LoadFailed as error:
                 self._trouble = str(error)
@@ -167,7 +169,7 @@ class Running:
 
 
 @asynccontextmanager
-async def loading(loads: Sequence[Load], server: Beside) -> AsyncIterator[Running]:
+async def loading(loads: Sequence[Load], server: ServerHandle) -> AsyncIterator[RunningLoads]:
     """Loads that are up, in processes of their own, and of which nothing is left on the way out.
 
     Raises `CouldNotRun` when one does not fit the target, or cannot be had on this machine.
@@ -175,7 +177,7 @@ async def loading(loads: Sequence[Load], server: Beside) -> AsyncIterator[Runnin
     for load in loads:
         if wrong := problem(load, server.target.spec):
             raise CouldNotRun(f"load of kind {load.__struct_config__.tag}: {wrong}")
-    running = Running(loads, server)
+    running = RunningLoads(loads, server)
     try:
         await running.begin()
         yield running
@@ -187,7 +189,7 @@ class LoadFailed(ScenariosError):
     """The load's process ended, or did not answer in time: the load counts as not there."""
 
 
-class CannotBeHad(ScenariosError):
+class LoadUnavailable(ScenariosError):
     """The load cannot be had on this machine; the message names the remedy."""
 
 
@@ -196,7 +198,7 @@ class LoadProcess:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._decoder = msgspec.json.Decoder(Report)
+        self._decoder = msgspec.json.Decoder(LoadReport)
 
     @classmethod
     async def started(cls) -> LoadProcess:
@@ -208,8 +210,8 @@ class LoadProcess:
         """Its process id."""
         return self._process.pid
 
-    async def ask(self, command: Command, answer: type[R], within_s: float) -> R:
-        """Send a command and wait for the answer to it. Raises `LoadFailed`, `CannotBeHad`."""
+    async def ask(self, command: LoadCommand, answer: type[R], within_s: float) -> R:
+        """Send a command and wait for the answer to it. Raises `LoadFailed`, `LoadUnavailable`."""
         assert self._process.stdin is not None
         with suppress(ConnectionError):  # its end is seen below
             self._process.stdin.write(msgspec.json.encode(command) + b"\n")
@@ -229,7 +231,7 @@ class LoadProcess:
             raise LoadFailed(f"the load's process did not answer within {within_s:g} s") from None
         report = self._decoder.decode(line)
         if isinstance(report, CannotLoad):
-            raise CannotBeHad(report.problem)
+            raise LoadUnavailable(report.problem)
         if not isinstance(report, answer):
             raise LoadFailed(f"the load's process answered {type(report).__name__}")
         return report

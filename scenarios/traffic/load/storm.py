@@ -15,7 +15,7 @@ from scenarios.errors import ScenariosError
 from scenarios.spec import Call, Target
 from scenarios.spec.loads import Storm
 from scenarios.traffic.caller import Caller
-from scenarios.traffic.load.messages import Tally
+from scenarios.traffic.load.messages import LoadTally
 
 _FIRST_NUMBER = 100_001
 """The numbers below are those of the calls piled up under the fault."""
@@ -41,7 +41,7 @@ class CallStorm:
         self._undoes = any(call.undo is not None for call in (*self._before, self._call))
         self._under_way: dict[asyncio.Task[None], int] = {}
         self._to_undo: set[int] = set()
-        self._started = self._answered = self._held_back = self._least = 0
+        self._started = self._answered = self._throttled = self._least = 0
         self._said: Counter[str] = Counter()
         self._schedule: asyncio.Task[None] | None = None
         self._first_ended = asyncio.Event()
@@ -57,15 +57,15 @@ class CallStorm:
         """The window opens."""
         self._least = len(self._under_way)
 
-    def tally(self) -> Tally:
+    def tally(self) -> LoadTally:
         """What there is of it."""
-        return Tally(
+        return LoadTally(
             started=self._started,
             answered=self._answered,
             errors=self._said.total(),
             open=len(self._under_way),
             least_open=self._least,
-            held_back=self._held_back,
+            throttled=self._throttled,
             said=tuple(f"{text} (x{times})" for text, times in self._said.most_common(_SAID_SHOWN)),
         )
 
@@ -106,7 +106,7 @@ class CallStorm:
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             due_s += 1 / self._load.rate_hz
             if len(self._under_way) >= self._load.at_most:
-                self._held_back += 1
+                self._throttled += 1
                 continue
             self._started += 1
             task = asyncio.create_task(self._one(n))
