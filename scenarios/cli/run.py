@@ -22,7 +22,7 @@ from faults.cli import group as fault_commands
 from scenarios.cli.live import shell_command, watch_command
 from scenarios.cli.report import compare, report
 from scenarios.cli.target import target as target_commands
-from scenarios.errors import CouldNotRun, ScenariosError
+from scenarios.errors import CouldNotRun, ScenariosError, missing_package
 from scenarios.judge import kubelet
 from scenarios.record.model import NotRun, Report, encode
 from scenarios.record.stability import Turn, stability, turn, turn_in_words
@@ -57,7 +57,7 @@ for _command in (*_own, *fault_commands.commands.values()):
 
 
 class Interrupted(BaseException):
-    """A signal ended the run, in order."""
+    """SIGINT or SIGTERM ended the run, with everything released."""
 
 
 def _selection(command: F) -> F:
@@ -327,7 +327,9 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt, click.Abort):
         click.echo("wedge: interrupted; everything is released and ended", err=True)
         sys.exit(INTERRUPTED)
-    except Exception:  # noqa: BLE001  # a mistake of the harness itself is no verdict, whatever it is
+    except Exception as error:  # a mistake of the harness itself is no verdict, whatever it is
+        if isinstance(error, ModuleNotFoundError) and missing_package(error):
+            raise
         traceback.print_exc()
         click.echo("wedge: this is a mistake in wedge itself; nothing was judged", err=True)
         sys.exit(COULD_NOT_RUN)

@@ -47,7 +47,7 @@ class _Outcomes:
 
 
 class ManualCalls:
-    """Numbers them, makes them, and keeps count."""
+    """Makes calls one by one, each with a number of its own, and counts how they end."""
 
     def __init__(self, target: Target, caller: Caller) -> None:
         self._caller = caller
@@ -87,7 +87,7 @@ class ManualCalls:
             ended.errors, ended.error = ended.errors + 1, f"{where}{error}"
 
     def tallies(self) -> tuple[CallTally, ...]:
-        """What has been called so far."""
+        """The counts of every call that was made so far."""
         now_s = time.monotonic()
         told = []
         for name in self._by_name:

@@ -74,7 +74,7 @@ class ConnectionHistory:
         return max(self._longest_gap_s, self.silent_s(now_s))
 
     def latencies_s(self, now_s: float) -> list[float]:
-        """Of the answers of the last minute."""
+        """The latencies of the answers of the last minute, in seconds."""
         return [latency_s for ended_s, latency_s in self._answers if ended_s > now_s - LATENCIES_OVER_S]
 
     def state(self, now_s: float) -> LaneState:
@@ -180,7 +180,7 @@ class Endpoints:
         return tuple(self._endpoints)
 
     def add(self, batch: Batch) -> None:
-        """Take in what the prober did since the last one."""
+        """Add what the prober reports: probes that began, and probes that ended."""
         for began in batch.began:
             self._connections[began.series].began(began.at_s)
         for probed in batch.probed:

@@ -69,7 +69,7 @@ class ActiveFault:
 
     @property
     def status(self) -> FaultStatus:
-        """How it is right now."""
+        """What is known of the fault at this moment."""
         return self.fault.status()
 
     @property
@@ -87,11 +87,11 @@ class FaultManager:
         self._over: list[ActiveFault] = []
 
     def armed(self) -> tuple[ActiveFault, ...]:
-        """Those that are not over, the oldest first."""
+        """The faults that are not over, the oldest first."""
         return tuple(self._armed)
 
     def over(self) -> tuple[ActiveFault, ...]:
-        """The last few that are."""
+        """The last few faults that are over."""
         return tuple(self._over)
 
     def same(self, fault: str, place: ProcessRef, settings: Mapping[str, Any]) -> ActiveFault | None:
@@ -102,7 +102,7 @@ class FaultManager:
         return None
 
     async def arm(self, fault: str, place: ProcessRef, settings: Mapping[str, Any]) -> ActiveFault:
-        """Arm it there. Raises `FaultsError`."""
+        """Arm the fault in the process. Raises `FaultsError`."""
         arming = self._controller.arm(fault, process=place, lease_s=self._lease_s, params=settings)
         await arming.arm()
         broken = ActiveFault(arming, place, dict(settings))
@@ -110,12 +110,12 @@ class FaultManager:
         return broken
 
     async def release(self, broken: ActiveFault) -> None:
-        """Give back what it broke."""
+        """Release one fault: the target goes on as before."""
         await broken.fault.release()
         self._settle()
 
     async def release_all(self) -> None:
-        """Give everything back."""
+        """Release every fault."""
         await self._controller.release_all()
         self._settle()
 

@@ -39,7 +39,7 @@ class ProcessRow:
 
     @property
     def places(self) -> tuple[ProcessRef, ...]:
-        """Its names, or its number where it has none."""
+        """Its names, or its process id where it has none."""
         return (self.names or (self.pid,)) if self.agent else ()
 
 

@@ -105,12 +105,12 @@ class Screen:
 
     @property
     def width(self) -> int:
-        """In cells; a resized terminal is followed."""
+        """The width of the terminal in cells, also after it was resized."""
         return self._console.width
 
     @property
     def height(self) -> int:
-        """In lines."""
+        """The height of the terminal in lines."""
         return self._console.height
 
     def draw(self, lines: Sequence[Text]) -> None:

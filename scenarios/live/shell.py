@@ -289,18 +289,18 @@ class BackgroundTasks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Begin it."""
+        """Begin work that nobody waits for."""
         self._tasks.add(asyncio.create_task(work))
 
     def check(self) -> None:
-        """Raises what one of them raised."""
+        """Raises what any work that has ended raised."""
         for task in [task for task in self._tasks if task.done()]:
             self._tasks.discard(task)
             if not task.cancelled():
                 task.result()
 
     async def end(self) -> None:
-        """Cancel what is under way."""
+        """Cancel all work that is under way, and wait for its end."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

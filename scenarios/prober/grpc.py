@@ -62,6 +62,6 @@ class GrpcProber:
         return int(health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:
-        """Close what is held."""
+        """Close the channel that is kept open, if there is one."""
         if self._held is not None:
             await self._held.close(None)

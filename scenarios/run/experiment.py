@@ -215,7 +215,7 @@ class Experiment:
     def _judge_loads(self, loads: RunningLoads) -> None:
         self._facts.loads = loads.facts()
         for load in self._facts.loads:
-            self._facts.prove(f"the {load.kind} of {load.name} was there", load.there, load.detail)
+            self._facts.prove(f"the {load.kind} of {load.name} was there", load.sustained, load.detail)
             if load.left or load.left_detail:
                 detail = "; ".join(load.left) or load.left_detail
                 self._facts.claim(f"the {load.kind} of {load.name} left nothing", not load.left, detail)

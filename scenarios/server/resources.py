@@ -35,7 +35,7 @@ class Holding:
 
     @property
     def counts(self) -> Resources:
-        """How much of each."""
+        """The number of each."""
         return Resources(**{kind: getattr(self, kind).total() for kind in _KINDS})
 
 

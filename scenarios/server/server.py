@@ -64,7 +64,7 @@ class Server:
         return tuple(link.info.pid for link in links)
 
     def held(self) -> Holding:
-        """What the target holds now."""
+        """What the target holds now, without the threads that its file ignores."""
         return measure(self.pids(), self.target.spec.leaks.ignored_threads)
 
     async def ready(self) -> None:

@@ -254,7 +254,7 @@ class YamlTable:
 
     @property
     def line(self) -> int:
-        """Where it begins, 1-based."""
+        """The line at which the table begins, 1-based."""
         return int(self._node.start_mark.line) + 1
 
     def malformed(self, key: Key, problem: str) -> Malformed:

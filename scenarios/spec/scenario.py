@@ -27,7 +27,7 @@ class ExtraCalls:
 
 @dataclass(frozen=True, slots=True)
 class ProbeAssertion:
-    """What one endpoint must say."""
+    """What one endpoint has to say, and the probe that asks it."""
 
     probe: HttpProbe | GrpcProbe
     say: Assertion
@@ -88,7 +88,7 @@ class RowOnTarget:
         return None
 
     def scenario(self, timing: Timing) -> Scenario:
-        """The row on the target. Raises `Malformed`."""
+        """The row on the target as a scenario. Raises `Malformed` where it does not fit."""
         row, name = self._row, self._loaded.name
         expected = self._loaded.spec.expect.get(row.name) or per_target(row.expect, name)
         if expected is None:

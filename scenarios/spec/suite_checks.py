@@ -26,7 +26,7 @@ _WORDS_OF_ANY_SERVER = frozenset({"server", "worker", "gpu"})
 
 
 def check(document: Document, suite: Suite) -> None:
-    """Raises `Malformed`."""
+    """Check names, controls and keys that do not go together. Raises `Malformed`."""
     rows = [row.name for row in suite.row]
     if not rows:
         raise document.malformed(("row",), "there is none: give at least one [[row]]")

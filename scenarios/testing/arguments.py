@@ -42,7 +42,7 @@ class ScenarioRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> ScenarioRequest:
-        """From keywords. Raises `CouldNotRun`."""
+        """The request that these keywords make. Raises `CouldNotRun` for one of the wrong type."""
         known = {field.name for field in msgspec.structs.fields(cls)}
         params = {**keywords.get("params", {}), **{k: v for k, v in keywords.items() if k not in known}}
         value = {**{k: v for k, v in keywords.items() if k in known}, "params": params}

@@ -58,7 +58,9 @@ def end(config: pytest.Config) -> None:
 
 
 class Wedge:
-    """What the fixture gives a test."""
+    """The fixture `wedge`: the records of a test's scenarios, further scenarios, and servers to break by
+    hand.
+    """
 
     def __init__(self, item: pytest.Item, stack: ExitStack) -> None:
         self._item, self._stack = item, stack
@@ -71,7 +73,7 @@ class Wedge:
 
     @property
     def record(self) -> Record:
-        """The last of them."""
+        """The record of the scenario that ran last."""
         if not self.records:
             pytest.fail(
                 "no scenario has run: mark the test with wedge(…), or call wedge.run(…)", pytrace=False
@@ -114,7 +116,7 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write what was collected."""
+        """Write the records as a report."""
         records = tuple(self._records.values())
         suite = Suite(name="pytest", passed=all(record.verdict == "pass" for record in records))
         duration_s = round(time.monotonic() - self._began_s, 3)

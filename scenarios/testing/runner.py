@@ -32,11 +32,11 @@ class ArmedFault:
         return self._portal.call(self._fault.biting(timeout_s))
 
     def status(self) -> FaultStatus:
-        """How it is right now."""
+        """What is known of the fault at this moment."""
         return self._fault.status()
 
     def release(self) -> FaultStatus:
-        """Give the target back before the context ends."""
+        """Release the fault before the context ends; the target goes on as before."""
         return self._portal.call(self._fault.release())
 
 
@@ -54,12 +54,12 @@ class RunningServer:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Its live processes."""
+        """The process ids of the target's live processes."""
         return self._server.pids()
 
     @property
     def log(self) -> tuple[str, ...]:
-        """The last lines that it wrote."""
+        """The last lines that it wrote to stdout and stderr."""
         return tuple(self._server.log)
 
     def fill(self, text: str) -> str:
@@ -90,12 +90,14 @@ class RunningServer:
             yield ArmedFault(armed, self._portal)
 
     def release_all(self) -> None:
-        """Take every fault out of it."""
+        """Release every fault that is armed in it."""
         self._portal.call(self._server.controller.release_all())
 
 
 class ScenarioRunner:
-    """Opened when first used; `close` ends every process and the thread. Not for two threads at once."""
+    """Runs scenarios, one at a time. The server is started when it is first needed and kept for the next
+    scenario on the same target; `close` ends every process and the thread. Not for two threads at once.
+    """
 
     def __init__(self) -> None:
         self._portal = Portal()
@@ -125,7 +127,7 @@ class ScenarioRunner:
                 running.release_all()
 
     def close(self) -> None:
-        """End everything. Doing it again does nothing."""
+        """End every server, the prober and the thread. Doing it again does nothing."""
         self._stack.close()
         self._portal.close()
 

@@ -32,7 +32,7 @@ class SuiteCollector(pytest.File):
     """A suite's file as a collector."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """One item a scenario."""
+        """An item for each scenario of the suite."""
         try:
             loaded = suite_file.load(suite_file.find(self.config.getoption("--wedge-suite")))
         except CouldNotRun as error:
@@ -71,7 +71,7 @@ class ScenarioItem(pytest.Item):
         return str(super().repr_failure(excinfo))
 
     def reportinfo(self) -> tuple[Path, None, str]:
-        """Where it comes from."""
+        """The suite's file and the scenario's name."""
         return self.path, None, self.name
 
 
@@ -101,10 +101,10 @@ class SharedRun:
         log.info("%s", text)
 
     def phase(self, scenario: str, phase: str) -> None:
-        """Not shown."""
+        """Phases are not shown."""
 
     def finished(self, scenario: Record) -> None:
-        """Its item may go on."""
+        """The record is known: the item that waits for it goes on."""
         self._records[scenario.name].set_result(scenario)
 
     def _fail_unfinished(self, run: Future[tuple[Report, tuple[str, ...]]]) -> None:

@@ -34,7 +34,7 @@ def judged(load: GeneratedLoad, closed: LoadTally) -> LoadFacts:
     ],
 )
 def test_a_load_that_was_there_counts(load: GeneratedLoad, closed: LoadTally) -> None:
-    assert judged(load, closed).there, judged(load, closed).detail
+    assert judged(load, closed).sustained, judged(load, closed).detail
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_load_that_was_there_counts(load: GeneratedLoad, closed: LoadTally) ->
 )
 def test_what_was_missing_is_told(load: GeneratedLoad, closed: LoadTally, missing: str) -> None:
     found = judged(load, closed)
-    assert not found.there
+    assert not found.sustained
     assert missing in found.detail
 
 

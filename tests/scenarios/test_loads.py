@@ -86,7 +86,7 @@ async def test_idle_connections_are_there_and_never_send_a_byte() -> None:
             (facts,) = running.facts()
         assert told["open"] == 300
         assert "/health" not in told["requests"]
-        assert facts.there, facts.detail
+        assert facts.sustained, facts.detail
         assert (facts.started, facts.answered, facts.open, facts.closed) == (300, 300, 300, 0)
         assert "300 established, of which the server has accepted 300" in facts.detail
 
@@ -110,7 +110,9 @@ async def test_of_a_load_no_socket_process_or_descriptor_is_left() -> None:
             assert told["accepted"] >= 271
             await running.clean_up()
             assert {child.pid for child in ours.children(recursive=True)} == before
-            assert all(facts.there for facts in running.facts()), [facts.detail for facts in running.facts()]
+            assert all(facts.sustained for facts in running.facts()), [
+                facts.detail for facts in running.facts()
+            ]
         assert ours.num_fds() <= fds
         # Not even one that waits in the kernel for its end, but those of `counts` itself.
         assert len([state for state in sockets(server) if state == "01"]) == 0
@@ -135,7 +137,7 @@ async def two_thousand() -> None:
             told = await counts(server)
             await running.stop()
             (facts,) = running.facts()
-    print(told["open"], facts.there)  # noqa: T201
+    print(told["open"], facts.sustained)  # noqa: T201
 
 
 async def test_a_hard_limit_that_is_too_low_is_told_with_the_remedy() -> None:
@@ -155,9 +157,9 @@ async def test_connections_that_the_server_closes_are_counted_and_opened_again()
     async with counting("--most", "100") as server:
         whole = await one(server, Idle("http /health", 150))
         part = await one(server, Idle("http /health", 150, held=90))
-    assert not whole.there
+    assert not whole.sustained
     assert "of 150 were open: the server let no more stay (`held = " in whole.detail
-    assert part.there, part.detail
+    assert part.sustained, part.detail
     assert part.closed >= 50
     assert part.started > 150
 
@@ -166,7 +168,7 @@ async def test_where_no_connection_can_be_made_no_load_was_there() -> None:
     async with counting() as server:
         server.names["http"] = "127.0.0.1:1"
         facts = await one(server, Idle("http /health", 5))
-    assert not facts.there
+    assert not facts.sustained
     assert "only 0 connections could be made" in facts.detail
     assert "Connect call failed" in facts.detail
 
@@ -182,7 +184,7 @@ async def test_slow_connections_send_a_byte_now_and_then_and_never_a_whole_head(
             await running.stop()
             (facts,) = running.facts()
         assert "/health" not in later["requests"]
-        assert facts.there, facts.detail
+        assert facts.sustained, facts.detail
         assert "bytes sent in the window" in facts.detail
 
 
@@ -197,7 +199,7 @@ async def test_scrapes_ask_again_as_they_are_answered_at_a_bounded_rate() -> Non
         took_s = time.monotonic() - began_s
         after = await counts(server)
     assert told["open"] == 10
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert 50 <= facts.answered <= after["requests"]["/health"] <= 200 * took_s + 10
 
 
@@ -209,14 +211,14 @@ async def test_scrapes_that_are_not_answered_wait_and_count_as_there() -> None:
             await asyncio.sleep(0.2)
             await running.stop()
             (facts,) = running.facts()
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert (facts.started, facts.answered) == (10, 0)
 
 
 async def test_a_server_that_keeps_no_connection_alive_cannot_be_scraped_so() -> None:
     async with counting("--no-keep-alive") as server:
         facts = await one(server, Scrape("http /health", 20))
-    assert not facts.there
+    assert not facts.sustained
     assert "too few connections" in facts.detail
 
 
@@ -228,7 +230,7 @@ async def test_a_storm_calls_on_schedule_and_every_call_arrives() -> None:
             await running.stop()
             (facts,) = running.facts()
         told = await counts(server)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert 5 <= facts.answered <= told["requests"]["/work"]
 
 
@@ -242,7 +244,7 @@ async def test_a_storm_on_a_server_that_does_not_answer_stays_within_its_bound()
             (facts,) = running.facts()
             await until(server, lambda told: told["open"] == 0)
             told = await counts(server)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert (facts.started, facts.open, told["most_waiting"]) == (20, 20, 20)
 
 
@@ -255,7 +257,7 @@ async def test_what_a_storm_kept_is_taken_back() -> None:
             await running.clean_up()
             (facts,) = running.facts()
         told = await counts(server)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert told["keys"] == []
 
 
@@ -269,14 +271,14 @@ async def test_what_a_storm_may_have_kept_is_taken_back_after_the_fault() -> Non
             await running.clean_up()
             (facts,) = running.facts()
         told = await counts(server)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert (told["keys"], facts.left) == ([], ())
 
 
 async def test_a_storm_whose_every_call_fails_was_not_there() -> None:
     async with counting() as server:
         facts = await one(server, Storm("refused"))
-    assert not facts.there
+    assert not facts.sustained
     assert "not one call was answered" in facts.detail
     assert "HTTP 200: ok" in facts.detail
 
@@ -291,7 +293,7 @@ async def test_a_load_whose_process_dies_was_not_there_and_is_no_error() -> None
             await running.stop()
             await running.clean_up()
             (facts,) = running.facts()
-        assert (facts.there, facts.detail) == (False, "the load's process ended (exit code -9)")
+        assert (facts.sustained, facts.detail) == (False, "the load's process ended (exit code -9)")
         await until(server, lambda told: told["open"] == 0)
 
 
@@ -309,7 +311,7 @@ async def test_a_load_speaks_tls_where_the_probe_does(tmp_path: Path) -> None:
             await asyncio.sleep(0.3)
             await running.stop()
             idle, slow, scrape = running.facts()
-    assert (idle.there, slow.there, scrape.there) == (True, True, True), running.facts()
+    assert (idle.sustained, slow.sustained, scrape.sustained) == (True, True, True), running.facts()
     assert scrape.answered > 5
 
 
@@ -370,7 +372,9 @@ async def test_a_load_makes_neither_the_prober_nor_the_runner_late() -> None:
             await running.window()
             loaded = await late(prober, lane, loads)
             await running.stop()
-            assert all(facts.there for facts in running.facts()), [facts.detail for facts in running.facts()]
+            assert all(facts.sustained for facts in running.facts()), [
+                facts.detail for facts in running.facts()
+            ]
     # What the judge allows: half of the smallest budget. In the prober's own process it would be seconds.
     assert max(loaded) < 1.0, (max(alone), max(loaded))
 

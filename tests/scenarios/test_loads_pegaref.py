@@ -94,7 +94,7 @@ async def test_two_thousand_idle_connections_meet_the_limit_and_health_is_answer
                 assert (await http.get("/health")).text.startswith("ok")
             await running.stop()
             (facts,) = running.facts()
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert facts.answered >= 2000
     assert 500 <= facts.open <= 668  # some may wait in the backlog, to take the place of others
     assert facts.closed >= 2000 - 568
@@ -108,7 +108,9 @@ async def test_slow_connections_keep_neither_http_nor_grpc_from_others() -> None
             await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
             assert await server.caller.make(server.target.spec.call[0], 1)
             await running.stop()
-            assert all(facts.there for facts in running.facts()), [facts.detail for facts in running.facts()]
+            assert all(facts.sustained for facts in running.facts()), [
+                facts.detail for facts in running.facts()
+            ]
 
 
 async def test_a_session_storm_is_there_as_the_server_counts_it_and_ends_with_the_window() -> None:
@@ -120,7 +122,7 @@ async def test_a_session_storm_is_there_as_the_server_counts_it_and_ends_with_th
             await running.stop()
             (facts,) = running.facts()
             await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert facts.answered >= 20
 
 
@@ -132,7 +134,7 @@ async def test_sessions_of_a_storm_that_are_held_are_open_at_once() -> None:
             await running.stop()
             (facts,) = running.facts()
         await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert (facts.started, facts.open) == (60, 60)
 
 
@@ -144,7 +146,7 @@ async def test_a_scrape_storm_is_answered_by_the_metrics() -> None:
             await until(server, answered, lambda scrapes: scrapes >= 100)
             await running.stop()
             (facts,) = running.facts()
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert facts.answered >= 50
 
 
@@ -154,13 +156,13 @@ async def test_a_client_killed_with_an_open_session_leaves_no_memory_behind() ->
         async with loading((Clients("holder", 2, start="before", for_s=0.1),), server) as running:
             assert await figure(server, "pegaref_sessions") == 2.0
             await running.window()
-            await running.settled()
+            await running.wait_done()
             await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
             await running.stop()
             await running.clean_up()
             (facts,) = running.facts()
         assert set(psutil.Process().children(recursive=True)) == before
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert (facts.started, facts.answered, facts.closed, facts.left) == (2, 2, 2, ())
     assert facts.left_detail.startswith("2 shared memories of killed clients")
 
@@ -172,11 +174,11 @@ async def test_memory_that_a_killed_client_leaves_in_the_server_is_told() -> Non
         async with loading((load,), server) as running:
             with stopped(pid):
                 await running.window()
-                await running.settled()
+                await running.wait_done()
                 await running.stop()
                 await running.clean_up()
             (facts,) = running.facts()
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     (left,) = facts.left
     assert re.fullmatch(r"/dev/shm/\S+ of holder 1 is still in the server's memory 0\.5 s later", left)
 
@@ -190,14 +192,14 @@ async def test_a_client_is_killed_in_the_middle_of_a_register_and_nothing_is_lef
                 await running.window()
                 await until(server, registering, lambda commands: commands == 1.0)
                 assert holding() == 1
-                await running.settled()
+                await running.wait_done()
                 assert holding() == 0
                 await running.stop()
                 (facts,) = running.facts()
         await running.clean_up()
         async with asking(server) as http:
             assert (await http.get("/instances")).json()["instances"] == []
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert facts.closed == 1
     assert running.facts()[0].left == ()
 
@@ -206,10 +208,10 @@ async def test_a_client_that_came_to_its_end_was_not_killed_in_the_middle() -> N
     async with pegaref() as server:
         async with loading((Clients("registering", stuck=True, for_s=2.0),), server) as running:
             await running.window()
-            await running.settled()
+            await running.wait_done()
             await running.stop()
             (facts,) = running.facts()
-    assert not facts.there
+    assert not facts.sustained
     assert "it was not stuck" in facts.detail
 
 
@@ -217,12 +219,12 @@ async def test_clients_that_are_not_to_be_killed_live_until_the_window_closes() 
     async with pegaref() as server:
         async with loading((Clients("holder", 2, kill=False),), server) as running:
             await running.window()
-            await running.settled()
+            await running.wait_done()
             assert await figure(server, "pegaref_sessions") == 2.0
             await running.stop()
             (facts,) = running.facts()
         await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert (facts.open, facts.closed) == (2, 0)
 
 
@@ -233,5 +235,5 @@ async def test_a_client_that_cannot_start_was_not_there_and_says_why() -> None:
             await running.window()
             await running.stop()
             (facts,) = running.facts()
-    assert not facts.there
+    assert not facts.sustained
     assert "UNAVAILABLE" in facts.detail

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import subprocess
 import sys
 import zipfile
@@ -222,8 +223,9 @@ def test_the_contents_of_a_requirement_file_and_of_those_it_includes_are_part_of
 def test_what_cannot_be_held_to_a_hash_is_refused_with_file_line_and_key(
     tmp_path: Path, entry: str, said: str
 ) -> None:
+    text = f'[target]\nname = "mine"\nrequires = ["{entry}"]\n'
     loaded = target(tmp_path, entry)
-    loaded.path.write_text(f'[target]\nname = "mine"\nrequires = ["{entry}"]\n')
+    loaded = dataclasses.replace(loaded, document=Document(loaded.path, text))
 
     with pytest.raises(Malformed) as caught:
         recipe(loaded)

@@ -68,8 +68,8 @@ class ClientLoad:
         """Whether the window has to stay open for what the clients have yet to do."""
         return self._work is not None and not self._work.done()
 
-    async def settled(self) -> None:
-        """Wait until they have done it."""
+    async def wait_done(self) -> None:
+        """Wait until the clients have done what keeps the window open."""
         if self._work is not None:
             await asyncio.wait([self._work])
 
@@ -106,7 +106,7 @@ class ClientLoad:
         )
 
     def facts(self) -> LoadFacts:
-        """What became of them."""
+        """What became of the clients."""
         load = self._load
         ready = [one for one in self._all if one.process is not None]
         killed = [one for one in self._all if one.killed_s is not None]
@@ -132,7 +132,7 @@ class ClientLoad:
             errors=sum(bool(one.trouble) for one in self._all),
             open=self._open_at_end,
             closed=len(killed),
-            there=not missing,
+            sustained=not missing,
             detail="; ".join([*missing, done]),
             left=self._left,
             left_detail=f"{shared} shared memories of killed clients, out of the server's at most "

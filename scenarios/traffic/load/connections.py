@@ -47,7 +47,7 @@ _LOCAL, _REMOTE, _STATE, _INODE = 1, 2, 3, 9
 
 
 class Address(NamedTuple):
-    """Where a probe goes."""
+    """Host and port that a probe connects to, and whether over TLS."""
 
     host: str
     port: int
@@ -237,7 +237,7 @@ class SlowConnections(ConnectionLoad):
         return not self.tally().silent and super().up()
 
     def tally(self) -> LoadTally:
-        """What there is of it, and how much was sent."""
+        """What is open, and how many bytes were sent."""
         silent = sum(not member.sent for member in self.members if isinstance(member, _SlowConnection))
         return msgspec.structs.replace(super().tally(), sent_bytes=self._sent, silent=silent)
 

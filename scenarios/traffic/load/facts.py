@@ -13,18 +13,10 @@ not the load that was asked for."""
 
 _KEPT_CONNECTIONS = 0.8
 
-_TITLES = {
-    "storm": "the storm of calls {}",
-    "scrape": "the scraping of {}",
-    "idle": "the crowd of idle connections to {}",
-    "slow-loris": "the crowd of slow connections to {}",
-    "client": "every client {}",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class LoadFacts:
-    """One load over its life. `there`: it was what it should be for as long as the window was open, and
+    """One load over its life. `sustained`: it was what it should be for as long as the window was open, and
     `detail` says by what that is known, or what was missing. `started`, `answered`, `errors`: calls,
     requests, connections or clients. `open`: those at the window's end. `closed`: connections that the
     server closed, or clients that were killed. `left`: what it left behind in the server although the
@@ -38,15 +30,10 @@ class LoadFacts:
     errors: int
     open: int
     closed: int
-    there: bool
+    sustained: bool
     detail: str
     left: tuple[str, ...] = ()
     left_detail: str = ""
-
-    @property
-    def title(self) -> str:
-        """The load in a few words, as the subject of a sentence."""
-        return _TITLES[self.kind].format(self.name)
 
 
 def facts(
@@ -72,7 +59,7 @@ def facts(
         errors=closed.errors,
         open=closed.open,
         closed=closed.closed,
-        there=not missing,
+        sustained=not missing,
         detail="; ".join([*missing, detail]),
         left=left,
     )
@@ -82,7 +69,7 @@ def absent(load: GeneratedLoad, problem: str) -> LoadFacts:
     """A load of which nothing is known: it counts as not there."""
     name = load.call if isinstance(load, Storm) else load.probe
     kind = str(load.__struct_config__.tag)
-    return LoadFacts(kind, name, 0, 0, 0, 0, 0, there=False, detail=problem)
+    return LoadFacts(kind, name, 0, 0, 0, 0, 0, sustained=False, detail=problem)
 
 
 def _storm(load: Storm, opened: LoadTally, closed: LoadTally, window_s: float) -> tuple[list[str], str]:

@@ -62,9 +62,9 @@ class RunningLoads:
         """Whether the window has to stay open for what a load has yet to do in it: clients to be killed."""
         return any(client.pending for client in self._clients.values())
 
-    async def settled(self) -> None:
+    async def wait_done(self) -> None:
         """Wait until no load is `pending`; soon, for everything that a client does has a deadline."""
-        await asyncio.gather(*(client.settled() for client in self._clients.values()))
+        await asyncio.gather(*(client.wait_done() for client in self._clients.values()))
 
     async def window(self) -> None:
         """The window opens: the fault bites. Clients that start under the fault start now."""
@@ -144,7 +144,7 @@ class RunningLoads:
             await client.begin()
 
     async def end(self) -> None:
-        """Whatever happened, nothing of it is left."""
+        """End every load, whatever happened before."""
         try:
             await self.stop()
         finally:
@@ -202,7 +202,7 @@ class LoadProcess:
 
     @classmethod
     async def started(cls) -> LoadProcess:
-        """Start one."""
+        """Start a process that makes load."""
         return cls(await child.started("scenarios.traffic.load"))
 
     @property
@@ -237,5 +237,5 @@ class LoadProcess:
         return report
 
     async def end(self) -> None:
-        """End it; the kernel closes what it has open."""
+        """End the process; the kernel closes what it has open."""
         await child.ended(self._process)

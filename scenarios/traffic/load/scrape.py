@@ -94,7 +94,7 @@ class ScrapingConnections(ConnectionLoad):
         self._wrong += not good
 
     def misunderstood(self) -> None:
-        """Something came that is no answer."""
+        """What came is no HTTP answer: counted as an error."""
         self._wrong += 1
 
     def up(self) -> bool:

@@ -54,11 +54,11 @@ class CallStorm:
                 await self._first_ended.wait()
 
     def watch(self) -> None:
-        """The window opens."""
+        """The fewest calls at once are counted from here."""
         self._least = len(self._under_way)
 
     def tally(self) -> LoadTally:
-        """What there is of it."""
+        """How many calls were started and answered, and how many are under way."""
         return LoadTally(
             started=self._started,
             answered=self._answered,
