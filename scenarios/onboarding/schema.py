@@ -18,7 +18,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def schema() -> dict[str, Any]:
     """The schema as a JSON value, the same for the same model."""
-    definitions = structs()
+    definitions = structs(Target)
     root = definitions.pop("Target")
     alone = {
         "required": root["required"],
@@ -39,9 +39,9 @@ def schema() -> dict[str, Any]:
     }
 
 
-def structs() -> dict[str, dict[str, Any]]:
-    """The schema of each struct of a whole file, `Target` among them. Every key has a description."""
-    found = msgspec.json.schema(Target)
+def structs(root: type[msgspec.Struct]) -> dict[str, dict[str, Any]]:
+    """The schema of a file's struct and of each in it, by name. Every key has a description."""
+    found = msgspec.json.schema(root)
     return {name: _described(value) for name, value in sorted(found["$defs"].items())}
 
 
@@ -82,7 +82,7 @@ def _described(value: dict[str, Any]) -> dict[str, Any]:
 
 def description(struct: str, key: str) -> str:
     """What a key of a target file means. Raises `KeyError` for one that there is not."""
-    return str(structs()[struct]["properties"][key]["description"])
+    return str(structs(Target)[struct]["properties"][key]["description"])
 
 
 def _for_toml(value: Any) -> Any:
