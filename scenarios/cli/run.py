@@ -20,7 +20,7 @@ from rich.console import Console
 from faults import FaultsError
 from faults.cli import group as fault_commands
 from scenarios.cli.live import shell_command, watch_command
-from scenarios.cli.report import compare, report
+from scenarios.cli.report import FAILED, OUTPUT, PASSED, compare, console, report, write_rendering
 from scenarios.cli.target import target as target_commands
 from scenarios.errors import CouldNotRun, ScenariosError, missing_package
 from scenarios.judge import kubelet
@@ -34,9 +34,7 @@ from scenarios.spec import LoadedTarget, Scenario, kubernetes, suite_file, targe
 from scenarios.terminal.live import progress
 from scenarios.terminal.table import show
 
-PASSED, FAILED, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
-_WIDTH_WITHOUT_TERMINAL = 160
-_OUTPUT = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+COULD_NOT_RUN, INTERRUPTED = 2, 130
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,10 +74,10 @@ def _selection(command: F) -> F:
 
 @cli.command("run")
 @_selection
-@click.option("--json", "json_file", type=_OUTPUT, help="Write the report (wedge-report/1); - for stdout.")
-@click.option("--junit", "junit_file", type=_OUTPUT, help="Write JUnit XML, as CI services read it.")
-@click.option("--html", "html_file", type=_OUTPUT, help="Write the report as one HTML page.")
-@click.option("--md", "md_file", type=_OUTPUT, help="Write a Markdown summary.")
+@click.option("--json", "json_file", type=OUTPUT, help="Write the report (wedge-report/1); - for stdout.")
+@click.option("--junit", "junit_file", type=OUTPUT, help="Write JUnit XML, as CI services read it.")
+@click.option("--html", "html_file", type=OUTPUT, help="Write the report as one HTML page.")
+@click.option("--md", "md_file", type=OUTPUT, help="Write a Markdown summary.")
 @click.option(
     "--k8s",
     metavar="FILE[:CONTAINER]",
@@ -125,14 +123,11 @@ def run_command(
     wanted = [(path, render) for path, render in outputs if path is not None]
     _check_writable(path for path, _ in wanted)
     to_stdout = any(str(path) == "-" for path, _ in wanted)
-    found, troubles = asyncio.run(_until_signalled(repeated(plan, repeat, _console(stderr=True))))
+    found, troubles = asyncio.run(_until_signalled(repeated(plan, repeat, console(stderr=True))))
     found = replayed(found, probed_by, k8s)
-    show(found, _console(stderr=to_stdout))
+    show(found, console(stderr=to_stdout))
     for path, render in wanted:
-        if str(path) == "-":
-            click.echo(render(found), nl=False)
-        else:
-            path.write_text(render(found), encoding="utf-8")
+        write_rendering(path, render(found))
     for trouble in troubles:
         click.echo(f"wedge: {trouble}", err=True)
     sys.exit(exit_code(found, troubles))
@@ -228,7 +223,7 @@ def replayed(found: Report, probed_by: dict[str, kubernetes.KubeletReplay], k8s:
     return msgspec.structs.replace(found, scenarios=scenarios)
 
 
-async def repeated(plan: Plan, times: int, console: Console) -> tuple[Report, tuple[str, ...]]:
+async def repeated(plan: Plan, times: int, terminal: Console) -> tuple[Report, tuple[str, ...]]:
     """Run the plan `times` times, each with the next seed; the report of the first run that did not pass, or
     else of the last, and what could not run at all.
 
@@ -239,11 +234,11 @@ async def repeated(plan: Plan, times: int, console: Console) -> tuple[Report, tu
     troubles: tuple[str, ...] = ()
     for n in range(times):
         once = dataclasses.replace(plan, seed=plan.seed + n)
-        with progress(console, len(plan.scenarios), brief=times > 1) as told:
+        with progress(terminal, len(plan.scenarios), brief=times > 1) as told:
             found, troubles = await run_plan(once, told)
         turns.append(turn(found, os.getloadavg()[0]))
         if times > 1:
-            console.print(f"run {n + 1} of {times}: {turn_in_words(turns[-1])}", highlight=False)
+            terminal.print(f"run {n + 1} of {times}: {turn_in_words(turns[-1])}", highlight=False)
         if kept is None or kept.suite.passed:
             kept = found
         if troubles:  # what could not run now cannot run the next time
@@ -303,13 +298,6 @@ async def _until_signalled(work: Coroutine[Any, Any, T]) -> T:
         return await task
     except asyncio.CancelledError:
         raise Interrupted from None
-
-
-def _console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr)
-    if not console.is_terminal:
-        console.width = _WIDTH_WITHOUT_TERMINAL
-    return console
 
 
 def main() -> None:

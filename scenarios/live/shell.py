@@ -270,11 +270,11 @@ class Session:
 def _warnings(say: Callable[[str], None]) -> Iterator[None]:
     """What would be logged onto the screen is said in its line for messages instead."""
 
-    class Said(logging.Handler):
+    class MessageHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             say(record.getMessage())
 
-    handler = Said(logging.WARNING)
+    handler = MessageHandler(logging.WARNING)
     logging.getLogger().addHandler(handler)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The page on suite files names every kind of load, and its example is a suite. Its keys: test_target_schema.py."""
+"""The page on suite files names every kind of load, and its example is a suite (keys: test_target_schema)."""
 
 from __future__ import annotations
 
