@@ -16,7 +16,7 @@ from scenarios.live.arguments import WatchRequest, watch_request
 from scenarios.live.endpoints import Endpoints
 from scenarios.live.screen import Exit, Screen, can_draw, run_until_exit
 from scenarios.live.watch import JsonOutput, LineOutput, Output, ScreenOutput, summary, watch
-from scenarios.server.needs import unmet
+from scenarios.server.needs import unmet_needs
 from scenarios.spec import target_file
 from scenarios.spec.target_file import find
 
@@ -77,7 +77,7 @@ def shell_command(target: str, lease_s: float) -> None:
     if not 0 < lease_s <= LEASE_LIMIT_S:
         raise LeaseTooLong(lease_s, LEASE_LIMIT_S)
     loaded = target_file.load(find(target))
-    if reason := unmet(loaded):
+    if reason := unmet_needs(loaded):
         raise CouldNotRun(f"{loaded.name} cannot be started here: it {reason}")
     console = Console(highlight=False)
     if not (sys.stdin.isatty() and can_draw(console)):

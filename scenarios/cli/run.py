@@ -29,7 +29,7 @@ from scenarios.record.stability import Turn, stability, turn, turn_in_words
 from scenarios.report import html, junit, markdown
 from scenarios.run.run import Plan, default_jobs
 from scenarios.run.run import run as run_plan
-from scenarios.server.needs import unmet
+from scenarios.server.needs import unmet_needs
 from scenarios.spec import LoadedTarget, Scenario, kubernetes, suite_file, target_file
 from scenarios.terminal.live import progress
 from scenarios.terminal.table import show
@@ -83,7 +83,9 @@ def _selection(command: F) -> F:
     metavar="FILE[:CONTAINER]",
     help="Replay through the probes of this Kubernetes manifest instead of Kubernetes' defaults.",
 )
-@click.option("--jobs", type=click.IntRange(1, 64), default=None, help="Lanes at a time.")
+@click.option(
+    "--jobs", type=click.IntRange(1, 64), default=None, help="Workers: scenarios that run at the same time."
+)
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of the probes' times and of random triggers."
 )
@@ -168,7 +170,7 @@ def plan_for(
             f"no row of suite {loaded.suite.suite.name} fits the target: the sites and processes that the "
             f"rows name are not in its file (`wedge target check {target}` says which to add)"
         )
-    missing = {scenario.name: reason for scenario in selected if (reason := unmet(scenario.target))}
+    missing = {scenario.name: reason for scenario in selected if (reason := unmet_needs(scenario.target))}
     if len(missing) == len(selected):
         raise CouldNotRun(f"nothing of this can run here: {'; '.join(dict.fromkeys(missing.values()))}")
     left += [

@@ -14,7 +14,7 @@ from scenarios.onboarding.check import check
 from scenarios.onboarding.findings import CallCheck, ProbeCheck, ProcessCheck, SiteCheck, TargetCheck
 from scenarios.onboarding.init import init
 from scenarios.onboarding.schema import encoded
-from scenarios.server.needs import unmet
+from scenarios.server.needs import unmet_needs
 from scenarios.spec.target_file import find, load
 
 _INCOMPLETE = 1
@@ -53,7 +53,7 @@ def check_command(file: str, as_json: bool) -> None:
     Exits 0 when nothing is, 1 when something is, 2 when the file is malformed or the server does not start.
     """
     loaded = load(find(file))
-    if reason := unmet(loaded):
+    if reason := unmet_needs(loaded):
         click.echo(f"{loaded.name} is well-formed, and cannot be tried here: it {reason}")
         return
     checked = asyncio.run(check(loaded, lambda line: click.echo(f"… {line}", err=True)))

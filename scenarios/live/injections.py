@@ -96,22 +96,22 @@ class FaultManager:
 
     def same(self, fault: str, place: ProcessRef, settings: Mapping[str, Any]) -> ActiveFault | None:
         """The armed fault that is just that, if there is one."""
-        for broken in self._armed:
-            if (broken.fault.name, broken.place, dict(broken.settings)) == (fault, place, dict(settings)):
-                return broken
+        for active in self._armed:
+            if (active.fault.name, active.place, dict(active.settings)) == (fault, place, dict(settings)):
+                return active
         return None
 
     async def arm(self, fault: str, place: ProcessRef, settings: Mapping[str, Any]) -> ActiveFault:
         """Arm the fault in the process. Raises `FaultsError`."""
         arming = self._controller.arm(fault, process=place, lease_s=self._lease_s, params=settings)
         await arming.arm()
-        broken = ActiveFault(arming, place, dict(settings))
-        self._armed.append(broken)
-        return broken
+        active = ActiveFault(arming, place, dict(settings))
+        self._armed.append(active)
+        return active
 
-    async def release(self, broken: ActiveFault) -> None:
+    async def release(self, active: ActiveFault) -> None:
         """Release one fault: the target goes on as before."""
-        await broken.fault.release()
+        await active.fault.release()
         self._settle()
 
     async def release_all(self) -> None:
@@ -119,30 +119,30 @@ class FaultManager:
         await self._controller.release_all()
         self._settle()
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Prove what can be proven now, and see where threads are stuck. Raises `FaultsError`.
 
         A fault that has no process left is over: there is nothing to give back.
         """
-        for broken in self._armed[:]:
-            status = broken.status
+        for active in self._armed[:]:
+            status = active.status
             if status.state.over:
                 continue
-            if not broken.proven and status.hits:
+            if not active.proven and status.hits:
                 with suppress(NeverHit):
-                    await broken.fault.biting(_PROVE_WITHIN_S)
-                    broken.proven = True
+                    await active.fault.biting(_PROVE_WITHIN_S)
+                    active.proven = True
             if status.pids and not any(alive(pid) for pid in status.pids):
-                broken.gone = True
-                await broken.fault.release()
-            elif status.inside and time.monotonic() - broken.looked_s > _STACKS_EVERY_S:
-                broken.threads = await broken.fault.threads() or broken.threads
-                broken.looked_s = time.monotonic()
+                active.gone = True
+                await active.fault.release()
+            elif status.inside and time.monotonic() - active.looked_s > _STACKS_EVERY_S:
+                active.threads = await active.fault.threads() or active.threads
+                active.looked_s = time.monotonic()
             elif not status.inside:
-                broken.threads = ()
+                active.threads = ()
         self._settle()
 
     def _settle(self) -> None:
-        for broken in [b for b in self._armed if b.status.state.over]:
-            self._armed.remove(broken)
-            self._over = [*self._over, broken][-_OVER_KEPT:]
+        for active in [b for b in self._armed if b.status.state.over]:
+            self._armed.remove(active)
+            self._over = [*self._over, active][-_OVER_KEPT:]

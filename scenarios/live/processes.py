@@ -28,7 +28,7 @@ ProcessRef = str | int
 
 @dataclass(frozen=True, slots=True)
 class ProcessRow:
-    """One process. `places` are the ways to choose it; none without an agent, as it cannot be broken."""
+    """One process. `refs` are the ways to choose it; none without an agent, as it cannot be broken."""
 
     pid: int
     names: tuple[str, ...]
@@ -38,12 +38,12 @@ class ProcessRow:
     command: str
 
     @property
-    def places(self) -> tuple[ProcessRef, ...]:
+    def refs(self) -> tuple[ProcessRef, ...]:
         """Its names, or its process id where it has none."""
         return (self.names or (self.pid,)) if self.agent else ()
 
 
-async def look(server: Server) -> tuple[ProcessRow, ...]:
+async def read_processes(server: Server) -> tuple[ProcessRow, ...]:
     """Every live process of the target now."""
     named = selectors(server.target) or {MAIN: Selector(main=True)}
     selected = {name: await server.matching(selector) for name, selector in named.items()}
@@ -65,13 +65,13 @@ async def look(server: Server) -> tuple[ProcessRow, ...]:
     return tuple(rows)
 
 
-def places(rows: Sequence[ProcessRow]) -> tuple[ProcessRef, ...]:
+def process_refs(rows: Sequence[ProcessRow]) -> tuple[ProcessRef, ...]:
     """Every place that a fault can be armed in, in the target's order. Of names that select the same
     processes only the last: what comes after `main` says more of a process than that it is the first.
     """
     by_pids: dict[tuple[int, ...], ProcessRef] = {}
-    for place in dict.fromkeys(place for row in rows for place in row.places):
-        by_pids[tuple(row.pid for row in rows if place in row.places)] = place
+    for place in dict.fromkeys(place for row in rows for place in row.refs):
+        by_pids[tuple(row.pid for row in rows if place in row.refs)] = place
     return tuple(by_pids.values())
 
 

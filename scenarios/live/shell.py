@@ -62,7 +62,7 @@ class Session:
         self._entries = {entry.key: entry for entry in menu(catalogue(), server.target.spec)}
         self._background = BackgroundTasks()
         self._rows: tuple[processes.ProcessRow, ...] = ()
-        self._place: processes.ProcessRef | None = None
+        self._chosen: processes.ProcessRef | None = None
         self._message = ""
         self._question: tuple[shell_view.Question, str, Callable[[int], None]] | None = None
         self._page: Callable[[], list[Any]] | None = None
@@ -74,7 +74,7 @@ class Session:
     async def run(self, console: Console) -> bool:
         """Show and serve; whether the target is to be started anew. Everything is released on the way out."""
         try:
-            self._rows = await processes.look(self._server)
+            self._rows = await processes.read_processes(self._server)
             self._choose(last=True)
             self._background.begin(self._look())
             with Screen(console) as screen, single_keys(sys.stdin.fileno(), self.press, self._leave):
@@ -116,7 +116,7 @@ class Session:
             "n": self._start_anew,
             "p": self._choose,
             "r": lambda: self._background.begin(self._release_all()),
-            "w": lambda: self._show(lambda: shell_view.where(self._glance())),
+            "w": lambda: self._show(lambda: shell_view.where(self._state())),
             "?": lambda: self._show(lambda: shell_view.help_page(tuple(self._entries.values()))),
         }
 
@@ -131,11 +131,11 @@ class Session:
 
     async def _look(self) -> None:
         while True:
-            self._rows = await processes.look(self._server)
-            if self._place not in processes.places(self._rows):
+            self._rows = await processes.read_processes(self._server)
+            if self._chosen not in processes.process_refs(self._rows):
                 self._choose(last=True, quietly=True)
             try:
-                await self._faults.look()
+                await self._faults.refresh()
             except FaultsError as error:
                 self._say(str(error))
             await asyncio.sleep(_LOOK_EVERY_S)  # nothing tells of a process that was started or stopped
@@ -144,13 +144,13 @@ class Session:
         """The next process, or the last. One that is away for a moment, as it is started again, stays chosen
         where nothing else could be.
         """
-        there = processes.places(self._rows)
+        there = processes.process_refs(self._rows)
         if not there:
             return
-        at = there.index(self._place) + 1 if self._place in there else 0
-        self._place = there[-1] if last else there[at % len(there)]
+        at = there.index(self._chosen) + 1 if self._chosen in there else 0
+        self._chosen = there[-1] if last else there[at % len(there)]
         if not quietly and not last:
-            self._say(f"faults go to {self._place}" + ("" if len(there) > 1 else ", the only process"))
+            self._say(f"faults go to {self._chosen}" + ("" if len(there) > 1 else ", the only process"))
 
     def _fault(self, entry: MenuEntry) -> None:
         if not entry.sites:
@@ -160,15 +160,15 @@ class Session:
         self._ask(entry.key, title, sites, lambda i: self._toggle(entry, sites[i]))
 
     def _toggle(self, entry: MenuEntry, site: str | None) -> None:
-        if self._place is None:
+        if self._chosen is None:
             return self._say("there is no process with an agent to break; n starts the target anew")
         settings = entry.at(site)
-        if broken := self._faults.same(entry.fault.name, self._place, settings):
-            self._begin(self._faults.release(broken), f"{entry.fault.name} is released")
+        if active := self._faults.same(entry.fault.name, self._chosen, settings):
+            self._begin(self._faults.release(active), f"{entry.fault.name} is released")
         else:
-            self._say(f"arming {entry.fault.name} in {self._place} …")
-            arming = self._arm(entry.fault.name, self._place, settings)
-            self._begin(arming, f"{entry.fault.name} is armed in {self._place}")
+            self._say(f"arming {entry.fault.name} in {self._chosen} …")
+            arming = self._arm(entry.fault.name, self._chosen, settings)
+            self._begin(arming, f"{entry.fault.name} is armed in {self._chosen}")
         return None
 
     async def _arm(self, fault: str, place: processes.ProcessRef, settings: dict[str, Any]) -> None:
@@ -244,15 +244,15 @@ class Session:
         if self._page is not None:
             screen.draw(shell_view.page(self._page(), self._first, screen.width, screen.height))
         else:
-            screen.draw(shell_view.overview(self._glance(), screen.width, screen.height))
+            screen.draw(shell_view.overview(self._state(), screen.width, screen.height))
 
-    def _glance(self) -> shell_view.ShellState:
+    def _state(self) -> shell_view.ShellState:
         return shell_view.ShellState(
             title=self._server.target.name,
             ended=self._ended(),
             endpoints=self._endpoints,
             rows=self._rows,
-            place=self._place,
+            place=self._chosen,
             armed=self._faults.armed(),
             over=self._faults.over(),
             calls=self._calls.tallies(),

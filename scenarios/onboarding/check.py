@@ -22,7 +22,7 @@ from scenarios.onboarding.findings import CallCheck, ProbeCheck, ProcessCheck, S
 from scenarios.prober.messages import HttpSeries, Probed, ProbedSeries, StartWatch, TcpSeries
 from scenarios.prober.schedule import Schedule
 from scenarios.prober.series import series_set
-from scenarios.server.environment import Say, interpreter
+from scenarios.server.environment import Say, prepare_interpreter
 from scenarios.server.server import Server, selectors, serving
 from scenarios.spec.target import Call
 from scenarios.spec.target_file import LoadedTarget
@@ -42,7 +42,7 @@ async def check(loaded: LoadedTarget, say: Say) -> TargetCheck:
 
     Raises `CouldNotRun` when the server does not start: then nothing else can be said.
     """
-    await interpreter(loaded, say)  # so that what has to be built is not counted as starting
+    await prepare_interpreter(loaded, say)  # so that what has to be built is not counted as starting
     say(f"starting {loaded.name}")
     began_s = time.monotonic()
     async with serving(loaded) as server:

@@ -98,7 +98,7 @@ def _problems(checked: TargetCheck) -> Iterator[str]:
     document = checked.target.document
 
     def at(*key: str | int) -> str:
-        place = document.place(key)
+        place = document.position(key)
         return f"{place.path.name}:{place.line}" if place.line else place.path.name
 
     endpoints = [probe.name for probe in checked.target.spec.probe]

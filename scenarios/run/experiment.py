@@ -135,7 +135,7 @@ class Experiment:
         if server.before is None:
             await self._calls.warm_up()
             await server.caller.close()
-            server.before = await resources.settled(server.held, self._timing.settle_within_s)
+            server.before = await resources.wait_settled(server.held, self._timing.settle_within_s)
         await self._calls.set_up()
 
     async def _baseline(self, watch: Watch) -> bool:
@@ -172,7 +172,7 @@ class Experiment:
         self, watch: Watch, breakage: Breakage, listening: Listening, loads: RunningLoads
     ) -> None:
         facts, timing = self._facts, self._timing
-        await loads.window()
+        await loads.open_window()
         before = cores.look(self._server.pids())
         opened_s = facts.open(timing.window_s)
         listening.open()

@@ -82,7 +82,7 @@ class Recovery:
         server = self._server
         await server.caller.close()
         assert server.before is not None
-        found = await resources.leaks(
+        found = await resources.measure_leaks(
             server.before, server.held, self._scenario.target.spec.leaks, self._timing.settle_within_s
         )
         self._facts.leaks = found

@@ -64,7 +64,9 @@ def cache_folder() -> Path:
     return Path(root) / "wedge" / "environments"
 
 
-async def interpreter(loaded: LoadedTarget, say: Say | None = None, *, cache: Path | None = None) -> str:
+async def prepare_interpreter(
+    loaded: LoadedTarget, say: Say | None = None, *, cache: Path | None = None
+) -> str:
     """The python of the target: of its scratch environment, or the running one where it requires nothing.
 
     Builds the environment if it is not there; `say` is told what goes on, a line at a time. Several processes

@@ -11,7 +11,7 @@ from scenarios.spec.target_file import LoadedTarget
 _DEVICES = Path("/dev")
 
 
-def unmet(loaded: LoadedTarget, *, devices: Path = _DEVICES) -> str | None:
+def unmet_needs(loaded: LoadedTarget, *, devices: Path = _DEVICES) -> str | None:
     """Why the target cannot run on this machine, in words; None when nothing is missing.
 
     A target that is skipped is neither passed nor failed: whoever skips it says so, with this reason.

@@ -70,7 +70,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def settled(held: Callable[[], Holding], within_s: float) -> Holding:
+async def wait_settled(held: Callable[[], Holding], within_s: float) -> Holding:
     """What is held once two looks in a row agree (or at the deadline).
 
     There is no event for another process's descriptors, so this looks again, at short intervals.
@@ -86,7 +86,7 @@ async def settled(held: Callable[[], Holding], within_s: float) -> Holding:
     return last
 
 
-async def leaks(
+async def measure_leaks(
     before: Holding, held: Callable[[], Holding], allowed: LeakAllowance, within_s: float
 ) -> Leaks:
     """Wait until the target holds no more than before plus what is allowed, and say what it still does.

@@ -17,7 +17,7 @@ import httpx
 
 from faults import Controller, FaultsError, Launched, NoSuchProcess, Selector
 from scenarios.errors import TargetFailed
-from scenarios.server.environment import Say, interpreter
+from scenarios.server.environment import Say, prepare_interpreter
 from scenarios.server.resources import Holding, measure
 from scenarios.spec import LoadedTarget
 from scenarios.spec.placeholders import fill, free_ports
@@ -67,7 +67,7 @@ class Server:
         """What the target holds now, without the threads that its file ignores."""
         return measure(self.pids(), self.target.spec.leaks.ignored_threads)
 
-    async def ready(self) -> None:
+    async def wait_ready(self) -> None:
         """Wait until it is ready, as the target file says. Raises `TargetFailed`."""
         start = self.target.start
         deadline_s = time.monotonic() + start.ready_within_s
@@ -156,7 +156,7 @@ async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator
     """A target that is ready, with its clients, ended on the way out; `say` is told what goes on when its
     environment has to be built first. Raises `TargetFailed`."""
     start = target.start
-    placeholders = {"python": await interpreter(target, say), "here": str(target.path.parent)}
+    placeholders = {"python": await prepare_interpreter(target, say), "here": str(target.path.parent)}
     placeholders |= free_ports([start.command, start.env])
     async with AsyncExitStack() as stack:
         controller = await stack.enter_async_context(Controller(selectors(target), target.spec.sites))
@@ -173,7 +173,7 @@ async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator
         server = Server(target, controller, launched)
         stack.push_async_callback(server.stop)
         server.names.update(placeholders)
-        await server.ready()
+        await server.wait_ready()
         for client in (c for c in target.spec.client if c.when == "server"):
             told = await stack.enter_async_context(client_process(controller, target, client, server.names))
             server.names.update(told)

@@ -42,36 +42,36 @@ class Document:
     def __init__(self, path: Path, text: str) -> None:
         """Raises `Malformed` when the text is not TOML."""
         self.path = path
-        self._places = {key: Position(path, line, key) for key, line in _lines(text).items()}
+        self._positions = {key: Position(path, line, key) for key, line in _lines(text).items()}
         try:
             self.raw: dict[str, Any] = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise Malformed(path, None, "", f"not TOML: {error}") from error
 
     @property
-    def places(self) -> Mapping[Key, Position]:
+    def positions(self) -> Mapping[Key, Position]:
         """Where each key stands that has a line of its own."""
-        return self._places
+        return self._positions
 
-    def changed(self, raw: dict[str, Any], places: Mapping[Key, Position]) -> Document:
+    def changed(self, raw: dict[str, Any], positions: Mapping[Key, Position]) -> Document:
         """Another value under the same path, whose keys stand at these places: of this file, or of others."""
         made = copy.copy(self)
-        made.raw, made._places = raw, dict(places)
+        made.raw, made._positions = raw, dict(positions)
         return made
 
-    def place(self, key: Key) -> Position:
+    def position(self, key: Key) -> Position:
         """Where `key` stands, or the nearest table around it."""
         around = key
         while around:
-            if found := self._places.get(around):
+            if found := self._positions.get(around):
                 return Position(found.path, found.line, (*found.key, *key[len(around) :]))
             around = around[:-1]
         return Position(self.path, None, key)
 
     def malformed(self, key: Key, problem: str) -> Malformed:
         """The error for a problem at `key`, for checks that go beyond shape."""
-        place = self.place(key)
-        return Malformed(place.path, place.line, spell(place.key), problem)
+        at = self.position(key)
+        return Malformed(at.path, at.line, spell(at.key), problem)
 
     def convert(self, type_: type[T]) -> T:
         """The whole document as a struct. Raises `Malformed`."""

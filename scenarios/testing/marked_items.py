@@ -14,7 +14,7 @@ import pytest
 from scenarios.errors import ScenariosError, TargetFailed
 from scenarios.record.model import Report, Suite, write
 from scenarios.record.model import Scenario as Record
-from scenarios.server.needs import unmet
+from scenarios.server.needs import unmet_needs
 from scenarios.spec import LoadedTarget, Scenario, target_file
 from scenarios.spec.target_file import find
 from scenarios.testing.arguments import ScenarioRequest, scenarios_for
@@ -135,7 +135,7 @@ def _scenarios(item: pytest.Item, keywords: dict[str, Any]) -> tuple[ScenarioReq
 
 
 def _skip_unmet(target: LoadedTarget) -> None:
-    if reason := unmet(target):
+    if reason := unmet_needs(target):
         pytest.skip(f"{target.name} {reason}")
 
 

@@ -20,7 +20,7 @@ from scenarios.record.model import Report
 from scenarios.record.model import Scenario as Record
 from scenarios.run.run import Plan, default_jobs
 from scenarios.run.run import run as run_plan
-from scenarios.server.needs import unmet
+from scenarios.server.needs import unmet_needs
 from scenarios.spec import Scenario, suite_file
 from scenarios.testing.marked_items import failure_text
 from scenarios.testing.portal import Portal
@@ -50,12 +50,12 @@ class ScenarioItem(pytest.Item):
 
     def runtest(self) -> None:
         """Fails with the reasons when the verdict is not pass."""
-        if (reason := unmet(self.scenario.target)) is not None:
+        if (reason := unmet_needs(self.scenario.target)) is not None:
             pytest.skip(reason)
         stash = self.config.stash
         if _RUN not in stash:
             items = [item for item in self.session.items if isinstance(item, ScenarioItem)]
-            selected = [item.scenario for item in items if unmet(item.scenario.target) is None]
+            selected = [item.scenario for item in items if unmet_needs(item.scenario.target) is None]
             stash[_RUN] = SharedRun(_plan(self.config, selected))
         record = stash[_RUN].verdict(self.scenario)
         for title, lines in (("target log", record.target_log), ("bite evidence", record.bite.evidence)):

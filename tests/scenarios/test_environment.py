@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scenarios.errors import Malformed
-from scenarios.server.environment import RequirementsFailed, interpreter, recipe
+from scenarios.server.environment import RequirementsFailed, prepare_interpreter, recipe
 from scenarios.spec import LoadedTarget, Target
 from scenarios.spec.document import Document
 from scenarios.spec.target import Launch, Ready
@@ -58,7 +58,7 @@ def run(python: str, code: str) -> str:
 async def test_what_is_required_is_there_and_what_surrounds_is_not(tmp_path: Path, index: Path) -> None:
     wheel(index, "little", "2.5")
 
-    python = await interpreter(target(tmp_path, "little"), cache=tmp_path / "cache")
+    python = await prepare_interpreter(target(tmp_path, "little"), cache=tmp_path / "cache")
 
     assert run(python, "import little; print(little.VERSION)") == "2.5"
     assert "No module named 'msgspec'" in run(python, "import msgspec")
@@ -70,7 +70,7 @@ async def test_an_environment_is_built_once_even_if_two_ask_at_once(tmp_path: Pa
     loaded = target(tmp_path, "little")
 
     async def ask() -> str:
-        return await interpreter(loaded, said.append, cache=tmp_path / "cache")
+        return await prepare_interpreter(loaded, said.append, cache=tmp_path / "cache")
 
     first, second = await asyncio.gather(ask(), ask())
     third = await ask()
@@ -87,7 +87,7 @@ async def test_what_surrounds_is_seen_where_it_is_asked_for_and_what_is_required
     wheel(index, "click", "0.0.1")
     loaded = target(tmp_path, "little", "click==0.0.1", "msgspec", surroundings=True)
 
-    python = await interpreter(loaded, cache=tmp_path / "cache")
+    python = await prepare_interpreter(loaded, cache=tmp_path / "cache")
 
     assert run(python, "import little, msgspec, click; print(click.VERSION)") == "0.0.1"
 
@@ -101,7 +101,7 @@ async def test_a_build_that_was_ended_is_done_again(tmp_path: Path, index: Path)
     left.mkdir(parents=True)
     (left / "python").write_text("half a file")
 
-    python = await interpreter(loaded, cache=tmp_path / "cache")
+    python = await prepare_interpreter(loaded, cache=tmp_path / "cache")
 
     assert run(python, "import little; print('whole')") == "whole"
 
@@ -112,14 +112,14 @@ async def test_an_environment_gets_its_own_pip_where_there_is_none_to_share(
     wheel(index, "little")
     monkeypatch.setattr("scenarios.server.environment._has_pip", lambda: False)
 
-    python = await interpreter(target(tmp_path, "little"), cache=tmp_path / "cache")
+    python = await prepare_interpreter(target(tmp_path, "little"), cache=tmp_path / "cache")
 
     assert run(python, "import little, pip; print('both')") == "both"
 
 
 async def test_a_package_that_is_not_there_is_one_clear_line(tmp_path: Path, index: Path) -> None:
     with pytest.raises(RequirementsFailed) as caught:
-        await interpreter(target(tmp_path, "no-such-thing==9"), cache=tmp_path / "cache")
+        await prepare_interpreter(target(tmp_path, "no-such-thing==9"), cache=tmp_path / "cache")
 
     message = str(caught.value)
     assert message == (
@@ -138,11 +138,11 @@ async def test_an_index_that_cannot_be_reached_is_said_with_the_remedy(
     with pytest.raises(
         RequirementsFailed, match=r"no package index can be reached for little: go online once"
     ):
-        await interpreter(target(tmp_path, "little"), cache=tmp_path / "cache")
+        await prepare_interpreter(target(tmp_path, "little"), cache=tmp_path / "cache")
 
 
 async def test_a_target_that_requires_nothing_runs_on_the_python_at_hand(tmp_path: Path) -> None:
-    assert await interpreter(target(tmp_path), cache=tmp_path / "cache") == sys.executable
+    assert await prepare_interpreter(target(tmp_path), cache=tmp_path / "cache") == sys.executable
     assert not (tmp_path / "cache").exists()
 
 

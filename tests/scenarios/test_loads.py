@@ -69,7 +69,7 @@ def sockets(server: Server) -> list[str]:
 async def one(server: Server, load: Load, *, for_s: float = 0.5) -> LoadFacts:
     """The facts of a load that was there for a moment."""
     async with loading((load,), server) as running:
-        await running.window()
+        await running.open_window()
         await asyncio.sleep(for_s)
         await running.stop()
         await running.clean_up()
@@ -80,7 +80,7 @@ async def one(server: Server, load: Load, *, for_s: float = 0.5) -> LoadFacts:
 async def test_idle_connections_are_there_and_never_send_a_byte() -> None:
     async with counting() as server:
         async with loading((Idle("http /health", 300),), server) as running:
-            await running.window()
+            await running.open_window()
             told = await counts(server)
             await running.stop()
             (facts,) = running.facts()
@@ -103,7 +103,7 @@ async def test_of_a_load_no_socket_process_or_descriptor_is_left() -> None:
         before = {child.pid for child in ours.children(recursive=True)}
         fds = ours.num_fds()
         async with loading(loads, server) as running:
-            await running.window()
+            await running.open_window()
             assert {child.pid for child in ours.children(recursive=True)} > before
             await running.stop()
             told = await until(server, lambda told: told["open"] == 0)
@@ -133,7 +133,7 @@ async def two_thousand() -> None:
     """Two thousand idle connections, in a process whose soft limit is lower."""
     async with counting() as server:
         async with loading((Idle("http /health", 2000),), server) as running:
-            await running.window()
+            await running.open_window()
             told = await counts(server)
             await running.stop()
             (facts,) = running.facts()
@@ -177,7 +177,7 @@ async def test_slow_connections_send_a_byte_now_and_then_and_never_a_whole_head(
     async with counting() as server:
         async with loading((SlowLoris("http /health", 40, every_s=0.05),), server) as running:
             first = await until(server, lambda told: told["received_bytes"] > 100)
-            await running.window()
+            await running.open_window()
             later = await until(
                 server, lambda told: told["received_bytes"] > first["received_bytes"] + 10 * 40
             )
@@ -192,7 +192,7 @@ async def test_scrapes_ask_again_as_they_are_answered_at_a_bounded_rate() -> Non
     async with counting() as server:
         began_s = time.monotonic()
         async with loading((Scrape("http /health", 10, rate_hz=200),), server) as running:
-            await running.window()
+            await running.open_window()
             told = await until(server, lambda told: told["requests"].get("/health", 0) >= 50)
             await running.stop()
             (facts,) = running.facts()
@@ -207,7 +207,7 @@ async def test_scrapes_that_are_not_answered_wait_and_count_as_there() -> None:
     async with counting() as server:
         async with loading((Scrape("http /never", 10),), server) as running:
             await until(server, lambda told: told["waiting"] == 10)
-            await running.window()
+            await running.open_window()
             await asyncio.sleep(0.2)
             await running.stop()
             (facts,) = running.facts()
@@ -225,7 +225,7 @@ async def test_a_server_that_keeps_no_connection_alive_cannot_be_scraped_so() ->
 async def test_a_storm_calls_on_schedule_and_every_call_arrives() -> None:
     async with counting() as server:
         async with loading((Storm("work", rate_hz=20),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, lambda told: told["requests"].get("/work", 0) >= 10)
             await running.stop()
             (facts,) = running.facts()
@@ -237,7 +237,7 @@ async def test_a_storm_calls_on_schedule_and_every_call_arrives() -> None:
 async def test_a_storm_on_a_server_that_does_not_answer_stays_within_its_bound() -> None:
     async with counting() as server:
         async with loading((Storm("never", rate_hz=200, at_most=20),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, lambda told: told["waiting"] == 20)
             await asyncio.sleep(0.3)
             await running.stop()
@@ -251,7 +251,7 @@ async def test_a_storm_on_a_server_that_does_not_answer_stays_within_its_bound()
 async def test_what_a_storm_kept_is_taken_back() -> None:
     async with counting() as server:
         async with loading((Storm("keep", rate_hz=20),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, lambda told: told["requests"].get("/drop", 0) >= 3)
             await running.stop()
             await running.clean_up()
@@ -264,7 +264,7 @@ async def test_what_a_storm_kept_is_taken_back() -> None:
 async def test_what_a_storm_may_have_kept_is_taken_back_after_the_fault() -> None:
     async with counting() as server:
         async with loading((Storm("keep-silently", rate_hz=200, at_most=40),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, lambda told: len(told["keys"]) == 40)
             await running.stop()
             assert len((await counts(server))["keys"]) == 40
@@ -287,7 +287,7 @@ async def test_a_load_whose_process_dies_was_not_there_and_is_no_error() -> None
     async with counting() as server:
         before = set(psutil.Process().children())
         async with loading((Idle("http /health", 20),), server) as running:
-            await running.window()
+            await running.open_window()
             (process,) = set(psutil.Process().children()) - before
             process.kill()
             await running.stop()
@@ -307,7 +307,7 @@ async def test_a_load_speaks_tls_where_the_probe_does(tmp_path: Path) -> None:
         )
         loads = (Idle("http /health", 20), SlowLoris("http /health", 20), Scrape("http /health", 5))
         async with loading(loads, server) as running:
-            await running.window()
+            await running.open_window()
             await asyncio.sleep(0.3)
             await running.stop()
             idle, slow, scrape = running.facts()
@@ -356,7 +356,7 @@ async def test_no_load_costs_no_process() -> None:
     async with counting() as server:
         before = psutil.Process().children()
         async with loading((), server) as running:
-            await running.window()
+            await running.open_window()
             assert psutil.Process().children() == before
             await running.stop()
             await running.clean_up()
@@ -369,7 +369,7 @@ async def test_a_load_makes_neither_the_prober_nor_the_runner_late() -> None:
         lane = HttpSeries(f"http://{server.names['http']}/health", False, 0.05, 0.0, 3.0)
         alone = await late(prober, lane, ())
         async with loading(loads, server) as running:
-            await running.window()
+            await running.open_window()
             loaded = await late(prober, lane, loads)
             await running.stop()
             assert all(facts.sustained for facts in running.facts()), [

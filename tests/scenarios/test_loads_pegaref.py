@@ -89,7 +89,7 @@ def stopped(pid: int) -> Iterator[None]:
 async def test_two_thousand_idle_connections_meet_the_limit_and_health_is_answered() -> None:
     async with pegaref() as server:
         async with loading((Idle("http /health", 2000, held=500),), server) as running:
-            await running.window()
+            await running.open_window()
             async with asking(server) as http:
                 assert (await http.get("/health")).text.startswith("ok")
             await running.stop()
@@ -104,7 +104,7 @@ async def test_slow_connections_keep_neither_http_nor_grpc_from_others() -> None
     loads = (SlowLoris("http /health", 100, every_s=0.05), SlowLoris("grpc health", 20, every_s=0.05))
     async with pegaref() as server:
         async with loading(loads, server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
             assert await server.caller.make(server.target.spec.call[0], 1)
             await running.stop()
@@ -117,7 +117,7 @@ async def test_a_session_storm_is_there_as_the_server_counts_it_and_ends_with_th
     opened = 'pegaref_grpc_request_duration_seconds_count{method="pegaflow.Engine/Session"}'
     async with pegaref() as server:
         async with loading((Storm("session", rate_hz=50),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, opened, lambda sessions: sessions >= 30)
             await running.stop()
             (facts,) = running.facts()
@@ -129,7 +129,7 @@ async def test_a_session_storm_is_there_as_the_server_counts_it_and_ends_with_th
 async def test_sessions_of_a_storm_that_are_held_are_open_at_once() -> None:
     async with pegaref() as server:
         async with loading((Storm("session", rate_hz=100, at_most=60, hold_s=60),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, "pegaref_sessions", lambda sessions: sessions == 60.0)
             await running.stop()
             (facts,) = running.facts()
@@ -142,7 +142,7 @@ async def test_a_scrape_storm_is_answered_by_the_metrics() -> None:
     answered = 'pegaref_http_requests_total{route="/metrics",status="200"}'
     async with pegaref() as server:
         async with loading((Scrape("http /metrics", 20, rate_hz=300),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, answered, lambda scrapes: scrapes >= 100)
             await running.stop()
             (facts,) = running.facts()
@@ -155,7 +155,7 @@ async def test_a_client_killed_with_an_open_session_leaves_no_memory_behind() ->
         before = set(psutil.Process().children(recursive=True))
         async with loading((Clients("holder", 2, start="before", for_s=0.1),), server) as running:
             assert await figure(server, "pegaref_sessions") == 2.0
-            await running.window()
+            await running.open_window()
             await running.wait_done()
             await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
             await running.stop()
@@ -173,7 +173,7 @@ async def test_memory_that_a_killed_client_leaves_in_the_server_is_told() -> Non
         pid = actor(server)
         async with loading((load,), server) as running:
             with stopped(pid):
-                await running.window()
+                await running.open_window()
                 await running.wait_done()
                 await running.stop()
                 await running.clean_up()
@@ -189,7 +189,7 @@ async def test_a_client_is_killed_in_the_middle_of_a_register_and_nothing_is_lef
     async with pegaref() as server:
         with stopped(actor(server)):
             async with loading((load,), server) as running:
-                await running.window()
+                await running.open_window()
                 await until(server, registering, lambda commands: commands == 1.0)
                 assert holding() == 1
                 await running.wait_done()
@@ -207,7 +207,7 @@ async def test_a_client_is_killed_in_the_middle_of_a_register_and_nothing_is_lef
 async def test_a_client_that_came_to_its_end_was_not_killed_in_the_middle() -> None:
     async with pegaref() as server:
         async with loading((Clients("registering", stuck=True, for_s=2.0),), server) as running:
-            await running.window()
+            await running.open_window()
             await running.wait_done()
             await running.stop()
             (facts,) = running.facts()
@@ -218,7 +218,7 @@ async def test_a_client_that_came_to_its_end_was_not_killed_in_the_middle() -> N
 async def test_clients_that_are_not_to_be_killed_live_until_the_window_closes() -> None:
     async with pegaref() as server:
         async with loading((Clients("holder", 2, kill=False),), server) as running:
-            await running.window()
+            await running.open_window()
             await running.wait_done()
             assert await figure(server, "pegaref_sessions") == 2.0
             await running.stop()
@@ -232,7 +232,7 @@ async def test_a_client_that_cannot_start_was_not_there_and_says_why() -> None:
     async with pegaref() as server:
         server.names["grpc"] = "127.0.0.1:1"
         async with loading((Clients("holder", start="before"),), server) as running:
-            await running.window()
+            await running.open_window()
             await running.stop()
             (facts,) = running.facts()
     assert not facts.sustained

@@ -39,8 +39,8 @@ R = TypeVar("R")
 
 
 class RunningLoads:
-    """Loads that run. `window`, `stop` and `clean_up` are called in this order; what was not called is made
-    up for at the context's end. Nothing here raises because of what the server does to a load: `facts`
+    """Loads that run. `open_window`, `stop` and `clean_up` are called in this order; what was not called is
+    made up for at the context's end. Nothing here raises because of what the server does to a load: `facts`
     tells that it was not there.
     """
 
@@ -66,7 +66,7 @@ class RunningLoads:
         """Wait until no load is `pending`; soon, for everything that a client does has a deadline."""
         await asyncio.gather(*(client.wait_done() for client in self._clients.values()))
 
-    async def window(self) -> None:
+    async def open_window(self) -> None:
         """The window opens: the fault bites. Clients that start under the fault start now."""
         for client in self._clients.values():
             client.watch()
