@@ -106,7 +106,7 @@ class ProberHandle:
 
     async def _start(self) -> None:
         self._gone = False
-        self._process = await child.started("scenarios.prober")
+        self._process = await child.start_process("scenarios.prober")
         self._reader = asyncio.create_task(self._read(self._process))
 
     async def _end(self) -> None:
@@ -114,7 +114,7 @@ class ProberHandle:
         if process is None or reader is None:
             return
         self._process = None
-        await child.ended(process)
+        await child.end_process(process)
         await asyncio.gather(reader, return_exceptions=True)
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:

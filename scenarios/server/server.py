@@ -22,7 +22,7 @@ from scenarios.server.resources import Holding, measure
 from scenarios.spec import LoadedTarget
 from scenarios.spec.placeholders import fill, free_ports
 from scenarios.traffic.caller import Caller
-from scenarios.traffic.client import client as client_process
+from scenarios.traffic.client import client_process
 
 _LOG_LINES = 400
 _LOOK_EVERY_S = 0.05
@@ -175,8 +175,8 @@ async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator
         server.names.update(placeholders)
         await server.wait_ready()
         for client in (c for c in target.spec.client if c.when == "server"):
-            told = await stack.enter_async_context(client_process(controller, target, client, server.names))
-            server.names.update(told)
+            running = client_process(controller, target, client, server.names)
+            server.names.update((await stack.enter_async_context(running)).names)
         stack.push_async_callback(server.stop)  # before its clients: what they share is still mapped there
         yield server
 

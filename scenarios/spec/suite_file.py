@@ -56,7 +56,7 @@ def load(path: Path, target: LoadedTarget | None = None) -> LoadedSuite:
     document = read(path)
     suite = document.convert(Suite)
     check(document, suite)
-    own = _own_targets(path, suite, required=target is None)
+    own = _own_targets(path, suite, target)
     further = _further(document, suite, {loaded.name for loaded in own}, required=target is None or bool(own))
     chosen = [*own, *further.values()] if target is None else [target]
     if not chosen:
@@ -83,13 +83,14 @@ def load(path: Path, target: LoadedTarget | None = None) -> LoadedSuite:
     return LoadedSuite(suite, tuple(scenarios), tuple(not_run))
 
 
-def _own_targets(path: Path, suite: Suite, *, required: bool) -> list[LoadedTarget]:
+def _own_targets(path: Path, suite: Suite, given: LoadedTarget | None) -> list[LoadedTarget]:
     """The suite's own targets; where another one takes their place, they tell which names are known, and
     those that are not here do not matter."""
     try:
-        return [load_target(find_target(name, beside=path.parent)) for name in suite.suite.targets]
+        files = [find_target(name, beside=path.parent) for name in suite.suite.targets]
+        return [given if given and given.path == file else load_target(file) for file in files]
     except CouldNotRun:
-        if required:
+        if given is None:
             raise
         return []
 

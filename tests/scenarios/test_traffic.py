@@ -23,7 +23,7 @@ from scenarios.spec.document import Document
 from scenarios.spec.target import Client
 from scenarios.traffic import proto
 from scenarios.traffic.caller import Caller, CallFailed
-from scenarios.traffic.client import client
+from scenarios.traffic.client import client_process
 from scenarios.traffic.concurrent_calls import ConcurrentCalls
 
 PROTO = """
@@ -183,7 +183,7 @@ async def test_a_client_that_does_not_get_ready_is_told(tmp_path: Path, script: 
     wanted = Client("owner", ("{python}", "-c", script), ready_within_s=1)
     async with asyncio.timeout(30), Controller() as controller:
         with pytest.raises(TargetFailed, match=says):
-            async with client(controller, loaded(tmp_path), wanted, {"python": "python3"}):
+            async with client_process(controller, loaded(tmp_path), wanted, {"python": "python3"}):
                 raise AssertionError("it must not get here")
 
 
@@ -195,7 +195,7 @@ async def test_a_client_s_line_becomes_placeholders_and_its_stdin_ends_it(tmp_pa
     )
     wanted = Client("owner", ("{python}", "-c", script))
     async with asyncio.timeout(30), Controller() as controller:
-        async with client(controller, loaded(tmp_path), wanted, {"python": "python3"}) as told:
-            assert told == {"owner.key": "k", "owner.n": "3"}
+        async with client_process(controller, loaded(tmp_path), wanted, {"python": "python3"}) as made:
+            assert made.names == {"owner.key": "k", "owner.n": "3"}
             assert not left.exists()
         assert left.exists()

@@ -170,8 +170,8 @@ class ClientLoad:
         if process.returncode is not None:
             one.trouble = f"ended by itself with exit code {process.returncode}: {' '.join(process.log)}"
             return
-        if self._load.stuck and process.said:
-            one.trouble = f"it was not stuck, and said {process.said[0][:80]}"
+        if self._load.stuck and process.lines:
+            one.trouble = f"it was not stuck, and said {process.lines[0][:80]}"
             return
         ours = await asyncio.to_thread(_shared, (process.pid,))
         one.shares = ours - self._mapped_before

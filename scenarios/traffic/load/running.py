@@ -128,7 +128,7 @@ class RunningLoads:
     async def begin(self) -> None:
         """Begin all of them. Raises `CouldNotRun` when one cannot be had."""
         if self._generated:
-            self._process = await LoadProcess.started()
+            self._process = await LoadProcess.start()
             server = self._server
             begin = BeginLoads(
                 str(server.target.folder), server.target.spec, dict(server.names), self._generated
@@ -201,9 +201,9 @@ class LoadProcess:
         self._decoder = msgspec.json.Decoder(LoadReport)
 
     @classmethod
-    async def started(cls) -> LoadProcess:
+    async def start(cls) -> LoadProcess:
         """Start a process that makes load."""
-        return cls(await child.started("scenarios.traffic.load"))
+        return cls(await child.start_process("scenarios.traffic.load"))
 
     @property
     def pid(self) -> int:
@@ -238,4 +238,4 @@ class LoadProcess:
 
     async def end(self) -> None:
         """End the process; the kernel closes what it has open."""
-        await child.ended(self._process)
+        await child.end_process(self._process)
