@@ -49,7 +49,7 @@ def _request(number: int, wrapper: bytes) -> engine_pb2.RegisterContextRequest:
     )
 
 
-class Pile:
+class ConcurrentCalls:
     """Registers that wait, over a few channels, and what became of each."""
 
     def __init__(self, address: str, wrapper: bytes) -> None:
@@ -178,7 +178,7 @@ async def _measure(rounds: int) -> Section:
             assert said is not None
             port, address, pid = int(said[2]), said[3], int(said[4])
             await controller.wait_process(ACTOR, timeout_s=60)
-            pile = Pile(address, tensor.wrapper)
+            pile = ConcurrentCalls(address, tensor.wrapper)
             pile.add(1, DEADLINE_S)
             await pile.ended()  # the actor is ready
             turns = await _in_turns(controller, pile, port, address, rounds)
@@ -206,7 +206,9 @@ async def _measure(rounds: int) -> Section:
     return section
 
 
-async def _in_turns(controller: Controller, pile: Pile, port: int, address: str, rounds: int) -> _Turns:
+async def _in_turns(
+    controller: Controller, pile: ConcurrentCalls, port: int, address: str, rounds: int
+) -> _Turns:
     turns = _Turns(without=[await _take(port, address)])
     for _ in range(rounds):
         async with controller.arm("gil.hold", process=ACTOR, lease_s=120) as fault:
@@ -226,7 +228,7 @@ async def _in_turns(controller: Controller, pile: Pile, port: int, address: str,
 async def _ten_thousand(
     section: Section,
     controller: Controller,
-    pile: Pile,
+    pile: ConcurrentCalls,
     port: int,
     address: str,
     pid: int,

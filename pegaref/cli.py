@@ -16,6 +16,7 @@ from pegaref.errors import RegistryError
 
 Value = TypeVar("Value")
 USAGE_ERROR = 2
+_SERVER_PACKAGES = ("httptools", "prometheus_client", "starlette", "uvicorn")
 INTERRUPTED = 130
 
 _DEFAULTS = ServerConfig()
@@ -264,6 +265,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _refuse(" ".join(error.format_message().split()))
     except (ConfigError, RegistryError) as error:
         _refuse(str(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _SERVER_PACKAGES:
+            raise
+        _refuse(f"{package} is not installed here: pip install 'pegaref[server]'")
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)

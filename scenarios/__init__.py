@@ -1,1 +1,50 @@
-"""Watch a server from outside while a fault bites, and judge whether it stayed lit."""
+"""Watch a server from outside while a fault bites, and judge whether it stayed lit.
+
+What tests of one's own import is here: the type of the pytest fixture `wedge`, the same without pytest
+(`ScenarioRunner` runs what a `ScenarioRequest` asks for), target files, and what is raised. The command is
+`wedge` (`scenarios.cli`), and a report's schema is `scenarios.record`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from scenarios.errors import CouldNotRun, Malformed, ProberFailed, ScenariosError, TargetFailed, UnknownName
+
+if TYPE_CHECKING:
+    from scenarios.spec.target_file import LoadedTarget
+    from scenarios.testing.arguments import ScenarioRequest, scenarios_for
+    from scenarios.testing.marked_items import Wedge
+    from scenarios.testing.runner import ArmedFault, RunningServer, ScenarioRunner
+
+__all__ = [
+    "ArmedFault",
+    "CouldNotRun",
+    "LoadedTarget",
+    "Malformed",
+    "ProberFailed",
+    "RunningServer",
+    "ScenarioRequest",
+    "ScenarioRunner",
+    "ScenariosError",
+    "TargetFailed",
+    "UnknownName",
+    "Wedge",
+    "scenarios_for",
+]
+
+_HOMES = {
+    "ArmedFault": "scenarios.testing.runner",
+    "LoadedTarget": "scenarios.spec.target_file",
+    "RunningServer": "scenarios.testing.runner",
+    "ScenarioRequest": "scenarios.testing.arguments",
+    "ScenarioRunner": "scenarios.testing.runner",
+    "Wedge": "scenarios.testing.marked_items",
+    "scenarios_for": "scenarios.testing.arguments",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Every pytest of the environment loads the plugin, and with it this package: nothing is loaded unasked.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

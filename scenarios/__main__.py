@@ -1,6 +1,6 @@
 """`python -m scenarios` is `wedge`."""
 
-from scenarios.cli.run import main
+from scenarios.cli import main
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,7 @@ _LINE_LIMIT_BYTES = 1 << 24
 _END_WITHIN_S = 2.0
 
 
-async def started(module: str) -> asyncio.subprocess.Process:
+async def start_process(module: str) -> asyncio.subprocess.Process:
     """Start `python -m module PID`, told this process's id so that it ends with it."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -23,7 +23,7 @@ async def started(module: str) -> asyncio.subprocess.Process:
     )
 
 
-async def ended(process: asyncio.subprocess.Process) -> None:
+async def end_process(process: asyncio.subprocess.Process) -> None:
     """End it, by force if it takes too long; the kernel closes what it has open."""
     assert process.stdin is not None
     process.stdin.close()

@@ -6,6 +6,11 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+WEDGE_PACKAGES = frozenset(
+    ["anyio", "grpc_tools", "hdrh", "httptools", "httpx", "jinja2", "psutil", "pyhdrh", "rich", "yaml"]
+)
+"""What the extra `wedge` installs, by the names that are imported."""
+
 
 class ScenariosError(Exception):
     """Anything the judge raises on purpose. The message is one line fit for a terminal."""
@@ -50,6 +55,14 @@ class ProberFailed(ScenariosError):
     """The prober's process ended, or stopped reporting, so nothing can be said about the target."""
 
 
+def missing_package(error: ModuleNotFoundError) -> str | None:
+    """The package of the extra `wedge` that is not installed; None where something else could not be
+    imported.
+    """
+    package = (error.name or "").partition(".")[0]
+    return package if package in WEDGE_PACKAGES else None
+
+
 def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
     """Up to three known names that `name` may have been meant to be, best first."""
     return tuple(difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.5))
@@ -58,3 +71,7 @@ def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
 def did_you_mean(names: tuple[str, ...]) -> str:
     """`; did you mean a or b?`, or nothing where there is nothing near."""
     return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
+class CallFailed(ScenariosError):
+    """The call ended without the answer it should have had; the message is what the server said."""

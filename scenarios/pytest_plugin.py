@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from scenarios.testing.marked import Wedge
+    from scenarios.testing.marked_items import Wedge
 
 MARKER = "wedge(target, fault, expect='lit', ...): break the target's server, watch it from outside, judge it"
 
-_WORK = "scenarios.testing.marked"
+_WORK = "scenarios.testing.marked_items"
 _USES = pytest.StashKey[bool]()
 
 
@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
     file = config.getoption("--wedge-json")
     if file and not hasattr(config, "workerinput"):  # xdist's workers send theirs to the controller
-        from scenarios.testing.marked import Recorder
+        from scenarios.testing.marked_items import Recorder
 
         config.pluginmanager.register(Recorder(Path(file)), "wedge-recorder")
 
@@ -53,28 +53,28 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End every server that was kept."""
     if _WORK in sys.modules:
-        from scenarios.testing import marked
+        from scenarios.testing import marked_items
 
-        marked.end(session.config)
+        marked_items.end(session.config)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Turn the marks into scenarios."""
     marks = list(item.iter_markers("wedge"))  # the nearest first
     if marks or "wedge" in getattr(item, "fixturenames", ()):
-        from scenarios.testing import marked
+        from scenarios.testing import marked_items
 
         item.stash[_USES] = True
-        marked.set_up(item, marks)
+        marked_items.set_up(item, marks)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Run the scenarios, then the body."""
     if item.stash.get(_USES, False):
-        from scenarios.testing import marked
+        from scenarios.testing import marked_items
 
-        marked.call(item)
+        marked_items.call(item)
     return (yield)
 
 
@@ -85,16 +85,16 @@ def pytest_runtest_makereport(
     """Send the records along with the test's report, from xdist's workers too."""
     report = yield
     if call.when == "call" and item.stash.get(_USES, False):
-        from scenarios.testing import marked
+        from scenarios.testing import marked_items
 
-        setattr(report, marked.ATTRIBUTE, marked.encoded(item))
+        setattr(report, marked_items.ATTRIBUTE, marked_items.encoded(item))
     return report
 
 
 @pytest.fixture
 def wedge(request: pytest.FixtureRequest) -> Iterator[Wedge]:
     """The record of the test's own scenario, more scenarios, and servers to break step by step."""
-    from scenarios.testing.marked import Wedge
+    from scenarios.testing.marked_items import Wedge
 
     with ExitStack() as stack:
         yield Wedge(request.node, stack)

@@ -12,12 +12,11 @@ from rich.console import Console
 from faults import DEFAULT_LEASE_S, LEASE_LIMIT_S, LeaseTooLong
 from faults.cli import seconds
 from scenarios.errors import CouldNotRun
-from scenarios.live.arguments import Asked, asked
-from scenarios.live.departure import Leave, until_left
+from scenarios.live.arguments import WatchRequest, watch_request
 from scenarios.live.endpoints import Endpoints
-from scenarios.live.screen import Screen, can_draw
-from scenarios.live.watching import AsJson, AsLines, OnScreen, Tell, summary, watch
-from scenarios.server.needs import unmet
+from scenarios.live.screen import Exit, Screen, can_draw, run_until_exit
+from scenarios.live.watch import JsonOutput, LineOutput, Output, ScreenOutput, summary, watch
+from scenarios.server.needs import unmet_needs
 from scenarios.spec import target_file
 from scenarios.spec.target_file import find
 
@@ -49,10 +48,14 @@ def watch_command(
     Where there is no terminal, one line whenever an endpoint goes dark or comes back. Exits 0 when the time
     is up and on Ctrl-C, 2 when there is nothing to watch.
     """
-    chosen = asked(target, urls, addresses, settings, ports)
+    chosen = watch_request(target, urls, addresses, settings, ports)
     console = Console(highlight=False)
     if as_json or not can_draw(console):
-        sys.exit(asyncio.run(until_left(partial(_told, chosen, AsJson() if as_json else AsLines(), for_s))))
+        sys.exit(
+            asyncio.run(
+                run_until_exit(partial(_told, chosen, JsonOutput() if as_json else LineOutput(), for_s))
+            )
+        )
     sys.exit(_watched(chosen, console, for_s))
 
 
@@ -74,26 +77,26 @@ def shell_command(target: str, lease_s: float) -> None:
     if not 0 < lease_s <= LEASE_LIMIT_S:
         raise LeaseTooLong(lease_s, LEASE_LIMIT_S)
     loaded = target_file.load(find(target))
-    if reason := unmet(loaded):
+    if reason := unmet_needs(loaded):
         raise CouldNotRun(f"{loaded.name} cannot be started here: it {reason}")
     console = Console(highlight=False)
     if not (sys.stdin.isatty() and can_draw(console)):
         raise CouldNotRun(
             "`wedge shell` needs a terminal; without one use `wedge exec`, `wedge arm` and `wedge watch`"
         )
-    sys.exit(asyncio.run(until_left(partial(shell, loaded, console, lease_s))))
+    sys.exit(asyncio.run(run_until_exit(partial(shell, loaded, console, lease_s))))
 
 
-async def _told(chosen: Asked, tell: Tell, for_s: float | None, leave: Leave) -> None:
+async def _told(chosen: WatchRequest, tell: Output, for_s: float | None, leave: Exit) -> None:
     await watch(chosen, tell, for_s)
 
 
-def _watched(chosen: Asked, console: Console, for_s: float | None) -> int:
+def _watched(chosen: WatchRequest, console: Console, for_s: float | None) -> int:
     seen: list[Endpoints] = []
 
-    async def work(leave: Leave) -> None:
+    async def work(leave: Exit) -> None:
         with Screen(console) as screen:
-            draw = OnScreen(screen, chosen.title)
+            draw = ScreenOutput(screen, chosen.title)
 
             def tell(endpoints: Endpoints) -> None:
                 seen[:] = [endpoints]
@@ -101,7 +104,7 @@ def _watched(chosen: Asked, console: Console, for_s: float | None) -> int:
 
             await watch(chosen, tell, for_s)
 
-    code = asyncio.run(until_left(work))
+    code = asyncio.run(run_until_exit(work))
     if seen and code == 0:
         summary(seen[0], console)
     return code

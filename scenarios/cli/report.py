@@ -20,16 +20,16 @@ from scenarios.terminal.table import show
 PASSED, FAILED = 0, 1
 _WIDTH_WITHOUT_TERMINAL = 160
 
-_Output = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+OUTPUT = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 _Input = click.Path(path_type=Path)
 
 
 @click.command("report")
 @click.argument("file", type=_Input, metavar="FILE.json")
-@click.option("--html", "html_file", type=_Output, help="Write the HTML report; - for stdout.")
-@click.option("--junit", "junit_file", type=_Output, help="Write JUnit XML; - for stdout.")
-@click.option("--md", "md_file", type=_Output, help="Write the Markdown summary; - for stdout.")
-@click.option("--json", "json_file", type=_Output, help="Write the report as judged now; - for stdout.")
+@click.option("--html", "html_file", type=OUTPUT, help="Write the HTML report; - for stdout.")
+@click.option("--junit", "junit_file", type=OUTPUT, help="Write JUnit XML; - for stdout.")
+@click.option("--md", "md_file", type=OUTPUT, help="Write the Markdown summary; - for stdout.")
+@click.option("--json", "json_file", type=OUTPUT, help="Write the report as judged now; - for stdout.")
 @click.option("--as-recorded", is_flag=True, help="Keep the recorded verdicts instead of judging again.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 when a verdict is not pass, as `wedge run` does.")
 def report(
@@ -56,12 +56,9 @@ def report(
     )
     for path, render in outputs:
         if path is not None:
-            _put(path, render(judged))
+            write_rendering(path, render(judged))
     if all(path is None for path, _ in outputs):
-        console = Console()
-        if not console.is_terminal:
-            console.width = _WIDTH_WITHOUT_TERMINAL
-        show(judged, console)
+        show(judged, console())
     for change in revised_verdicts(recorded, judged):
         why = f": {change.why[0]}" if change.why else ""
         click.echo(f"judged again: {change.name} was {change.was} and is {change.now}{why}", err=True)
@@ -99,8 +96,16 @@ def compare(old: Path, new: Path, noise: float, floor_ms: float, as_json: bool) 
     sys.exit(FAILED if found.regressed else PASSED)
 
 
-def _put(path: Path, text: str) -> None:
-    """Write a rendering. Raises `CouldNotRun`."""
+def console(*, stderr: bool = False) -> Console:
+    """The terminal, or 160 columns of plain text where there is none."""
+    made = Console(stderr=stderr)
+    if not made.is_terminal:
+        made.width = _WIDTH_WITHOUT_TERMINAL
+    return made
+
+
+def write_rendering(path: Path, text: str) -> None:
+    """Write a rendering of a report to a file, or to stdout where the path is `-`. Raises `CouldNotRun`."""
     if str(path) == "-":
         click.echo(text, nl=False)
         return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import os
 import signal
 import sys
 import traceback
@@ -12,27 +14,32 @@ from typing import Any, TypeVar
 
 import click
 import msgspec
+from msgspec.structs import replace
 from rich.console import Console
 
 from faults import FaultsError
 from faults.cli import group as fault_commands
 from scenarios.cli.live import shell_command, watch_command
-from scenarios.cli.planning import deployed, plan_for, replayed, suite_for
-from scenarios.cli.repeating import repeated
-from scenarios.cli.report import compare, report
+from scenarios.cli.report import FAILED, OUTPUT, PASSED, compare, console, report, write_rendering
 from scenarios.cli.target import target as target_commands
-from scenarios.errors import CouldNotRun, ScenariosError
-from scenarios.record import Report, encode
+from scenarios.errors import CouldNotRun, ScenariosError, missing_package
+from scenarios.judge import kubelet
+from scenarios.record import NotRun, Report, Turn, encode
+from scenarios.record.stability import stability, turn, turn_in_words
 from scenarios.report import html, junit, markdown
-from scenarios.spec import Scenario, suite_file
+from scenarios.run.run import Plan, default_jobs
+from scenarios.run.run import run as run_plan
+from scenarios.server.needs import unmet_needs
+from scenarios.spec import LoadedTarget, Scenario, kubernetes, suite_file, target_file
+from scenarios.terminal.live import progress
 from scenarios.terminal.table import show
 
-PASSED, FAILED, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
-_WIDTH_WITHOUT_TERMINAL = 160
-_OUTPUT = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+COULD_NOT_RUN, INTERRUPTED = 2, 130
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+_AGAIN_AT_MOST = 10
+"""A machine that is too busy to tell of more scenarios is no place to run the suite at all."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,12 +48,14 @@ def cli() -> None:
 
 
 _own = (target_commands, report, compare, watch_command, shell_command)
+
+
 for _command in (*_own, *fault_commands.commands.values()):
     cli.add_command(_command)
 
 
 class Interrupted(BaseException):
-    """A signal ended the run, in order."""
+    """SIGINT or SIGTERM ended the run, with everything released."""
 
 
 def _selection(command: F) -> F:
@@ -65,16 +74,18 @@ def _selection(command: F) -> F:
 
 @cli.command("run")
 @_selection
-@click.option("--json", "json_file", type=_OUTPUT, help="Write the report (wedge-report/1); - for stdout.")
-@click.option("--junit", "junit_file", type=_OUTPUT, help="Write JUnit XML, as CI services read it.")
-@click.option("--html", "html_file", type=_OUTPUT, help="Write the report as one HTML page.")
-@click.option("--md", "md_file", type=_OUTPUT, help="Write a Markdown summary.")
+@click.option("--json", "json_file", type=OUTPUT, help="Write the report (wedge-report/1); - for stdout.")
+@click.option("--junit", "junit_file", type=OUTPUT, help="Write JUnit XML, as CI services read it.")
+@click.option("--html", "html_file", type=OUTPUT, help="Write the report as one HTML page.")
+@click.option("--md", "md_file", type=OUTPUT, help="Write a Markdown summary.")
 @click.option(
     "--k8s",
     metavar="FILE[:CONTAINER]",
     help="Replay through the probes of this Kubernetes manifest instead of Kubernetes' defaults.",
 )
-@click.option("--jobs", type=click.IntRange(1, 64), default=None, help="Lanes at a time.")
+@click.option(
+    "--jobs", type=click.IntRange(1, 64), default=None, help="Workers: scenarios that run at the same time."
+)
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of the probes' times and of random triggers."
 )
@@ -114,14 +125,11 @@ def run_command(
     wanted = [(path, render) for path, render in outputs if path is not None]
     _check_writable(path for path, _ in wanted)
     to_stdout = any(str(path) == "-" for path, _ in wanted)
-    found, troubles = asyncio.run(_until_signalled(repeated(plan, repeat, _console(stderr=True))))
+    found, troubles = asyncio.run(_until_signalled(repeated(plan, repeat, console(stderr=True))))
     found = replayed(found, probed_by, k8s)
-    show(found, _console(stderr=to_stdout))
+    show(found, console(stderr=to_stdout))
     for path, render in wanted:
-        if str(path) == "-":
-            click.echo(render(found), nl=False)
-        else:
-            path.write_text(render(found), encoding="utf-8")
+        write_rendering(path, render(found))
     for trouble in troubles:
         click.echo(f"wedge: {trouble}", err=True)
     sys.exit(exit_code(found, troubles))
@@ -132,7 +140,8 @@ def run_command(
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_command(names: tuple[str, ...], suite: str | None, target: str | None, as_json: bool) -> None:
     """List scenarios: what is broken on which target, and what must be seen."""
-    loaded = suite_file.load(suite_for(suite, target), target)
+    own = _target(target)
+    loaded = suite_file.load(suite_for(suite, own), own)
     scenarios = suite_file.select(loaded.scenarios, names, loaded.not_run)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode([_described(s) for s in scenarios]), indent=1))
@@ -142,6 +151,102 @@ def list_command(names: tuple[str, ...], suite: str | None, target: str | None, 
         click.echo(f"{scenario.name:{width}}  {scenario.expected:4}  {scenario.row.summary}".rstrip())
     for left in suite_file.matched(loaded.not_run, names):
         click.echo(f"wedge: not run: {left.name}: {left.reason}", err=True)
+
+
+def plan_for(
+    names: tuple[str, ...], suite: str | None, target: str | None, jobs: int | None, seed: int
+) -> Plan:
+    """What a command line asks for. Raises `CouldNotRun`, also when this machine can run none of it."""
+    options: list[str] = []
+    for option, value in (("--suite", suite), ("--target", target)):
+        options += [option, value] if value is not None else []
+    own = _target(target)
+    path = suite_for(suite, own)
+    loaded = suite_file.load(path, own)
+    selected = suite_file.select(loaded.scenarios, names, loaded.not_run)
+    left = list(suite_file.matched(loaded.not_run, names))
+    if not selected:
+        raise CouldNotRun(
+            f"no row of suite {loaded.suite.suite.name} fits the target: the sites and processes that the "
+            f"rows name are not in its file (`wedge target check {target}` says which to add)"
+        )
+    missing = {scenario.name: reason for scenario in selected if (reason := unmet_needs(scenario.target))}
+    if len(missing) == len(selected):
+        raise CouldNotRun(f"nothing of this can run here: {'; '.join(dict.fromkeys(missing.values()))}")
+    left += [
+        NotRun(name=s.name, target=s.target.name, reason=missing[s.name])
+        for s in selected
+        if s.name in missing
+    ]
+    return Plan(
+        scenarios=tuple(scenario for scenario in selected if scenario.name not in missing),
+        not_run=tuple(left),
+        seed=seed,
+        jobs=jobs or default_jobs(),
+        suite_name=loaded.suite.suite.name,
+        suite_file=path,
+        options=tuple(options),
+        again=_AGAIN_AT_MOST,
+    )
+
+
+def _target(name: str | None) -> LoadedTarget | None:
+    return None if name is None else target_file.load(target_file.find(name))
+
+
+def suite_for(suite: str | None, target: LoadedTarget | None) -> Path:
+    """The suite's file. Without a suite, a target that the default suite knows is run through that, any other
+    through the suite for any server. Raises `CouldNotRun`."""
+    if suite is None and target is not None:
+        known = target.name in suite_file.targets(suite_file.find(suite_file.DEFAULT))
+        suite = suite_file.DEFAULT if known else suite_file.ANY
+    return suite_file.find(suite or suite_file.DEFAULT)
+
+
+def deployed(k8s: str | None, plan: Plan) -> dict[str, kubernetes.KubeletReplay]:
+    """How each target of the plan is probed by the manifest. Raises `CouldNotRun`."""
+    if k8s is None:
+        return {}
+    container = kubernetes.read_argument(k8s)
+    found = {s.target.name: kubernetes.replay_for(container, s.target.spec) for s in plan.scenarios}
+    for note in dict.fromkeys(note for probed in found.values() for note in probed.notes):
+        click.echo(f"wedge: {note}", err=True)
+    return found
+
+
+def replayed(found: Report, probed_by: dict[str, kubernetes.KubeletReplay], k8s: str | None) -> Report:
+    """The report as the manifest's probes would have judged it."""
+    if k8s is None:
+        return found
+    scenarios = tuple(
+        kubelet.with_probe_rules(s, probed_by[s.target].rules, probed_by[s.target].probes, k8s)
+        for s in found.scenarios
+    )
+    return msgspec.structs.replace(found, scenarios=scenarios)
+
+
+async def repeated(plan: Plan, times: int, terminal: Console) -> tuple[Report, tuple[str, ...]]:
+    """Run the plan `times` times, each with the next seed; the report of the first run that did not pass, or
+    else of the last, and what could not run at all.
+
+    With more than one run the report says how steady the verdicts were.
+    """
+    kept: Report | None = None
+    turns: list[Turn] = []
+    troubles: tuple[str, ...] = ()
+    for n in range(times):
+        once = dataclasses.replace(plan, seed=plan.seed + n)
+        with progress(terminal, len(plan.scenarios), brief=times > 1) as told:
+            found, troubles = await run_plan(once, told)
+        turns.append(turn(found, os.getloadavg()[0]))
+        if times > 1:
+            terminal.print(f"run {n + 1} of {times}: {turn_in_words(turns[-1])}", highlight=False)
+        if kept is None or kept.suite.passed:
+            kept = found
+        if troubles:  # what could not run now cannot run the next time
+            break
+    assert kept is not None
+    return (replace(kept, stability=stability(turns)) if times > 1 else kept), troubles
 
 
 def exit_code(found: Report, troubles: tuple[str, ...]) -> int:
@@ -197,13 +302,6 @@ async def _until_signalled(work: Coroutine[Any, Any, T]) -> T:
         raise Interrupted from None
 
 
-def _console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr)
-    if not console.is_terminal:
-        console.width = _WIDTH_WITHOUT_TERMINAL
-    return console
-
-
 def main() -> None:
     """The console script: one clear line for whatever is wrong, and the exit codes of the contract."""
     try:
@@ -219,7 +317,9 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt, click.Abort):
         click.echo("wedge: interrupted; everything is released and ended", err=True)
         sys.exit(INTERRUPTED)
-    except Exception:  # noqa: BLE001  # a mistake of the harness itself is no verdict, whatever it is
+    except Exception as error:  # a mistake of the harness itself is no verdict, whatever it is
+        if isinstance(error, ModuleNotFoundError) and missing_package(error):
+            raise
         traceback.print_exc()
         click.echo("wedge: this is a mistake in wedge itself; nothing was judged", err=True)
         sys.exit(COULD_NOT_RUN)

@@ -11,10 +11,10 @@ import click
 import msgspec
 
 from scenarios.onboarding.check import check
-from scenarios.onboarding.findings import Checked, MadeCall, ProbedLaneOnce, Seen, TriedSite
+from scenarios.onboarding.findings import CallCheck, ProbeCheck, ProcessCheck, SiteCheck, TargetCheck
 from scenarios.onboarding.init import init
 from scenarios.onboarding.schema import encoded
-from scenarios.server.needs import unmet
+from scenarios.server.needs import unmet_needs
 from scenarios.spec.target_file import find, load
 
 _INCOMPLETE = 1
@@ -53,7 +53,7 @@ def check_command(file: str, as_json: bool) -> None:
     Exits 0 when nothing is, 1 when something is, 2 when the file is malformed or the server does not start.
     """
     loaded = load(find(file))
-    if reason := unmet(loaded):
+    if reason := unmet_needs(loaded):
         click.echo(f"{loaded.name} is well-formed, and cannot be tried here: it {reason}")
         return
     checked = asyncio.run(check(loaded, lambda line: click.echo(f"… {line}", err=True)))
@@ -71,11 +71,11 @@ def schema_command() -> None:
     click.echo(encoded(), nl=False)
 
 
-def _lines(checked: Checked, file: str) -> list[str]:
+def _lines(checked: TargetCheck, file: str) -> list[str]:
     out = [f"{checked.target.name}: ready after {checked.ready_s:.1f} s, ended within {checked.stop_s:.1f} s"]
     out += _section("probes", map(_probe, checked.probes))
     untried = [
-        ("·", call.name, "not tried: check = false") for call in checked.target.target.call if not call.check
+        ("·", call.name, "not tried: check = false") for call in checked.target.spec.call if not call.check
     ]
     out += _section("calls", [*map(_call, checked.calls), *untried])
     out += _section("processes", map(_process, checked.processes))
@@ -96,17 +96,17 @@ def _section(title: str, rows: Iterable[tuple[str, str, str]]) -> list[str]:
     return ["", title, *(f"  {mark} {name:<{width}}  {said}" for mark, name, said in table)]
 
 
-def _probe(probe: ProbedLaneOnce) -> tuple[str, str, str]:
+def _probe(probe: ProbeCheck) -> tuple[str, str, str]:
     said = f"{probe.outcome} in {probe.latency_s * 1e3:.0f} ms" + (f": {probe.says}" if probe.says else "")
     return _mark(probe.good), probe.name, said
 
 
-def _call(call: MadeCall) -> tuple[str, str, str]:
+def _call(call: CallCheck) -> tuple[str, str, str]:
     said = call.error or f"{call.answer} in {call.took_s * 1e3:.0f} ms"
     return _mark(call.error is None), call.name, said
 
 
-def _process(seen: Seen) -> tuple[str, str, str]:
+def _process(seen: ProcessCheck) -> tuple[str, str, str]:
     program, _, arguments = seen.command.partition(" ")
     command = f"{Path(program).name} {arguments}"
     short = command if len(command) <= _WIDTH else command[: _WIDTH - 1] + "…"
@@ -116,7 +116,7 @@ def _process(seen: Seen) -> tuple[str, str, str]:
     return _mark(True), str(seen.pid), f"{names}{short} (agent, Python {seen.agent})"
 
 
-def _site(site: TriedSite) -> tuple[str, str, str]:
+def _site(site: SiteCheck) -> tuple[str, str, str]:
     if site.refusal:
         return _mark(False), site.name, f"{site.site}: {site.refusal}"
     where = f"in process {', '.join(map(str, site.pids))}" if site.pids else "once it is imported"
@@ -128,7 +128,7 @@ def _mark(good: bool) -> str:
     return "✓" if good else "✗"
 
 
-def _as_value(checked: Checked) -> dict[str, object]:
+def _as_value(checked: TargetCheck) -> dict[str, object]:
     return {
         "target": checked.target.name,
         "file": str(checked.target.path),

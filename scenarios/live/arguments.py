@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from scenarios.errors import CouldNotRun, did_you_mean, nearest
-from scenarios.prober.series import Lanes, lanes
-from scenarios.spec import GrpcProbe, HttpProbe, LoadedTarget, Probe, Target, TcpProbe, place, target_file
-from scenarios.spec.placeholders import fill, used
-from scenarios.spec.target import Ready, Start
+from scenarios.prober.series import SeriesSet, series_set
+from scenarios.spec import GrpcProbe, HttpProbe, LoadedTarget, Probe, Target, TcpProbe, address, target_file
+from scenarios.spec.placeholders import fill, placeholder_names
+from scenarios.spec.target import Launch, Ready
 from scenarios.spec.target_file import find
 
 _SEED = 0
@@ -23,21 +23,21 @@ _GRPC_ADDRESS = re.compile(r"(?P<host>[^/]+):(?P<port>\d{1,5})(?:/(?P<service>.*
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class WatchRequest:
     """What is watched, and what a person calls it."""
 
     title: str
-    lanes: Lanes
+    series: SeriesSet
 
 
-def asked(
+def watch_request(
     target: str | None,
     urls: Iterable[str],
     addresses: Iterable[str],
     settings: Iterable[str],
     ports: Iterable[str] = (),
-) -> Asked:
-    """Everything that is to be watched, as lanes for the prober. Raises `CouldNotRun`."""
+) -> WatchRequest:
+    """Everything that is to be watched, as series for the prober. Raises `CouldNotRun`."""
     loaded = target_file.load(find(target)) if target is not None else None
     given = _settings(settings)
     probes = [*(_filled(loaded, given) if loaded is not None else ())]
@@ -50,13 +50,13 @@ def asked(
         whole = f"http {urlsplit(probe.url).netloc}{urlsplit(probe.url).path}"
         name = whole if paths.count(probe.name) > 1 or probe.name in known else probe.name
         probes.append(HttpProbe(_unused(name, known), probe.url))
-    for address in addresses:
-        found = _grpc(address)
+    for grpc_address in addresses:
+        found = _grpc(grpc_address)
         known = [other.name for other in probes]
-        name = found.name if found.name not in known else f"grpc {address}"
+        name = found.name if found.name not in known else f"grpc {grpc_address}"
         probes.append(GrpcProbe(_unused(name, known), found.address, found.service))
-    for address in ports:
-        accepting = _tcp(address)
+    for tcp_address in ports:
+        accepting = _tcp(tcp_address)
         _unused(accepting.name, [other.name for other in probes])
         probes.append(accepting)
     if not probes:
@@ -64,8 +64,8 @@ def asked(
             "nothing to watch: give --target FILE|NAME, --http URL, --grpc HOST:PORT or --tcp HOST:PORT"
         )
     title = loaded.name if loaded is not None else ", ".join(_hosts(probes))
-    watched = Target(Start(name=title, command=(), ready=Ready()), tuple(probes))
-    return Asked(title, lanes(watched, {}, _SEED))
+    watched = Target(Launch(name=title, command=(), ready=Ready()), tuple(probes))
+    return WatchRequest(title, series_set(watched, {}, _SEED))
 
 
 def _settings(settings: Iterable[str]) -> dict[str, str]:
@@ -80,8 +80,8 @@ def _settings(settings: Iterable[str]) -> dict[str, str]:
 
 def _filled(loaded: LoadedTarget, given: Mapping[str, str]) -> Iterable[Probe]:
     names = {"python": sys.executable, "here": str(loaded.path.parent), **given}
-    places = {probe.name: place(probe) for probe in loaded.target.probe}
-    wanted = dict.fromkeys(name for text in places.values() for name in used(text))
+    places = {probe.name: address(probe) for probe in loaded.spec.probe}
+    wanted = dict.fromkeys(name for text in places.values() for name in placeholder_names(text))
     if missing := [name for name in wanted if name not in names]:
         fields = ", ".join(f"{{{name}}}" for name in missing)
         options = " ".join(f"--set {name}={_example(name)}" for name in missing)
@@ -91,7 +91,7 @@ def _filled(loaded: LoadedTarget, given: Mapping[str, str]) -> Iterable[Probe]:
     if unknown := [name for name in given if name not in wanted]:
         hint = did_you_mean(nearest(unknown[0], wanted)) or f"; they use {', '.join(wanted) or 'none'}"
         raise CouldNotRun(f"--set {unknown[0]}: no endpoint of {loaded.name} uses {{{unknown[0]}}}{hint}")
-    for probe in loaded.target.probe:
+    for probe in loaded.spec.probe:
         yield _checked(probe, fill(places[probe.name], names))
 
 

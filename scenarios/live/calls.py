@@ -1,4 +1,6 @@
-"""Calls of the target made by hand, one by one, each with what it needs before it and what takes it back."""
+"""Calls of the target made by hand, one by one, each with what it needs before it and what takes it
+back.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from scenarios.traffic.caller import Caller
 
 
 @dataclass(slots=True)
-class _Made:
+class _PendingCall:
     """One of them: `step` is the call that it is in now. Times are `time.monotonic()` seconds."""
 
     call: str
@@ -23,7 +25,7 @@ class _Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class CallTally:
     """All that were made of one call: how many are under way, since when, in what, and how others ended."""
 
     call: str
@@ -37,21 +39,21 @@ class Tally:
 
 
 @dataclass(slots=True)
-class _Ended:
+class _Outcomes:
     answered: int = 0
     last_s: float | None = None
     errors: int = 0
     error: str = ""
 
 
-class Calls:
-    """Numbers them, makes them, and keeps count."""
+class ManualCalls:
+    """Makes calls one by one, each with a number of its own, and counts how they end."""
 
     def __init__(self, target: Target, caller: Caller) -> None:
         self._caller = caller
         self._by_name = {call.name: call for call in target.call}
-        self._made: list[_Made] = []
-        self._ended = {name: _Ended() for name in self._by_name}
+        self._made: list[_PendingCall] = []
+        self._ended = {name: _Outcomes() for name in self._by_name}
         self._number = 0
 
     @property
@@ -63,7 +65,7 @@ class Calls:
         """Make one, wait for its answer, and take it back. Never raises for what the server says."""
         call = self._by_name[name]
         self._number += 1
-        made = _Made(name, self._number, time.monotonic(), name)
+        made = _PendingCall(name, self._number, time.monotonic(), name)
         self._made.append(made)
         try:
             await self._answered(call, made)
@@ -73,7 +75,7 @@ class Calls:
         finally:
             self._made.remove(made)
 
-    async def _answered(self, call: Call, made: _Made) -> None:
+    async def _answered(self, call: Call, made: _PendingCall) -> None:
         ended = self._ended[call.name]
         try:
             for step in (*self._caller.chain(call), call):
@@ -84,8 +86,8 @@ class Calls:
             where = f"{made.step}: " if made.step != call.name else ""
             ended.errors, ended.error = ended.errors + 1, f"{where}{error}"
 
-    def tallies(self) -> tuple[Tally, ...]:
-        """What has been called so far."""
+    def tallies(self) -> tuple[CallTally, ...]:
+        """The counts of every call that was made so far."""
         now_s = time.monotonic()
         told = []
         for name in self._by_name:
@@ -95,7 +97,7 @@ class Calls:
                 oldest_s = max((now_s - made.began_s for made in pending), default=0.0)
                 steps = tuple(dict.fromkeys(made.step for made in pending))
                 told.append(
-                    Tally(
+                    CallTally(
                         name, len(pending), oldest_s, steps,
                         ended.answered, ended.last_s, ended.errors, ended.error,
                     )

@@ -1,24 +1,128 @@
-"""The endpoints of one server as they are now: fed with the prober's batches, asked by whoever shows them."""
+"""The endpoints of one server as they are now, worked out from the prober's batches.
+
+Each connection keeps a bounded history, however long the watch; an endpoint is the worst of its connections.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from scenarios.judge.latency import percentile
-from scenarios.live.connection import LATENCIES_OVER_S, Connection, Mark
-from scenarios.prober.messages import Batch, Outcome
-from scenarios.prober.series import Lanes
+from scenarios.prober.messages import Batch, Outcome, Probed
+from scenarios.prober.series import SeriesSet
 from scenarios.record import SeriesState
 
+Mark = Literal["lit", "missed", "dark", "waiting"]
+"""One slice of time: every probe answered in time, not every one, silence over budget, none decided yet."""
+
+KEPT_S = 300.0
+LATENCIES_OVER_S = 60.0
+_MISSED_FOR_S = 1.0
 _SHORTEST_SLICE_S = 0.5
 _WORST_FIRST: tuple[SeriesState, ...] = ("dark", "unknown", "missed", "lit")
 _WORST_MARK: tuple[Mark, ...] = ("dark", "missed", "waiting", "lit")
 
 
+class ConnectionHistory:
+    """Times are `time.monotonic()` seconds. An answer is the expected one; it is good within `budget_s`."""
+
+    def __init__(self, budget_s: float, slice_s: float, began_s: float) -> None:
+        self._budget_s, self._slice_s = budget_s, slice_s
+        self._last_answer_s, self._last_missed_s = began_s, began_s - _MISSED_FOR_S
+        self._longest_gap_s = 0.0
+        self._under_way: dict[float, None] = {}
+        self._good: dict[int, int] = {}
+        self._missed: dict[int, int] = {}
+        self._gaps: deque[tuple[float, float]] = deque()
+        self._answers: deque[tuple[float, float]] = deque()
+        self.sent = self.ok = 0
+        self.last: Probed | None = None
+
+    def began(self, at_s: float) -> None:
+        """A probe that was meant to start then is under way."""
+        self._under_way[at_s] = None
+
+    def ended(self, probed: Probed) -> None:
+        """A probe ended, well or not. One that the prober cut off itself says nothing."""
+        self._under_way.pop(probed.at_s, None)
+        if probed.outcome == "cut" or probed.ended_s is None:
+            return
+        self.sent += 1
+        if self.last is None or self.last.at_s < probed.at_s:
+            self.last = probed
+        latency_s, index = probed.ended_s - probed.at_s, int(probed.at_s // self._slice_s)
+        if probed.outcome == "ok":
+            self.ok += 1
+            self._answered(probed.ended_s)
+            self._answers.append((probed.ended_s, latency_s))
+        if probed.outcome == "ok" and latency_s <= self._budget_s:
+            self._good[index] = self._good.get(index, 0) + 1
+        else:
+            self._missed[index] = self._missed.get(index, 0) + 1
+            self._last_missed_s = max(self._last_missed_s, probed.ended_s)
+        self._forget(probed.ended_s - KEPT_S)
+
+    def silent_s(self, now_s: float) -> float:
+        """How long since the last answer, or since the watch began."""
+        return max(0.0, now_s - self._last_answer_s)
+
+    def longest_gap_s(self, now_s: float) -> float:
+        """The longest stretch without an answer, the one that goes on included."""
+        return max(self._longest_gap_s, self.silent_s(now_s))
+
+    def latencies_s(self, now_s: float) -> list[float]:
+        """The latencies of the answers of the last minute, in seconds."""
+        return [latency_s for ended_s, latency_s in self._answers if ended_s > now_s - LATENCIES_OVER_S]
+
+    def state(self, now_s: float) -> SeriesState:
+        """Dark when silent for longer than the budget, missed when a probe just was not answered well. Before
+        the first answer nothing is known until the budget is over.
+        """
+        if self.silent_s(now_s) > self._budget_s:
+            return "dark"
+        if not self.ok:
+            return "unknown"
+        return "missed" if now_s - self._last_missed_s < _MISSED_FOR_S else "lit"
+
+    def mark(self, index: int, now_s: float) -> Mark | None:
+        """What the slice of time `[index, index + 1) * slice_s` was; None when nothing was due in it."""
+        from_s, to_s = index * self._slice_s, (index + 1) * self._slice_s
+        if self._dark((from_s + to_s) / 2, now_s):
+            return "dark"
+        if index in self._missed:
+            return "missed"
+        if index in self._good:
+            return "lit"
+        return "waiting" if any(from_s <= at_s < to_s for at_s in self._under_way) else None
+
+    def _dark(self, at_s: float, now_s: float) -> bool:
+        if self.silent_s(now_s) > self._budget_s and self._last_answer_s < at_s < now_s:
+            return True
+        return any(a < at_s < b for a, b in self._gaps)
+
+    def _answered(self, at_s: float) -> None:
+        gap_s = at_s - self._last_answer_s
+        if gap_s > self._budget_s:
+            self._gaps.append((self._last_answer_s, at_s))
+        self._longest_gap_s = max(self._longest_gap_s, gap_s)
+        self._last_answer_s = max(self._last_answer_s, at_s)
+
+    def _forget(self, before_s: float) -> None:
+        while self._answers and self._answers[0][0] < before_s:
+            self._answers.popleft()
+        while self._gaps and self._gaps[0][1] < before_s:
+            self._gaps.popleft()
+        oldest = int(before_s // self._slice_s)
+        for counts in (self._good, self._missed):
+            while counts and (first := next(iter(counts))) < oldest:
+                del counts[first]
+
+
 @dataclass(frozen=True, slots=True)
-class Seen:
+class EndpointStatus:
     """An endpoint over all its kinds of connection, the worst of them where they differ.
 
     `dark_s` is how long there has been no answer, None while it is not dark. Latencies are of the last
@@ -40,7 +144,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class StateChange:
     """An endpoint went dark or came back. `after_s`: how long it had given no answer; None for its first
     light or darkness. `outcome` is what the last probe met.
     """
@@ -55,15 +159,17 @@ class Change:
 class Endpoints:
     """Fed by `add`. Times are `time.monotonic()` seconds; `now_s` is the last moment the prober told of."""
 
-    def __init__(self, lanes: Lanes, began_s: float) -> None:
+    def __init__(self, series: SeriesSet, began_s: float) -> None:
         self.began_s = self.now_s = began_s
-        longest_s = max(lane.period_s for lane in lanes.described.values())
+        longest_s = max(one.period_s for one in series.described.values())
         self.slice_s = max(_SHORTEST_SLICE_S, longest_s)
-        self._lanes = [Connection(lane.budget_s, self.slice_s, began_s) for lane in lanes.described.values()]
-        grouped: dict[str, list[Connection]] = {}
-        for lane, connection in zip(lanes.described.values(), self._lanes, strict=True):
-            grouped.setdefault(lane.endpoint, []).append(connection)
-        self._endpoints: Mapping[str, list[Connection]] = grouped
+        self._connections = [
+            ConnectionHistory(one.budget_s, self.slice_s, began_s) for one in series.described.values()
+        ]
+        grouped: dict[str, list[ConnectionHistory]] = {}
+        for one, connection in zip(series.described.values(), self._connections, strict=True):
+            grouped.setdefault(one.endpoint, []).append(connection)
+        self._endpoints: Mapping[str, list[ConnectionHistory]] = grouped
         self._was_dark: dict[str, bool] = {}
         self._silent: dict[str, float] = {}
         self._late: deque[tuple[float, float]] = deque()
@@ -74,11 +180,11 @@ class Endpoints:
         return tuple(self._endpoints)
 
     def add(self, batch: Batch) -> None:
-        """Take in what the prober did since the last one."""
+        """Add what the prober reports: probes that began, and probes that ended."""
         for began in batch.began:
-            self._lanes[began.lane].began(began.at_s)
+            self._connections[began.series].began(began.at_s)
         for probed in batch.probed:
-            self._lanes[probed.lane].ended(probed)
+            self._connections[probed.series].ended(probed)
         if batch.began:
             self._late.append((batch.now_s, max(b.taken_up_s - b.at_s for b in batch.began)))
         while self._late and self._late[0][0] < batch.now_s - LATENCIES_OVER_S:
@@ -89,15 +195,15 @@ class Endpoints:
         """How late the prober itself was at worst in the last minute."""
         return max((late_s for _, late_s in self._late), default=0.0)
 
-    def changes(self) -> tuple[Change, ...]:
+    def changes(self) -> tuple[StateChange, ...]:
         """Who went dark or came back since this was asked last; the first light or darkness counts."""
         return tuple(change for name in self._endpoints for change in self._change(name))
 
-    def seen(self, cells: int = 0) -> tuple[Seen, ...]:
+    def seen(self, cells: int = 0) -> tuple[EndpointStatus, ...]:
         """Every endpoint now, each with a strip of its last `cells` slices of time, the newest last."""
         return tuple(self._seen(name, connections, cells) for name, connections in self._endpoints.items())
 
-    def _change(self, name: str) -> Iterable[Change]:
+    def _change(self, name: str) -> Iterable[StateChange]:
         connections = self._endpoints[name]
         state = self._state(connections)
         silent_s = max(connection.silent_s(self.now_s) for connection in connections)
@@ -107,19 +213,19 @@ class Endpoints:
         if dark is not was:
             last = max((c.last for c in connections if c.last), key=lambda p: p.at_s, default=None)
             after_s = silent_s if dark else None if was is None else self._silent.get(name)
-            yield Change(name, dark, after_s, was is None, last.outcome if last else None)
+            yield StateChange(name, dark, after_s, was is None, last.outcome if last else None)
         self._was_dark[name] = dark
         self._silent[name] = silent_s
 
-    def _state(self, connections: Iterable[Connection]) -> SeriesState:
+    def _state(self, connections: Iterable[ConnectionHistory]) -> SeriesState:
         return min((c.state(self.now_s) for c in connections), key=_WORST_FIRST.index)
 
-    def _seen(self, name: str, connections: list[Connection], cells: int) -> Seen:
+    def _seen(self, name: str, connections: list[ConnectionHistory], cells: int) -> EndpointStatus:
         state = self._state(connections)
         silent_s = max(connection.silent_s(self.now_s) for connection in connections)
         last = max((c.last for c in connections if c.last), key=lambda p: p.at_s, default=None)
         latencies = sorted(s for connection in connections for s in connection.latencies_s(self.now_s))
-        return Seen(
+        return EndpointStatus(
             name=name,
             state=state,
             dark_s=silent_s if state == "dark" else None,
@@ -134,7 +240,7 @@ class Endpoints:
             strip=self._strip(connections, cells),
         )
 
-    def _strip(self, connections: list[Connection], cells: int) -> tuple[Mark | None, ...]:
+    def _strip(self, connections: list[ConnectionHistory], cells: int) -> tuple[Mark | None, ...]:
         newest, oldest = int(self.now_s // self.slice_s), int(self.began_s // self.slice_s)
         strip: list[Mark | None] = []
         for index in range(newest - cells + 1, newest + 1):

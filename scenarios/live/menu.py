@@ -32,7 +32,7 @@ _FAMILIAR = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class MenuEntry:
     """A key and the fault that it arms in the process that is chosen; with `sites`, at one of them."""
 
     key: str
@@ -46,7 +46,7 @@ class Entry:
         return {**self.params, "site": site} if site is not None else dict(self.params)
 
 
-def menu(catalogue: Iterable[FaultInfo], target: Target) -> tuple[Entry, ...]:
+def menu(catalogue: Iterable[FaultInfo], target: Target) -> tuple[MenuEntry, ...]:
     """The faults that fit, in the order of their importance; those of plugins last, under the keys left.
 
     A fault fits when it needs nothing but a site that the target file names, or defaults. What can be done
@@ -54,20 +54,20 @@ def menu(catalogue: Iterable[FaultInfo], target: Target) -> tuple[Entry, ...]:
     """
     rank = list(_FAMILIAR)
     known = sorted(catalogue, key=lambda fault: rank.index(fault.name) if fault.name in rank else len(rank))
-    entries: list[Entry] = []
+    entries: list[MenuEntry] = []
     for fault in known:
         if (sites := _sites(fault, target)) is None:
             continue
         key, word = _FAMILIAR.get(fault.name) or (_free(fault, entries), fault.name)
         if not key:
             continue
-        entries.append(Entry(key, word, fault, {}, sites))
+        entries.append(MenuEntry(key, word, fault, {}, sites))
         if any(p.name == "gil" and "held" in p.choices for p in fault.params):
-            entries.append(Entry(key.upper(), f"{word}, GIL held", fault, {"gil": "held"}, sites))
+            entries.append(MenuEntry(key.upper(), f"{word}, GIL held", fault, {"gil": "held"}, sites))
     return tuple(entries)
 
 
-def bar(entries: Sequence[Entry]) -> list[str]:
+def bar(entries: Sequence[MenuEntry]) -> list[str]:
     """The menu in a few characters an entry: `s/S stall`, the big letter beside the small one."""
     big = {entry.key for entry in entries if entry.params.get("gil") == "held"}
     return [
@@ -79,9 +79,7 @@ def bar(entries: Sequence[Entry]) -> list[str]:
 
 def _sites(fault: FaultInfo, target: Target) -> tuple[str, ...] | None:
     """The names of the sites it may act on, none where it needs no site; None where it does not fit."""
-    if not set(fault.needs) <= set(
-        target.target.needs
-    ):  # no target has a relay: the endpoints' probes go past it
+    if not set(fault.needs) <= set(target.start.needs):  # no target has a relay: the probes go past it
         return None
     required = [parameter for parameter in fault.params if parameter.required]
     if any(parameter.type != "site" for parameter in required):
@@ -97,7 +95,7 @@ def _is_class(site: str) -> bool:
     return site.rpartition(":")[2].rpartition(".")[2][:1].isupper()
 
 
-def _free(fault: FaultInfo, entries: Sequence[Entry]) -> str:
+def _free(fault: FaultInfo, entries: Sequence[MenuEntry]) -> str:
     taken = {*RESERVED, *(key for key, _ in _FAMILIAR.values()), *(entry.key for entry in entries)}
     taken |= {key.upper() for key, _ in _FAMILIAR.values()}
     wanted = [*fault.name.partition(".")[2], *string.ascii_letters]

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from faults import Selector
-from scenarios.server.server import Server
+from scenarios.server.server import Server, selectors
 
 _STATES = {
     psutil.STATUS_RUNNING: "R running",
@@ -22,13 +22,13 @@ _STATES = {
 }
 MAIN = "main"
 
-Place = str | int
+ProcessRef = str | int
 """Where a fault is armed: a selector's name, or a process that no name selects, by its number."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One process. `places` are the ways to choose it; none without an agent, as it cannot be broken."""
+class ProcessRow:
+    """One process. `refs` are the ways to choose it; none without an agent, as it cannot be broken."""
 
     pid: int
     names: tuple[str, ...]
@@ -38,20 +38,15 @@ class Row:
     command: str
 
     @property
-    def places(self) -> tuple[Place, ...]:
-        """Its names, or its number where it has none."""
+    def refs(self) -> tuple[ProcessRef, ...]:
+        """Its names, or its process id where it has none."""
         return (self.names or (self.pid,)) if self.agent else ()
 
 
-async def look(server: Server) -> tuple[Row, ...]:
+async def read_processes(server: Server) -> tuple[ProcessRow, ...]:
     """Every live process of the target now."""
-    selectors = {
-        name: Selector(s.cmdline, s.imports, s.parent, s.main)
-        for name, s in server.target.target.processes.items()
-    } or {MAIN: Selector(main=True)}
-    selected: dict[str, list[int]] = {}
-    for name, selector in selectors.items():
-        selected[name] = [info.pid for info in await server.controller.find_processes(selector)]
+    named = selectors(server.target) or {MAIN: Selector(main=True)}
+    selected = {name: await server.matching(selector) for name, selector in named.items()}
     agents = {info.pid for info in server.controller.processes()}
     rows = []
     for pid in server.pids():
@@ -61,20 +56,22 @@ async def look(server: Server) -> tuple[Row, ...]:
             with process.oneshot():
                 state = _STATES.get(process.status(), process.status())
                 rows.append(
-                    Row(pid, names, pid in agents, state, process.num_threads(), _command(process.cmdline()))
+                    ProcessRow(
+                        pid, names, pid in agents, state, process.num_threads(), _command(process.cmdline())
+                    )
                 )
         except psutil.Error:  # it ended just now
             continue
     return tuple(rows)
 
 
-def places(rows: Sequence[Row]) -> tuple[Place, ...]:
+def process_refs(rows: Sequence[ProcessRow]) -> tuple[ProcessRef, ...]:
     """Every place that a fault can be armed in, in the target's order. Of names that select the same
     processes only the last: what comes after `main` says more of a process than that it is the first.
     """
-    by_pids: dict[tuple[int, ...], Place] = {}
-    for place in dict.fromkeys(place for row in rows for place in row.places):
-        by_pids[tuple(row.pid for row in rows if place in row.places)] = place
+    by_pids: dict[tuple[int, ...], ProcessRef] = {}
+    for place in dict.fromkeys(place for row in rows for place in row.refs):
+        by_pids[tuple(row.pid for row in rows if place in row.refs)] = place
     return tuple(by_pids.values())
 
 

@@ -14,17 +14,15 @@ import click
 from rich.console import Console
 
 from faults import FaultsError, catalogue
-from scenarios.live import keys, processes, shell_view
-from scenarios.live.calls import Calls
-from scenarios.live.chores import Chores
-from scenarios.live.departure import HUNG_UP, Leave, TerminalGone
+from scenarios.live import processes, shell_view
+from scenarios.live.calls import ManualCalls
 from scenarios.live.endpoints import Endpoints
-from scenarios.live.injections import Breaker
-from scenarios.live.menu import Entry, menu
-from scenarios.live.screen import Screen
-from scenarios.live.watching import DRAW_EVERY_S, probing
+from scenarios.live.injections import FaultManager
+from scenarios.live.menu import MenuEntry, menu
+from scenarios.live.screen import HUNG_UP, INTERRUPT, Exit, Screen, TerminalGone, single_keys
+from scenarios.live.watch import DRAW_EVERY_S, probing
 from scenarios.prober import ProberHandle
-from scenarios.prober.series import lanes
+from scenarios.prober.series import series_set
 from scenarios.server.server import Server, serving
 from scenarios.spec import LoadedTarget
 
@@ -38,17 +36,17 @@ def _say(text: str) -> None:
     click.echo(f"wedge: {text}", err=True)
 
 
-async def shell(target: LoadedTarget, console: Console, lease_s: float, leave: Leave) -> None:
+async def shell(target: LoadedTarget, console: Console, lease_s: float, leave: Exit) -> None:
     """Serve keys until `leave`. Raises `TargetFailed`, `ProberFailed`, `TerminalGone`."""
-    anew = True
+    restart = True
     async with ProberHandle() as prober:
-        while anew:
+        while restart:
             click.echo(f"wedge: starting {target.name} …", err=True)
             async with serving(target, _say) as server:
-                described = lanes(target.target, server.names, _SEED)
+                described = series_set(target.spec, server.names, _SEED)
                 async with probing(prober, described) as endpoints:
                     session = Session(server, endpoints, prober, lease_s, leave)
-                    anew = await session.run(console)
+                    restart = await session.run(console)
                 await prober.pause()
 
 
@@ -56,44 +54,44 @@ class Session:
     """One start of the target, from ready to `q` or `n`."""
 
     def __init__(
-        self, server: Server, endpoints: Endpoints, prober: ProberHandle, lease_s: float, leave: Leave
+        self, server: Server, endpoints: Endpoints, prober: ProberHandle, lease_s: float, leave: Exit
     ) -> None:
         self._server, self._endpoints, self._prober, self._leave = server, endpoints, prober, leave
-        self._breaker = Breaker(server.controller, lease_s)
-        self._calls = Calls(server.target.target, server.caller)
-        self._entries = {entry.key: entry for entry in menu(catalogue(), server.target.target)}
-        self._chores = Chores()
-        self._rows: tuple[processes.Row, ...] = ()
-        self._place: processes.Place | None = None
+        self._faults = FaultManager(server.controller, lease_s)
+        self._calls = ManualCalls(server.target.spec, server.caller)
+        self._entries = {entry.key: entry for entry in menu(catalogue(), server.target.spec)}
+        self._background = BackgroundTasks()
+        self._rows: tuple[processes.ProcessRow, ...] = ()
+        self._chosen: processes.ProcessRef | None = None
         self._message = ""
         self._question: tuple[shell_view.Question, str, Callable[[int], None]] | None = None
         self._page: Callable[[], list[Any]] | None = None
         self._first = 0
         self._last_choice: dict[str, int] = {}
-        self._anew = False
+        self._restart = False
         self._screen: Screen | None = None
 
     async def run(self, console: Console) -> bool:
         """Show and serve; whether the target is to be started anew. Everything is released on the way out."""
         try:
-            self._rows = await processes.look(self._server)
+            self._rows = await processes.read_processes(self._server)
             self._choose(last=True)
-            self._chores.begin(self._look())
-            with Screen(console) as screen, keys.single_keys(sys.stdin.fileno(), self.press, self._leave):
+            self._background.begin(self._look())
+            with Screen(console) as screen, single_keys(sys.stdin.fileno(), self.press, self._leave):
                 self._screen = screen
                 with _warnings(self._say):
                     await self._draw_on()
         finally:
-            await self._breaker.release_all()
-            await self._chores.end()
+            await self._faults.release_all()
+            await self._background.end()
             with suppress(OSError):  # nobody may be left to be told
                 name = self._server.target.name
                 click.echo(f"wedge: everything is released; ending {name} …", err=True)
-        return self._anew
+        return self._restart
 
     def press(self, key: str) -> None:
         """Do what the key says, and show it at once."""
-        if key in (keys.INTERRUPT, "q"):
+        if key in (INTERRUPT, "q"):
             self._say("leaving: everything is released and the target ended")
             self._leave(0)
         elif self._page is not None:
@@ -117,27 +115,27 @@ class Session:
             "C": lambda: self._call("C", _MANY_CALLS),
             "n": self._start_anew,
             "p": self._choose,
-            "r": lambda: self._chores.begin(self._release_all()),
-            "w": lambda: self._show(lambda: shell_view.where(self._glance())),
+            "r": lambda: self._background.begin(self._release_all()),
+            "w": lambda: self._show(lambda: shell_view.where(self._state())),
             "?": lambda: self._show(lambda: shell_view.help_page(tuple(self._entries.values()))),
         }
 
     async def _draw_on(self) -> None:
         drawn_s = -math.inf
-        while not self._anew:
+        while not self._restart:
             await self._prober.news()
-            self._chores.check()
+            self._background.check()
             if self._endpoints.now_s - drawn_s >= DRAW_EVERY_S:
                 drawn_s = self._endpoints.now_s
                 self._draw()
 
     async def _look(self) -> None:
         while True:
-            self._rows = await processes.look(self._server)
-            if self._place not in processes.places(self._rows):
+            self._rows = await processes.read_processes(self._server)
+            if self._chosen not in processes.process_refs(self._rows):
                 self._choose(last=True, quietly=True)
             try:
-                await self._breaker.look()
+                await self._faults.refresh()
             except FaultsError as error:
                 self._say(str(error))
             await asyncio.sleep(_LOOK_EVERY_S)  # nothing tells of a process that was started or stopped
@@ -146,39 +144,39 @@ class Session:
         """The next process, or the last. One that is away for a moment, as it is started again, stays chosen
         where nothing else could be.
         """
-        there = processes.places(self._rows)
+        there = processes.process_refs(self._rows)
         if not there:
             return
-        at = there.index(self._place) + 1 if self._place in there else 0
-        self._place = there[-1] if last else there[at % len(there)]
+        at = there.index(self._chosen) + 1 if self._chosen in there else 0
+        self._chosen = there[-1] if last else there[at % len(there)]
         if not quietly and not last:
-            self._say(f"faults go to {self._place}" + ("" if len(there) > 1 else ", the only process"))
+            self._say(f"faults go to {self._chosen}" + ("" if len(there) > 1 else ", the only process"))
 
-    def _fault(self, entry: Entry) -> None:
+    def _fault(self, entry: MenuEntry) -> None:
         if not entry.sites:
             return self._toggle(entry, None)
         sites = entry.sites
         title = f"{entry.word}, at which site?"
         self._ask(entry.key, title, sites, lambda i: self._toggle(entry, sites[i]))
 
-    def _toggle(self, entry: Entry, site: str | None) -> None:
-        if self._place is None:
+    def _toggle(self, entry: MenuEntry, site: str | None) -> None:
+        if self._chosen is None:
             return self._say("there is no process with an agent to break; n starts the target anew")
         settings = entry.at(site)
-        if broken := self._breaker.same(entry.fault.name, self._place, settings):
-            self._begin(self._breaker.release(broken), f"{entry.fault.name} is released")
+        if active := self._faults.same(entry.fault.name, self._chosen, settings):
+            self._begin(self._faults.release(active), f"{entry.fault.name} is released")
         else:
-            self._say(f"arming {entry.fault.name} in {self._place} …")
-            arming = self._arm(entry.fault.name, self._place, settings)
-            self._begin(arming, f"{entry.fault.name} is armed in {self._place}")
+            self._say(f"arming {entry.fault.name} in {self._chosen} …")
+            arming = self._arm(entry.fault.name, self._chosen, settings)
+            self._begin(arming, f"{entry.fault.name} is armed in {self._chosen}")
         return None
 
-    async def _arm(self, fault: str, place: processes.Place, settings: dict[str, Any]) -> None:
-        await self._breaker.arm(fault, place, settings)
+    async def _arm(self, fault: str, place: processes.ProcessRef, settings: dict[str, Any]) -> None:
+        await self._faults.arm(fault, place, settings)
 
     async def _release_all(self) -> None:
-        count = len(self._breaker.armed())
-        await self._breaker.release_all()
+        count = len(self._faults.armed())
+        await self._faults.release_all()
         self._say(f"{count} released" if count else "nothing was armed")
 
     def _call(self, key: str, count: int) -> None:
@@ -188,14 +186,14 @@ class Session:
 
         def make(i: int) -> None:
             for _ in range(count):
-                self._chores.begin(self._calls.make(names[i]))
+                self._background.begin(self._calls.make(names[i]))
             self._say(f"calling {names[i]}" + (f", {count} times" if count > 1 else ""))
 
         return self._ask(key, "call which?", names, make)
 
     def _start_anew(self) -> None:
         self._say(f"starting {self._server.target.name} anew …")
-        self._anew = True
+        self._restart = True
 
     def _begin(self, work: Coroutine[Any, Any, None], done: str) -> None:
         async def told() -> None:
@@ -205,7 +203,7 @@ class Session:
             except FaultsError as error:
                 self._say(str(error))
 
-        self._chores.begin(told())
+        self._background.begin(told())
 
     def _ask(self, key: str, title: str, options: tuple[str, ...], choose: Callable[[int], None]) -> None:
         """Ask which, unless there is only one. The key again is what was chosen with it last."""
@@ -246,17 +244,17 @@ class Session:
         if self._page is not None:
             screen.draw(shell_view.page(self._page(), self._first, screen.width, screen.height))
         else:
-            screen.draw(shell_view.overview(self._glance(), screen.width, screen.height))
+            screen.draw(shell_view.overview(self._state(), screen.width, screen.height))
 
-    def _glance(self) -> shell_view.Glance:
-        return shell_view.Glance(
+    def _state(self) -> shell_view.ShellState:
+        return shell_view.ShellState(
             title=self._server.target.name,
             ended=self._ended(),
             endpoints=self._endpoints,
             rows=self._rows,
-            place=self._place,
-            armed=self._breaker.armed(),
-            over=self._breaker.over(),
+            place=self._chosen,
+            armed=self._faults.armed(),
+            over=self._faults.over(),
             calls=self._calls.tallies(),
             entries=tuple(self._entries.values()),
             message=self._message,
@@ -272,13 +270,38 @@ class Session:
 def _warnings(say: Callable[[str], None]) -> Iterator[None]:
     """What would be logged onto the screen is said in its line for messages instead."""
 
-    class Said(logging.Handler):
+    class MessageHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             say(record.getMessage())
 
-    handler = Said(logging.WARNING)
+    handler = MessageHandler(logging.WARNING)
     logging.getLogger().addHandler(handler)
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
+
+
+class BackgroundTasks:
+    """Work that a key began and nobody waits for; what goes wrong in it comes out at `check`."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin work that nobody waits for."""
+        self._tasks.add(asyncio.create_task(work))
+
+    def check(self) -> None:
+        """Raises what any work that has ended raised."""
+        for task in [task for task in self._tasks if task.done()]:
+            self._tasks.discard(task)
+            if not task.cancelled():
+                task.result()
+
+    async def end(self) -> None:
+        """Cancel all work that is under way, and wait for its end."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()

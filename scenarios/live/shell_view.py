@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from faults import State, format_stacks
-from scenarios.live import figures, lane_table
-from scenarios.live.calls import Tally
+from scenarios.live import series_table
+from scenarios.live.calls import CallTally
 from scenarios.live.endpoints import Endpoints
-from scenarios.live.injections import Broken
-from scenarios.live.menu import Entry, bar
-from scenarios.live.processes import Place, Row
-from scenarios.live.watching import lateness
+from scenarios.live.injections import ActiveFault
+from scenarios.live.menu import MenuEntry, bar
+from scenarios.live.processes import ProcessRef, ProcessRow
+from scenarios.live.watch import lateness
 from scenarios.report.numbers import value
 
 COMMANDS = (
@@ -49,47 +49,47 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class ShellState:
     """Everything that is shown, at one moment."""
 
     title: str
     ended: str | None
     endpoints: Endpoints
-    rows: tuple[Row, ...]
-    place: Place | None
-    armed: tuple[Broken, ...]
-    over: tuple[Broken, ...]
-    calls: tuple[Tally, ...]
-    entries: tuple[Entry, ...]
+    rows: tuple[ProcessRow, ...]
+    place: ProcessRef | None
+    armed: tuple[ActiveFault, ...]
+    over: tuple[ActiveFault, ...]
+    calls: tuple[CallTally, ...]
+    entries: tuple[MenuEntry, ...]
     message: str
     question: Question | None
 
 
-def overview(glance: Glance, width: int, height: int) -> list[Text]:
-    """Everything at a glance, in just `height` lines."""
-    above = [_title(glance), *lane_table.rows(glance.endpoints, width), *lateness(glance.endpoints), Text()]
-    below = [Text(), *_talk(glance, width), *_keys(glance, width)]
+def overview(shell: ShellState, width: int, height: int) -> list[Text]:
+    """Everything that is known now, in just `height` lines."""
+    above = [_title(shell), *series_table.rows(shell.endpoints, width), *lateness(shell.endpoints), Text()]
+    below = [Text(), *_talk(shell, width), *_keys(shell, width)]
     sections = [
-        _processes(glance, width),
-        _faults(glance, width),
-        _calls(glance),
-        _stuck(glance, width),
+        _processes(shell, width),
+        _faults(shell, width),
+        _calls(shell),
+        _stuck(shell, width),
     ]
     middle = _fitted(sections, height - len(above) - len(below))
     return [*above, *middle, *[Text()] * (height - len(above) - len(middle) - len(below)), *below]
 
 
-def where(glance: Glance) -> list[Text]:
+def where(shell: ShellState) -> list[Text]:
     """The stacks in full, of every fault that holds threads up."""
     lines = []
-    for broken in glance.armed:
-        for text in format_stacks(broken.threads):
-            lines.append(Text(f"{broken.fault.id} {_what(broken)}", style="bold"))
+    for active in shell.armed:
+        for text in format_stacks(active.threads):
+            lines.append(Text(f"{active.fault.id} {_what(active)}", style="bold"))
             lines += [*map(Text, text.expandtabs().splitlines()), Text()]
     return lines or [Text("no fault holds a thread up that could be looked at")]
 
 
-def help_page(entries: Sequence[Entry]) -> list[Text]:
+def help_page(entries: Sequence[MenuEntry]) -> list[Text]:
     """Every key and what it does."""
     lines = [Text("keys that break, and give back when pressed again", style="bold")]
     lines += [_help(entry.key, f"{_named(entry)}: {entry.fault.summary}") for entry in entries]
@@ -115,17 +115,17 @@ def _wrapped(line: Text, width: int) -> list[Text]:
     return [Text(part, style=line.style) for part in parts]
 
 
-def _title(glance: Glance) -> Text:
-    text = Text(f"wedge shell · {glance.title}", style="bold")
-    if glance.ended is not None:
-        text.append(f" · {glance.ended}", style="bold red")
+def _title(shell: ShellState) -> Text:
+    text = Text(f"wedge shell · {shell.title}", style="bold")
+    if shell.ended is not None:
+        text.append(f" · {shell.ended}", style="bold red")
     return text
 
 
-def _processes(glance: Glance, width: int) -> list[Text]:
+def _processes(shell: ShellState, width: int) -> list[Text]:
     lines = []
-    for row in glance.rows:
-        chosen = glance.place in row.places
+    for row in shell.rows:
+        chosen = shell.place in row.refs
         names = ", ".join(row.names) or "-"
         text = Text(f"{'▸' if chosen else ' '} {names} {row.pid}", style="bold" if chosen else "")
         stopped = row.state[0] in "TtDZX"
@@ -137,57 +137,57 @@ def _processes(glance: Glance, width: int) -> list[Text]:
     return _labelled("processes", lines or [Text("  none", style="red")])
 
 
-def _faults(glance: Glance, width: int) -> list[Text]:
+def _faults(shell: ShellState, width: int) -> list[Text]:
     lines = []
-    for broken in reversed(glance.armed):
-        status = broken.status
+    for active in reversed(shell.armed):
+        status = active.status
         mark, style = _MARKS.get(status.state, ("◇", "dim"))
         bites = status.state is State.BITING
-        state = "bites" if bites and broken.proven else "not proven" if bites else status.state.value
-        text = Text(f"{mark} {_what(broken)} in {broken.place}", style=style)
+        state = "bites" if bites and active.proven else "not proven" if bites else status.state.value
+        text = Text(f"{mark} {_what(active)} in {active.place}", style=style)
         text.append(f"  {state}", style=style)
-        held = f", held {figures.age(status.held_s)}" if status.held_s else ""
+        held = f", held {series_table.age(status.held_s)}" if status.held_s else ""
         inside = f"{status.hits} hit, {status.inside} inside{held}"
         text.append(f"  {status.lease_left_s:.0f} s left  {inside}", style="not bold default")
         lines.append(text)
-        if broken.proven or status.hits == 0:
+        if active.proven or status.hits == 0:
             lines += [Text(f"    {found}", style="dim") for found in status.evidence[-_EVIDENCE_LINES:]]
-    for broken in reversed(glance.over):
-        status = broken.status
-        held = f", held {figures.age(status.held_s)}" if status.held_s else ""
-        lines.append(Text(f"◇ {_what(broken)}: {_over(broken)}, {status.hits} hit{held}", style="dim"))
+    for active in reversed(shell.over):
+        status = active.status
+        held = f", held {series_table.age(status.held_s)}" if status.held_s else ""
+        lines.append(Text(f"◇ {_what(active)}: {_over(active)}, {status.hits} hit{held}", style="dim"))
     return _labelled("faults", lines or [Text("  none is armed", style="dim")])
 
 
-def _over(broken: Broken) -> str:
-    state = broken.status.state
-    if broken.gone:
+def _over(active: ActiveFault) -> str:
+    state = active.status.state
+    if active.gone:
         return "its process is gone"
     return {State.NEVER_HIT: "over, and never hit", State.EXPIRED: "its lease ran out"}.get(
         state, state.value
     )
 
 
-def _calls(glance: Glance) -> list[Text]:
+def _calls(shell: ShellState) -> list[Text]:
     lines = []
-    for tally in glance.calls:
+    for tally in shell.calls:
         text = Text(f"  {tally.call}")
         if tally.pending:
             steps = ", ".join(step for step in tally.steps if step != tally.call)
-            text.append(f"  ◌ {tally.pending} pending, the oldest for {figures.age(tally.oldest_s)}",
+            text.append(f"  ◌ {tally.pending} pending, the oldest for {series_table.age(tally.oldest_s)}",
                         style="bold yellow")  # fmt: skip
             text.append(f" in {steps}" if steps else "", style="yellow")
         if tally.answered:
             text.append(f"  ● {tally.answered} answered", style="green")
-            text.append(f", the last in {figures.latency(tally.last_s)}", style="dim")
+            text.append(f", the last in {series_table.latency(tally.last_s)}", style="dim")
         if tally.errors:
             text.append(f"  ✗ {tally.errors} in error: {tally.error}", style="red")
         lines.append(text)
     return _labelled("calls", lines or [Text("  none was made", style="dim")])
 
 
-def _stuck(glance: Glance, width: int) -> list[Text]:
-    threads = list(dict.fromkeys(str(thread) for broken in glance.armed for thread in broken.stuck))
+def _stuck(shell: ShellState, width: int) -> list[Text]:
+    threads = list(dict.fromkeys(str(thread) for active in shell.armed for thread in active.stuck))
     if not threads:
         return []
     room = width - _LABEL
@@ -198,16 +198,16 @@ def _stuck(glance: Glance, width: int) -> list[Text]:
     return _labelled("stuck", lines)
 
 
-def _talk(glance: Glance, width: int) -> list[Text]:
-    if glance.question is None:
-        return [Text(glance.message, style="bold cyan")]
-    options = [f"{i} {option}" for i, option in enumerate(glance.question.options, 1)]
-    asked = f"{glance.question.title}  {'   '.join(options)}   (Esc: none)"
+def _talk(shell: ShellState, width: int) -> list[Text]:
+    if shell.question is None:
+        return [Text(shell.message, style="bold cyan")]
+    options = [f"{i} {option}" for i, option in enumerate(shell.question.options, 1)]
+    asked = f"{shell.question.title}  {'   '.join(options)}   (Esc: none)"
     return [Text(line, style="bold cyan") for line in textwrap.wrap(asked, width)]
 
 
-def _keys(glance: Glance, width: int) -> list[Text]:
-    lines = [*_flowed(bar(glance.entries), width), *_flowed(COMMANDS, width)]
+def _keys(shell: ShellState, width: int) -> list[Text]:
+    lines = [*_flowed(bar(shell.entries), width), *_flowed(COMMANDS, width)]
     return [_key_line(line) for line in lines]
 
 
@@ -234,13 +234,13 @@ def _help(key: str, words: str) -> Text:
     return Text(f"  {key:5} {words}")
 
 
-def _named(entry: Entry) -> str:
+def _named(entry: MenuEntry) -> str:
     return " ".join([entry.fault.name, *(f"{name}={value(v)}" for name, v in entry.params.items())])
 
 
-def _what(broken: Broken) -> str:
-    settings = (value(v) if name == "site" else f"{name}={value(v)}" for name, v in broken.settings.items())
-    return " ".join([broken.fault.name, *settings])
+def _what(active: ActiveFault) -> str:
+    settings = (value(v) if name == "site" else f"{name}={value(v)}" for name, v in active.settings.items())
+    return " ".join([active.fault.name, *settings])
 
 
 def _labelled(label: str, lines: Sequence[Text]) -> list[Text]:

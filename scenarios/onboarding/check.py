@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, closing, suppress
 
 import httpx
 import msgspec
 import psutil
 
-from faults import Controller, Fault, FaultsError, ProcessInfo, Selector, UnknownSite
+from faults import Fault, FaultsError, ProcessInfo, Selector, UnknownSite
 from scenarios.errors import CouldNotRun
-from scenarios.onboarding.findings import Checked, MadeCall, ProbedLaneOnce, Seen, TriedSite
-from scenarios.prober.messages import HttpLane, Probed, TcpLane, Watch
-from scenarios.prober.messages import Lane as ProbedLane
+from scenarios.onboarding.findings import CallCheck, ProbeCheck, ProcessCheck, SiteCheck, TargetCheck
+from scenarios.prober.messages import HttpSeries, Probed, ProbedSeries, StartWatch, TcpSeries
 from scenarios.prober.schedule import Schedule
-from scenarios.prober.series import lanes
-from scenarios.server.environment import interpreter
-from scenarios.server.server import Server, serving
+from scenarios.prober.series import series_set
+from scenarios.server.environment import Say, prepare_interpreter
+from scenarios.server.server import Server, selectors, serving
 from scenarios.spec.target import Call
 from scenarios.spec.target_file import LoadedTarget
 from scenarios.traffic.caller import CallFailed
@@ -36,15 +35,13 @@ _ONCE_S = 1e6
 _BODY_SHOWN = 80
 _MOMENT_S = 0.5
 
-Say = Callable[[str], None]
 
-
-async def check(loaded: LoadedTarget, say: Say) -> Checked:
+async def check(loaded: LoadedTarget, say: Say) -> TargetCheck:
     """Try everything in the file once; `say` is told what goes on.
 
     Raises `CouldNotRun` when the server does not start: then nothing else can be said.
     """
-    await interpreter(loaded, say)  # so that what has to be built is not counted as starting
+    await prepare_interpreter(loaded, say)  # so that what has to be built is not counted as starting
     say(f"starting {loaded.name}")
     began_s = time.monotonic()
     async with serving(loaded) as server:
@@ -55,13 +52,13 @@ async def check(loaded: LoadedTarget, say: Say) -> Checked:
         processes, selected = await _processes(server)
         async with _Sites(server, processes) as sites:
             say("making every call once")
-            calls = [await _call(server, call, sites) for call in loaded.target.call if call.check]
+            calls = [await _call(server, call, sites) for call in loaded.spec.call if call.check]
             tried = sites.tried()
-        torch = await _have_imported(server.controller, "torch")
+        torch = await server.matching(Selector(imports="torch"))
         stopping_s = time.monotonic()
         await server.stop()
         stop_s = time.monotonic() - stopping_s
-    return Checked(
+    return TargetCheck(
         target=loaded,
         ready_s=ready_s,
         stop_s=stop_s,
@@ -74,23 +71,23 @@ async def check(loaded: LoadedTarget, say: Say) -> Checked:
     )
 
 
-async def _probes(server: Server) -> list[ProbedLaneOnce]:
+async def _probes(server: Server) -> list[ProbeCheck]:
     """Each endpoint once over each kind of connection, by the prober's own schedule and rules."""
-    described = lanes(server.target.target, server.names, seed=0)
-    once: list[ProbedLane] = [
-        msgspec.structs.replace(lane, period_s=_ONCE_S, offset_s=0.0) for lane in described.probed
+    described = series_set(server.target.spec, server.names, seed=0)
+    once: list[ProbedSeries] = [
+        msgspec.structs.replace(one, period_s=_ONCE_S, offset_s=0.0) for one in described.probed
     ]
     found: dict[int, Probed] = {}
     all_in = asyncio.Event()
 
     def done(probed: Probed) -> None:
-        found[probed.lane] = probed
+        found[probed.series] = probed
         if len(found) == len(once):
             all_in.set()
 
-    schedule = Schedule(Watch(tuple(once), time.monotonic()), lambda began: None, done)
+    schedule = Schedule(StartWatch(tuple(once), time.monotonic()), lambda began: None, done)
     try:
-        await all_in.wait()  # each lane gives up by itself
+        await all_in.wait()  # each series gives up by itself
     finally:
         await schedule.stop()
     out = []
@@ -98,63 +95,56 @@ async def _probes(server: Server) -> list[ProbedLaneOnce]:
         probed = found[i]
         wanted = once[i]
         answered = ""
-        if probed.outcome != "ok" and isinstance(wanted, HttpLane):
+        if probed.outcome != "ok" and isinstance(wanted, HttpSeries):
             answered = await _what_it_says(wanted)
-        elif probed.outcome == "wrong" and isinstance(wanted, TcpLane):
+        elif probed.outcome == "wrong" and isinstance(wanted, TcpSeries):
             answered = await _what_comes_back(wanted)
         latency_s = (probed.ended_s or probed.at_s) - probed.at_s
-        out.append(ProbedLaneOnce(name, lane, probed.outcome, probed.status, latency_s, answered))
+        out.append(ProbeCheck(name, lane, probed.outcome, probed.status, latency_s, answered))
     return out
 
 
-async def _what_it_says(lane: HttpLane) -> str:
+async def _what_it_says(series: HttpSeries) -> str:
     """The answer itself, for a person to see what is wrong with it."""
     try:
-        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=lane.give_up_s) as http:
-            response = await http.get(lane.url, headers=lane.headers)
+        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=series.give_up_s) as http:
+            response = await http.get(series.url, headers=series.headers)
     except httpx.HTTPError as error:
         return f"{type(error).__name__}: {error}"
     text = " ".join(response.text.split())
     return f"{response.status_code} {text[:_BODY_SHOWN]}".strip()
 
 
-async def _what_comes_back(lane: TcpLane) -> str:
+async def _what_comes_back(series: TcpSeries) -> str:
     """The answer itself; its end cannot be seen, so it is what came within a moment."""
-    host, _, port = lane.address.rpartition(":")
+    host, _, port = series.address.rpartition(":")
     came = b""
     with suppress(TimeoutError, OSError):
         async with asyncio.timeout(_MOMENT_S):
             reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
             with closing(writer):
-                writer.write(lane.send)
+                writer.write(series.send)
                 while (more := await reader.read(_BODY_SHOWN)) and len(came) < _BODY_SHOWN:
                     came += more
-    return f"{came[:_BODY_SHOWN]!r} does not match {lane.expect!r}"
+    return f"{came[:_BODY_SHOWN]!r} does not match {series.expect!r}"
 
 
-async def _processes(server: Server) -> tuple[list[Seen], dict[str, tuple[int, ...]]]:
+async def _processes(server: Server) -> tuple[list[ProcessCheck], dict[str, tuple[int, ...]]]:
     """Every process of the target, and which of them each name of the file selects."""
-    selected: dict[str, tuple[int, ...]] = {}
-    for name, wanted in server.target.target.processes.items():
-        selector = Selector(wanted.cmdline, wanted.imports, wanted.parent, wanted.main)
-        found = await server.controller.find_processes(selector, timeout_s=_MATCH_WITHIN_S)
-        selected[name] = tuple(info.pid for info in found)
+    selected = {
+        name: await server.matching(selector, within_s=_MATCH_WITHIN_S)
+        for name, selector in selectors(server.target).items()
+    }
     agents = {info.pid: info for info in server.controller.processes()}
     seen = []
     for pid in server.pids():
         info = agents.get(pid)
         names = tuple(name for name, pids in selected.items() if pid in pids)
-        seen.append(Seen(pid, _command(pid, info), info.python if info is not None else None, names))
+        seen.append(ProcessCheck(pid, _command(pid, info), info.python if info is not None else None, names))
     return seen, selected
 
 
-async def _have_imported(controller: Controller, module: str, pid: int | None = None) -> tuple[int, ...]:
-    """The processes that have imported a module."""
-    found = await controller.find_processes(Selector(imports=module, pid=pid))
-    return tuple(info.pid for info in found)
-
-
-async def _call(server: Server, call: Call, sites: _Sites) -> MadeCall:
+async def _call(server: Server, call: Call, sites: _Sites) -> CallCheck:
     """The call, after those it needs; then all of it is taken back."""
     error = None
     before = sites.counts()
@@ -172,16 +162,16 @@ async def _call(server: Server, call: Call, sites: _Sites) -> MadeCall:
     reached = tuple(name for name, count in after.items() if count > before[name])
     for name in reached:
         sites.reached[name].append(call.name)
-    return MadeCall(call.name, answer, error, took_s)
+    return CallCheck(call.name, answer, error, took_s)
 
 
 class _Sites:
     """Every site of the file, armed in every process in which it resolves, to be counted."""
 
-    def __init__(self, server: Server, processes: list[Seen]) -> None:
+    def __init__(self, server: Server, processes: list[ProcessCheck]) -> None:
         self._server = server
         self._pids = [seen.pid for seen in processes if seen.agent]
-        self._sites: Mapping[str, str] = server.target.target.sites
+        self._sites: Mapping[str, str] = server.target.spec.sites
         self._armed: dict[str, dict[int, Fault]] = {name: {} for name in self._sites}
         self._refusals: dict[str, str] = {}
         self._sure: dict[str, str] = {}
@@ -218,7 +208,7 @@ class _Sites:
                 refusals.append(str(error))
         self._refusals[name] = refusals[0]
         module = self._sites[name].partition(":")[0]
-        if await _have_imported(self._server.controller, module, pid):
+        if await self._server.matching(Selector(imports=module, pid=pid)):
             self._sure[name] = refusals[0]
 
     def counts(self) -> dict[str, int]:
@@ -227,12 +217,12 @@ class _Sites:
             name: sum(fault.status().calls for fault in armed.values()) for name, armed in self._armed.items()
         }
 
-    def tried(self) -> tuple[TriedSite, ...]:
+    def tried(self) -> tuple[SiteCheck, ...]:
         """What came of each site. One that a process could import but has not is `late` there, and counts
         unless a process that has imported the module has said no."""
         return tuple(self._tried(name, armed) for name, armed in self._armed.items())
 
-    def _tried(self, name: str, armed: Mapping[int, Fault]) -> TriedSite:
+    def _tried(self, name: str, armed: Mapping[int, Fault]) -> SiteCheck:
         now = tuple(pid for pid, fault in armed.items() if not _is_late(fault))
         late = tuple(pid for pid, fault in armed.items() if _is_late(fault))
         refusal = ""
@@ -241,7 +231,7 @@ class _Sites:
         elif not now:
             refusal = self._sure.get(name, "")
         reached_by = tuple(dict.fromkeys(self.reached[name]))
-        return TriedSite(name, self._sites[name], now, late, refusal, reached_by)
+        return SiteCheck(name, self._sites[name], now, late, refusal, reached_by)
 
 
 def _is_late(fault: Fault) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scenarios.record import Outcome, Series
 from scenarios.spec import Suite
 from scenarios.spec.document import read
-from scenarios.spec.overlay import layered, shipped
+from scenarios.spec.overlay import shipped
 from scenarios.spec.suite_file import ANY, find
 from scenarios.spec.target import TcpProbe
 from scenarios.spec.target_file import LoadedTarget
@@ -18,7 +18,7 @@ _LONG_CALL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class ProbedLaneOnce:
+class ProbeCheck:
     """One endpoint over one kind of connection. `says`: the answer, where it was not the expected one."""
 
     name: str
@@ -35,7 +35,7 @@ class ProbedLaneOnce:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ProcessCheck:
     """A process of the target. `agent`: the Python version its agent reported, None where there is no agent;
     `names`: those of the file's selectors that select it."""
 
@@ -46,7 +46,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class TriedSite:
+class SiteCheck:
     """A site. `pids`: processes in which it resolves; `late`: those that could import it and have not;
     `refusal`: why it resolves nowhere."""
 
@@ -59,7 +59,7 @@ class TriedSite:
 
 
 @dataclass(frozen=True, slots=True)
-class MadeCall:
+class CallCheck:
     """A call, made once. `error` is None when it had the answer that it should have."""
 
     name: str
@@ -69,18 +69,18 @@ class MadeCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class TargetCheck:
     """A target, tried once. `selected`: the processes that each name selects; `torch`: those that have
     imported it."""
 
     target: LoadedTarget
     ready_s: float
     stop_s: float
-    probes: tuple[ProbedLaneOnce, ...]
-    processes: tuple[Seen, ...]
+    probes: tuple[ProbeCheck, ...]
+    processes: tuple[ProcessCheck, ...]
     selected: Mapping[str, tuple[int, ...]]
-    sites: tuple[TriedSite, ...]
-    calls: tuple[MadeCall, ...]
+    sites: tuple[SiteCheck, ...]
+    calls: tuple[CallCheck, ...]
     torch: tuple[int, ...] = ()
 
     @property
@@ -94,19 +94,19 @@ class Checked:
         return tuple(_advice(self))
 
 
-def _problems(checked: Checked) -> Iterator[str]:
-    document = layered(checked.target.path)
+def _problems(checked: TargetCheck) -> Iterator[str]:
+    document = checked.target.document
 
     def at(*key: str | int) -> str:
-        place = document.place(key)
+        place = document.position(key)
         return f"{place.path.name}:{place.line}" if place.line else place.path.name
 
-    endpoints = [probe.name for probe in checked.target.target.probe]
+    endpoints = [probe.name for probe in checked.target.spec.probe]
     for probe in checked.probes:
         if not probe.good:
             place = at("probe", endpoints.index(probe.lane.endpoint))
             yield f"{place}: probe {probe.name!r} had no good answer: {probe.says or probe.outcome}"
-    calls = [call.name for call in checked.target.target.call]
+    calls = [call.name for call in checked.target.spec.call]
     for call in checked.calls:
         if call.error is not None:
             yield f"{at('call', calls.index(call.name))}: call {call.name!r} failed: {call.error}"
@@ -124,8 +124,8 @@ def _problems(checked: Checked) -> Iterator[str]:
             yield f"{at('sites', site.name)}: {site.name!r} resolves in no process: {site.refusal}"
 
 
-def _advice(checked: Checked) -> Iterator[str]:
-    target = checked.target.target
+def _advice(checked: TargetCheck) -> Iterator[str]:
+    target = checked.target.spec
     if not any(probe.role == "liveness" for probe in target.probe):
         yield 'no probe has role = "liveness": reports cannot say when a kubelet would restart this server'
     if not target.call:
@@ -163,19 +163,19 @@ def _advice(checked: Checked) -> Iterator[str]:
     for call in checked.calls:
         if call.error is None and call.took_s > _LONG_CALL_S:
             yield f"call {call.name!r} took {call.took_s:.1f} s; every scenario makes it several times"
-    if checked.stop_s > target.target.stop_within_s:
+    if checked.stop_s > target.start.stop_within_s:
         yield (
-            f"it did not end within {target.target.stop_within_s:g} s of SIGTERM and was killed: raise "
+            f"it did not end within {target.start.stop_within_s:g} s of SIGTERM and was killed: raise "
             "stop_within_s, or see why"
         )
 
 
-def _of_suite_any(checked: Checked) -> str | None:
+def _of_suite_any(checked: TargetCheck) -> str | None:
     """What the target lacks for the suite that `wedge run --target` takes. Shipped targets have their own."""
     if checked.target.path in shipped().values():
         return None
     rows = find(ANY)
-    target = checked.target.target
+    target = checked.target.spec
     missing: dict[str, None] = {}
     for row in read(rows).convert(Suite).row:
         site = row.params.get("site")
@@ -188,5 +188,5 @@ def _of_suite_any(checked: Checked) -> str | None:
     return f"give it {' and '.join(missing)}, and all of the suite for any server can run on it"
 
 
-def _seen(checked: Checked) -> str:
+def _seen(checked: TargetCheck) -> str:
     return "there are " + ", ".join(f"{seen.pid} ({seen.command[:60]})" for seen in checked.processes)

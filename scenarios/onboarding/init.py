@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scenarios.errors import CouldNotRun
 from scenarios.onboarding.guess import as_written, guess, has_workers
+from scenarios.onboarding.schema import description
 from scenarios.spec.target_file import load
 
 TEMPLATE = Path(__file__).with_name("template.toml")
@@ -51,7 +52,9 @@ def init(
         "SITES": f"[sites]\ngpu = {_text(guessed.gpu)}\n" if guessed.gpu else "",
         "WORKER": '{ parent = "server" }' if has_workers(chosen) else "{ main = true }",
     }
-    text = re.sub(r"@([A-Z]+)@", lambda found: values[found[1]], TEMPLATE.read_text(encoding="utf-8"))
+    template = TEMPLATE.read_text(encoding="utf-8")
+    explained = re.sub(r"@(\w+)\.(\w+)@", lambda found: description(found[1], found[2]), template)
+    text = re.sub(r"@([A-Z]+)@", lambda found: values[found[1]], explained)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -1,7 +1,8 @@
 """The JSON Schema of target files, for editors: completion, and a line under what is wrong while it is typed.
 
-`docs/target.schema.json` is what this makes of the structs in `scenarios.spec.target`. A file with a
-`base` need not say again what the base says, so what must be there is asked of files without one only.
+`docs/target.schema.json` is what this makes of the structs in `scenarios.spec.target`, whose fields carry the
+descriptions. A file with a `base` need not repeat what the base says, so keys are required of files without
+one only.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from scenarios.onboarding.reference import words
 from scenarios.spec.target import Target
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -18,7 +18,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def schema() -> dict[str, Any]:
     """The schema as a JSON value, the same for the same model."""
-    definitions = structs()
+    definitions = structs(Target)
     root = definitions.pop("Target")
     alone = {
         "required": root["required"],
@@ -39,10 +39,10 @@ def schema() -> dict[str, Any]:
     }
 
 
-def structs() -> dict[str, dict[str, Any]]:
-    """The schema of each struct of a whole file, `Target` among them, with every key explained."""
-    found = msgspec.json.schema(Target)
-    return {name: _described(name, value) for name, value in sorted(found["$defs"].items())}
+def structs(root: type[msgspec.Struct]) -> dict[str, dict[str, Any]]:
+    """The schema of a file's struct and of each in it, by name. Every key has a description."""
+    found = msgspec.json.schema(root)
+    return {name: _described(value) for name, value in sorted(found["$defs"].items())}
 
 
 def encoded() -> bytes:
@@ -71,16 +71,18 @@ def _of_kind(choice: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
     return {"properties": {"kind": found["properties"]["kind"]}, "required": found["required"]}
 
 
-def _described(struct: str, value: dict[str, Any]) -> dict[str, Any]:
-    properties = {}
-    for key, inner in value["properties"].items():
-        properties[key] = {**_for_toml(inner)}
-        if said := words(struct, key):
-            properties[key]["description"] = said
-    out = {**value, "properties": properties}
-    if "description" in out:
-        out["description"] = " ".join(out["description"].split())
-    return out
+def _described(value: dict[str, Any]) -> dict[str, Any]:
+    """With the struct's first paragraph as the description of its `kind`, which is a tag and no field."""
+    properties = {key: _for_toml(inner) for key, inner in value["properties"].items()}
+    about = value["description"]
+    if "kind" in properties:
+        properties["kind"]["description"] = " ".join(about.partition("\n\n")[0].split())
+    return {**value, "properties": properties, "description": " ".join(about.split())}
+
+
+def description(struct: str, key: str) -> str:
+    """What a key of a target file means. Raises `KeyError` for one that there is not."""
+    return str(structs(Target)[struct]["properties"][key]["description"])
 
 
 def _for_toml(value: Any) -> Any:

@@ -18,7 +18,16 @@ import time
 import msgspec
 import psutil
 
-from scenarios.prober.messages import HEARTBEAT_S, Batch, Began, Command, Paused, Probed, Report, Watch
+from scenarios.prober.messages import (
+    HEARTBEAT_S,
+    Batch,
+    Began,
+    Paused,
+    Probed,
+    ProberCommand,
+    ProberReport,
+    StartWatch,
+)
 from scenarios.prober.schedule import Schedule
 
 _PR_SET_PDEATHSIG = 1
@@ -46,7 +55,7 @@ class _Outbox:
         self._began.clear()
         self._probed.clear()
 
-    def send(self, report: Report) -> None:
+    def send(self, report: ProberReport) -> None:
         self._writer.write(self._encoder.encode(report) + b"\n")
 
 
@@ -56,7 +65,7 @@ async def _main() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, sys.stdout)
     outbox = _Outbox(asyncio.StreamWriter(transport, protocol, None, loop))
-    decoder = msgspec.json.Decoder(Command)
+    decoder = msgspec.json.Decoder(ProberCommand)
     beat = asyncio.create_task(_beat(outbox))
     schedule: Schedule | None = None
     try:
@@ -65,7 +74,7 @@ async def _main() -> None:
             if schedule is not None:
                 await schedule.stop()
                 schedule = None
-            if isinstance(command, Watch):
+            if isinstance(command, StartWatch):
                 schedule = Schedule(command, outbox.began, outbox.done)
             else:
                 outbox.flush()

@@ -13,7 +13,15 @@ import msgspec
 
 from scenarios import child
 from scenarios.errors import ProberFailed
-from scenarios.prober.messages import Batch, Command, Lane, Pause, Paused, Report, Watch
+from scenarios.prober.messages import (
+    Batch,
+    Pause,
+    Paused,
+    ProbedSeries,
+    ProberCommand,
+    ProberReport,
+    StartWatch,
+)
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +56,9 @@ class ProberHandle:
         assert self._process is not None
         return self._process.pid
 
-    async def watch(self, lanes: tuple[Lane, ...], start_s: float) -> None:
+    async def watch(self, series: tuple[ProbedSeries, ...], start_s: float) -> None:
         """Start probing; what was watched before is stopped."""
-        await self._send(Watch(lanes, start_s))
+        await self._send(StartWatch(series, start_s))
 
     async def pause(self) -> None:
         """Stop probing, with every connection closed and every probe reported once this returns.
@@ -86,7 +94,7 @@ class ProberHandle:
             code = self._process.returncode if self._process is not None else None
             raise ProberFailed(f"the prober's process ended (exit code {code})")
 
-    async def _send(self, command: Command) -> None:
+    async def _send(self, command: ProberCommand) -> None:
         self._alive()
         assert self._process is not None
         assert self._process.stdin is not None
@@ -98,7 +106,7 @@ class ProberHandle:
 
     async def _start(self) -> None:
         self._gone = False
-        self._process = await child.started("scenarios.prober")
+        self._process = await child.start_process("scenarios.prober")
         self._reader = asyncio.create_task(self._read(self._process))
 
     async def _end(self) -> None:
@@ -106,11 +114,11 @@ class ProberHandle:
         if process is None or reader is None:
             return
         self._process = None
-        await child.ended(process)
+        await child.end_process(process)
         await asyncio.gather(reader, return_exceptions=True)
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
-        decoder = msgspec.json.Decoder(Report)
+        decoder = msgspec.json.Decoder(ProberReport)
         assert process.stdout is not None
         try:
             while line := await process.stdout.readline():

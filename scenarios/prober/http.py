@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from scenarios.prober.messages import HttpLane, Outcome, Probed
+from scenarios.prober.messages import HttpSeries, Outcome, Probed
 
 _BODY_LIMIT_BYTES = 1 << 20
 
@@ -79,21 +79,21 @@ class _Exchange(asyncio.Protocol):
 
 
 class HttpProber:
-    """Probes one lane. Kept: all probes share one connection, in turn, and wait for it."""
+    """Probes one series. Kept: all probes share one connection, in turn, and wait for it."""
 
-    def __init__(self, number: int, lane: HttpLane) -> None:
-        self._number, self._lane = number, lane
-        parts = urlsplit(lane.url)
+    def __init__(self, number: int, series: HttpSeries) -> None:
+        self._number, self._series = number, series
+        parts = urlsplit(series.url)
         self._tls = _unverified() if parts.scheme == "https" else None
         self._host = parts.hostname or "127.0.0.1"
         self._port = parts.port or (443 if self._tls else 80)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        headers = {"host": parts.netloc, "user-agent": "wedge-prober", "accept": "*/*", **lane.headers}
-        if not lane.kept:
+        headers = {"host": parts.netloc, "user-agent": "wedge-prober", "accept": "*/*", **series.headers}
+        if not series.kept:
             headers["connection"] = "close"
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._request = f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode()
-        self._body = re.compile(lane.body.encode()) if lane.body else None
+        self._body = re.compile(series.body.encode()) if series.body else None
         self._turn = asyncio.Lock()
         self._held: _Exchange | None = None
 
@@ -103,9 +103,9 @@ class HttpProber:
         outcome: Outcome
         status = 0
         try:
-            async with asyncio.timeout_at(at_s + self._lane.give_up_s):
-                status, body = await (self._kept(sent) if self._lane.kept else self._fresh(sent))
-            good = status in self._lane.status and (self._body is None or self._body.search(body))
+            async with asyncio.timeout_at(at_s + self._series.give_up_s):
+                status, body = await (self._kept(sent) if self._series.kept else self._fresh(sent))
+            good = status in self._series.status and (self._body is None or self._body.search(body))
             outcome = "ok" if good else "wrong"
         except TimeoutError:
             outcome = "timeout"

@@ -12,7 +12,7 @@ import msgspec
 Outcome = Literal["ok", "wrong", "timeout", "refused", "reset", "error", "cut"]
 
 
-class HttpLane(msgspec.Struct, frozen=True, tag="http", tag_field="kind"):
+class HttpSeries(msgspec.Struct, frozen=True, tag="http", tag_field="kind"):
     """`GET url` over fresh or kept connections, every `period_s` from `offset_s` on, given up after
     `give_up_s`. Good is a status in `status` with a body in which the regex `body` is found."""
 
@@ -26,7 +26,7 @@ class HttpLane(msgspec.Struct, frozen=True, tag="http", tag_field="kind"):
     headers: dict[str, str] = {}
 
 
-class GrpcLane(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind"):
+class GrpcSeries(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind"):
     """A health check of `service` over fresh or kept channels. Good is a serving status in `serving`. With a
     `method`, that method with an empty message; good is any answer, and its status is SERVING."""
 
@@ -40,7 +40,7 @@ class GrpcLane(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind"):
     method: str | None = None
 
 
-class TcpLane(msgspec.Struct, frozen=True, tag="tcp", tag_field="kind"):
+class TcpSeries(msgspec.Struct, frozen=True, tag="tcp", tag_field="kind"):
     """A connection to `address` (HOST:PORT), fresh or kept. Good is that it is accepted; or, with `expect`,
     that this regex is found in what comes back, after `send` was sent."""
 
@@ -53,13 +53,13 @@ class TcpLane(msgspec.Struct, frozen=True, tag="tcp", tag_field="kind"):
     expect: str | None = None
 
 
-Lane = HttpLane | GrpcLane | TcpLane
+ProbedSeries = HttpSeries | GrpcSeries | TcpSeries
 
 
-class Watch(msgspec.Struct, frozen=True, tag="watch"):
-    """Probe these lanes, by number, from `start_s` on, until `Pause`."""
+class StartWatch(msgspec.Struct, frozen=True, tag="watch"):
+    """Probe these series, by number, from `start_s` on, until `Pause`."""
 
-    lanes: tuple[Lane, ...]
+    series: tuple[ProbedSeries, ...]
     start_s: float
 
 
@@ -67,13 +67,13 @@ class Pause(msgspec.Struct, frozen=True, tag="pause"):
     """Stop, close every connection, and say `Paused`. Probes under way are reported as `cut`."""
 
 
-Command = Watch | Pause
+ProberCommand = StartWatch | Pause
 
 
 class Probed(msgspec.Struct, frozen=True, array_like=True):
-    """One probe: the lane's number, intended start, actual send, end, outcome, status."""
+    """One probe: the number of its series, intended start, actual send, end, outcome, status."""
 
-    lane: int
+    series: int
     at_s: float
     sent_s: float | None
     ended_s: float | None
@@ -82,9 +82,9 @@ class Probed(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Began(msgspec.Struct, frozen=True, array_like=True):
-    """A probe was taken up: its lane, when that was meant to be, and when it was."""
+    """A probe was taken up: the number of its series, when that was meant to be, and when it was."""
 
-    lane: int
+    series: int
     at_s: float
     taken_up_s: float
 
@@ -107,6 +107,6 @@ class Paused(msgspec.Struct, frozen=True, tag="paused"):
     open_connections: int
 
 
-Report = Batch | Paused
+ProberReport = Batch | Paused
 
 HEARTBEAT_S = 0.05

@@ -1,4 +1,4 @@
-"""A target's probes as lanes: one for each endpoint and kind of connection, staggered by the seed."""
+"""A target's probes as series: one for each endpoint and kind of connection, staggered by the seed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Literal
 
 from grpc_health.v1 import health_pb2
 
-from scenarios.prober.messages import GrpcLane, HttpLane, TcpLane
-from scenarios.prober.messages import Lane as ProbedLane
+from scenarios.prober.messages import GrpcSeries, HttpSeries, ProbedSeries, TcpSeries
 from scenarios.record import Series
-from scenarios.spec import GrpcProbe, HttpProbe, Probe, Target, TcpProbe, place
-from scenarios.spec.binary import as_bytes
-from scenarios.spec.placeholders import fill
-from scenarios.spec.target import Connection
+from scenarios.spec import GrpcProbe, HttpProbe, Probe, Target, TcpProbe, address
+from scenarios.spec.placeholders import fill, parse_bytes
+from scenarios.spec.target import ConnectionKind
 
 _KINDS: Mapping[type[Probe], Literal["http", "grpc", "tcp"]] = {
     HttpProbe: "http",
@@ -27,62 +25,62 @@ _GIVE_UP_BUDGETS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Lanes:
-    """The lanes as the report describes them, by name, and as the prober wants them, in the same order."""
+class SeriesSet:
+    """The series as the report describes them, by name, and as the prober wants them, in the same order."""
 
     described: Mapping[str, Series]
-    probed: tuple[ProbedLane, ...]
+    probed: tuple[ProbedSeries, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Lane names in the prober's order."""
+        """Their names in the prober's order."""
         return tuple(self.described)
 
 
-def lanes(target: Target, names: Mapping[str, str], seed: int) -> Lanes:
-    """All lanes of a target whose placeholders have these values.
+def series_set(target: Target, names: Mapping[str, str], seed: int) -> SeriesSet:
+    """All series of a target whose placeholders have these values.
 
-    The seed decides when in its period each lane probes, so that runs with other seeds meet the target at
+    The seed decides when in its period each series probes, so that runs with other seeds meet the target at
     other moments, and the same seed at the same ones.
     """
     order = random.Random(f"{seed} {target.name}")
     described: dict[str, Series] = {}
-    probed: list[ProbedLane] = []
+    probed: list[ProbedSeries] = []
     for probe in target.probe:
         for connection in probe.connections:
-            address = fill(place(probe), names)
-            described[lane_name(probe.name, connection)] = Series(
+            at = fill(address(probe), names)
+            described[series_name(probe.name, connection)] = Series(
                 endpoint=probe.name,
                 kind=_KINDS[type(probe)],
                 connection=connection,
-                address=address,
+                address=at,
                 budget_s=probe.budget_s,
                 period_s=probe.period_s,
                 watched=probe.watched,
                 role=probe.role,
             )
-            probed.append(_probed(probe, connection, address, order.random() * probe.period_s, names))
-    return Lanes(described, tuple(probed))
+            probed.append(_probed(probe, connection, at, order.random() * probe.period_s, names))
+    return SeriesSet(described, tuple(probed))
 
 
-def lane_name(probe: str, connection: Connection) -> str:
+def series_name(probe: str, connection: ConnectionKind) -> str:
     """`http /health`, or `http /health (kept-alive)`."""
     return probe if connection == "fresh" else f"{probe} (kept-alive)"
 
 
 def _probed(
-    probe: Probe, connection: Connection, address: str, offset_s: float, names: Mapping[str, str]
-) -> ProbedLane:
+    probe: Probe, connection: ConnectionKind, address: str, offset_s: float, names: Mapping[str, str]
+) -> ProbedSeries:
     kept, give_up_s = connection == "kept", probe.budget_s * _GIVE_UP_BUDGETS
     if isinstance(probe, GrpcProbe):
         serving = tuple(health_pb2.HealthCheckResponse.ServingStatus.Value(name) for name in probe.expect)
-        return GrpcLane(
+        return GrpcSeries(
             address, kept, probe.period_s, offset_s, give_up_s, probe.service, serving, probe.method
         )
     if isinstance(probe, TcpProbe):
-        send = as_bytes(fill(probe.send, names))
-        return TcpLane(address, kept, probe.period_s, offset_s, give_up_s, send, probe.expect)
+        send = parse_bytes(fill(probe.send, names))
+        return TcpSeries(address, kept, probe.period_s, offset_s, give_up_s, send, probe.expect)
     expect = probe.expect
-    return HttpLane(
+    return HttpSeries(
         address, kept, probe.period_s, offset_s, give_up_s, expect.status, expect.body, probe.headers
     )

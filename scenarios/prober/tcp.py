@@ -11,7 +11,7 @@ import re
 import socket
 import time
 
-from scenarios.prober.messages import Outcome, Probed, TcpLane
+from scenarios.prober.messages import Outcome, Probed, TcpSeries
 
 _ANSWER_LIMIT_BYTES = 1 << 16
 
@@ -86,13 +86,13 @@ class _Conversation(asyncio.Protocol):
 
 
 class TcpProber:
-    """Probes one lane. Kept: all probes share one connection, in turn, and wait for it."""
+    """Probes one series. Kept: all probes share one connection, in turn, and wait for it."""
 
-    def __init__(self, number: int, lane: TcpLane) -> None:
-        self._number, self._lane = number, lane
-        host, _, port = lane.address.rpartition(":")
+    def __init__(self, number: int, series: TcpSeries) -> None:
+        self._number, self._series = number, series
+        host, _, port = series.address.rpartition(":")
         self._host, self._port = host.strip("[]") or "127.0.0.1", int(port)
-        self._expect = re.compile(lane.expect.encode()) if lane.expect is not None else None
+        self._expect = re.compile(series.expect.encode()) if series.expect is not None else None
         self._turn = asyncio.Lock()
         self._held: _Conversation | None = None
 
@@ -102,8 +102,8 @@ class TcpProber:
         told: list[_Conversation] = []
         outcome: Outcome = "ok"
         try:
-            async with asyncio.timeout_at(at_s + self._lane.give_up_s):
-                await (self._kept(sent, told) if self._lane.kept else self._fresh(sent, told))
+            async with asyncio.timeout_at(at_s + self._series.give_up_s):
+                await (self._kept(sent, told) if self._series.kept else self._fresh(sent, told))
         except _WrongAnswer:
             outcome = "wrong"
         except TimeoutError:
@@ -121,7 +121,7 @@ class TcpProber:
         try:
             sent.append(time.monotonic())
             told.append(conversation)
-            await conversation.ask(self._lane.send)
+            await conversation.ask(self._series.send)
             conversation.close()
         finally:
             if conversation.open:
@@ -135,7 +135,7 @@ class TcpProber:
             sent.append(time.monotonic())
             told.append(conversation)
             try:
-                await conversation.ask(self._lane.send)
+                await conversation.ask(self._series.send)
             except BaseException:
                 conversation.abort()  # a late answer must not be taken for the next probe's
                 raise

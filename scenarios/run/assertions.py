@@ -20,8 +20,8 @@ from scenarios.judge import claim, proof
 from scenarios.record import AssertionRecord, Guard, relative
 from scenarios.spec import GrpcProbe, HttpProbe
 from scenarios.spec.placeholders import fill
-from scenarios.spec.scenario import Wanted
-from scenarios.spec.suite import Say
+from scenarios.spec.scenario import ProbeAssertion
+from scenarios.spec.suite import Assertion
 
 _EVERY_S = 0.1
 _END_WITHIN_S = 0.5
@@ -41,7 +41,7 @@ class _Answers:
     """What one endpoint answered in the stretch that counts for its assertion. `other` is the last answer
     that did not meet it."""
 
-    say: Say
+    say: Assertion
     asked: int = 0
     met: int = 0
     first_met_s: float | None = None
@@ -62,7 +62,7 @@ class EndpointAssertions:
     """Asks inside the context; every connection is closed at its end. It waits for each answer, at most the
     probe's budget, before it asks again."""
 
-    def __init__(self, wanted: Sequence[Wanted], names: Mapping[str, str]) -> None:
+    def __init__(self, wanted: Sequence[ProbeAssertion], names: Mapping[str, str]) -> None:
         self._wanted, self._names = wanted, names
         self._heard = [_Answers(one.say) for one in wanted]
         self._tasks: list[asyncio.Task[None]] = []
@@ -178,11 +178,11 @@ class EndpointAssertions:
         return response.status_code, response.text
 
 
-def _fits(say: Say, status: int | str, body: str) -> bool:
+def _fits(say: Assertion, status: int | str, body: str) -> bool:
     return status == say.status and (say.body is None or re.search(say.body, body) is not None)
 
 
-def _guard_name(say: Say) -> str:
+def _guard_name(say: Assertion) -> str:
     body = f" with {say.body!r}" if say.body is not None else ""
     when = {"eventually": "said", "always": "always said", "after": "said after release"}[say.when]
     return f"{say.probe} {when} {say.status}{body}"

@@ -14,7 +14,7 @@ from scenarios.record import CallRecord, Guard, StuckCalls
 from scenarios.spec import Call, Scenario
 from scenarios.spec.suite import CallsDo, Traffic
 from scenarios.traffic.caller import Caller, CallFailed
-from scenarios.traffic.pile import Pile
+from scenarios.traffic.concurrent_calls import ConcurrentCalls
 
 _RETRY_S = 0.05
 _REPEATED_AT_MOST = 64
@@ -169,11 +169,11 @@ class _Batch:
     def __init__(self, caller: Caller, call: Call, numbers: range, traffic: Traffic, wanted: CallsDo) -> None:
         self.call, self.numbers, self.traffic, self.wanted = call, numbers, traffic, wanted
         self.cycle = _CallCycle(caller, call, numbers)
-        self.pile: Pile | None = None
+        self.pile: ConcurrentCalls | None = None
         self._caller = caller
 
     def start(self) -> None:
-        self.pile = Pile(
+        self.pile = ConcurrentCalls(
             self._caller, self.call, len(self.numbers), self.traffic.deadline_s, first=self.numbers.start
         )
 
@@ -256,7 +256,7 @@ async def _for_each(action: Callable[[int], Awaitable[None]], numbers: Iterable[
             raise result
 
 
-def _counted(pile: Pile) -> str:
+def _counted(pile: ConcurrentCalls) -> str:
     counts = f"of {pile.started}: {pile.pending} pending, {pile.answered} answered, {pile.errors} in error"
     errors = pile.errors_in_words()
     return f"{counts} ({errors})" if errors else counts

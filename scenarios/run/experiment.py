@@ -26,7 +26,7 @@ from scenarios.errors import CouldNotRun, ProberFailed, SetupFailed
 from scenarios.judge import claim, judge, proof
 from scenarios.judge.observation import Observation
 from scenarios.prober import ProberHandle
-from scenarios.prober.series import lanes
+from scenarios.prober.series import series_set
 from scenarios.record import Guard, ScenarioRecord, microsecond
 from scenarios.run import machine
 from scenarios.run.assertions import EndpointAssertions
@@ -40,7 +40,7 @@ from scenarios.run.watch import TargetWatch, watching
 from scenarios.server import resources
 from scenarios.server.server import Server
 from scenarios.spec import Scenario
-from scenarios.traffic.load import LoadFacts, Running, loading
+from scenarios.traffic.load import LoadFacts, RunningLoads, loading
 
 WRONG_INPUT = (
     BadParameter,
@@ -121,9 +121,9 @@ class Experiment:
     async def _run_phases(self) -> bool:
         """Run all phases; whether the server is as good as before."""
         await self._prepare()
-        target, names = self._scenario.target.target, self._server.names
+        target, names = self._scenario.target.spec, self._server.names
         async with (
-            watching(self._prober, lanes(target, names, self._seed)) as watch,
+            watching(self._prober, series_set(target, names, self._seed)) as watch,
             EndpointAssertions(self._scenario.says, names) as assertions,
             self._loop_lag,
         ):
@@ -158,7 +158,7 @@ class Experiment:
         if server.before is None:
             await self._calls.warm_up()
             await server.caller.close()
-            server.before = await resources.settled(server.held, self._timing.settle_within_s)
+            server.before = await resources.wait_settled(server.held, self._timing.settle_within_s)
         await self._calls.set_up()
 
     async def _wait_baseline(self, watch: TargetWatch) -> bool:
@@ -170,7 +170,7 @@ class Experiment:
         self._file(proof("the baseline was lit", lit, detail))
         return lit
 
-    async def _inject(self, watch: TargetWatch, assertions: EndpointAssertions, loads: Running) -> bool:
+    async def _inject(self, watch: TargetWatch, assertions: EndpointAssertions, loads: RunningLoads) -> bool:
         """Arm, prove, make the calls, watch, release; whether the faults bit."""
         bit = True
         async with Injection(self._scenario, self._server.controller, self._seed) as injection:
@@ -196,10 +196,10 @@ class Experiment:
         return bit
 
     async def _watch_window(
-        self, watch: TargetWatch, injection: Injection, assertions: EndpointAssertions, loads: Running
+        self, watch: TargetWatch, injection: Injection, assertions: EndpointAssertions, loads: RunningLoads
     ) -> None:
         """Open the fault window, watch until it is decided, and say what was found in it."""
-        await loads.window()
+        await loads.open_window()
         before = machine.read_counters(self._server.pids())
         opening = self._open_window()
         assertions.open()
@@ -248,7 +248,7 @@ class Experiment:
         watch: TargetWatch,
         injection: Injection,
         assertions: EndpointAssertions,
-        loads: Running,
+        loads: RunningLoads,
     ) -> tuple[Observation, float]:
         """Watch until it is decided whether the target is lit or dark, and everything that the window has to
         stay open for has happened; what was seen, and when that was. As soon as the endpoints have said what
@@ -334,7 +334,7 @@ class Experiment:
 def _load_guards(loads: tuple[LoadFacts, ...]) -> Iterator[Guard]:
     """That each load was there while the window was open, and left nothing behind."""
     for load in loads:
-        yield proof(f"the {load.kind} of {load.name} was there", load.there, load.detail)
+        yield proof(f"the {load.kind} of {load.name} was there", load.sustained, load.detail)
         if load.left or load.left_detail:
             detail = "; ".join(load.left) or load.left_detail
             yield claim(f"the {load.kind} of {load.name} left nothing", not load.left, detail)

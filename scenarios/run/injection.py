@@ -15,7 +15,7 @@ from scenarios.record import Guard, Stack
 from scenarios.run.results import FaultStatuses
 from scenarios.server import resources
 from scenarios.spec import Scenario
-from scenarios.spec.suite import Also
+from scenarios.spec.suite import FurtherFault
 
 _STACKS_WITHIN_S = 1.0
 _FEWEST_CYCLES = 2
@@ -28,7 +28,7 @@ class Injection:
     def __init__(self, scenario: Scenario, controller: Controller, seed: int) -> None:
         row = scenario.row
         self._row, self._timing, self._controller, self._seed = row, scenario.timing, controller, seed
-        self._main = self._fault(Also(row.fault, row.params, row.process, row.trigger))
+        self._main = self._fault(FurtherFault(row.fault, row.params, row.process, row.trigger))
         self._also = [self._fault(also) for also in row.also]
         self._armed = AsyncExitStack()
         self._past_cycles: list[FaultStatus] = []
@@ -71,7 +71,7 @@ class Injection:
                 return
             self._past_cycles.append(self._main.status())
             row = self._row
-            self._main = self._fault(Also(row.fault, row.params, row.process, row.trigger))
+            self._main = self._fault(FurtherFault(row.fault, row.params, row.process, row.trigger))
             await self._armed.enter_async_context(self._main)
             try:
                 await self._main.wait_biting(self._timing.bite_within_s)
@@ -120,7 +120,7 @@ class Injection:
             for pid, text in zip(status.pids, texts, strict=False)
         )
 
-    def _fault(self, part: Also) -> Fault:
+    def _fault(self, part: FurtherFault) -> Fault:
         trigger = dict(part.trigger)
         if "p" in trigger:
             trigger.setdefault("seed", self._seed)

@@ -42,7 +42,7 @@ async def stop_under_fault(server: Server, stop: Stop) -> tuple[ServerStop, Guar
     """Ask the server to end while the fault still bites, and wait until it and all its processes have."""
     everyone = server.pids()
     began_s = time.monotonic()
-    code = await server.asked_to_end(stop.within_s)
+    code = await server.terminate_and_wait(stop.within_s)
     while left := [pid for pid in everyone if resources.alive(pid)]:
         if time.monotonic() - began_s > stop.within_s:
             break
@@ -132,8 +132,8 @@ class Recovery:
         server = self._server
         await server.caller.close()
         assert server.before is not None
-        found = await resources.leaks(
-            server.before, server.held, self._scenario.target.target.leaks, self._timing.settle_within_s
+        found = await resources.measure_leaks(
+            server.before, server.held, self._scenario.target.spec.leaks, self._timing.settle_within_s
         )
         detail = "; ".join(found.details) or _no_more(found)
         return LeakCheck(found, claim(guard, not found.details, detail))

@@ -34,7 +34,7 @@ from scenarios.run.calls import ScenarioCalls
 from scenarios.run.progress import PHASES
 from scenarios.run.samples import Samples
 from scenarios.spec import Row, Scenario
-from scenarios.spec.suite import Also
+from scenarios.spec.suite import FurtherFault
 from scenarios.traffic.load import LoadFacts
 
 Stretch = tuple[float, float]
@@ -172,7 +172,7 @@ def _also(
     )
 
 
-def _fault(armed: Row | Also) -> FaultRecord:
+def _fault(armed: Row | FurtherFault) -> FaultRecord:
     return FaultRecord(
         name=armed.fault,
         params=armed.params,
@@ -191,7 +191,7 @@ def _load(load: LoadFacts) -> LoadRecord:
         errors=load.errors,
         open=load.open,
         closed=load.closed,
-        there=load.there,
+        there=load.sustained,
         detail=load.detail,
     )
 

@@ -30,10 +30,10 @@ class Samples:
         """Add what the prober reports."""
         names = self._names
         for began in batch.began:
-            self._under_way[names[began.lane]][microsecond(began.at_s)] = None
+            self._under_way[names[began.series]][microsecond(began.at_s)] = None
             self._late.append((began.at_s, began.taken_up_s - began.at_s))
         for probed in batch.probed:
-            name = names[probed.lane]
+            name = names[probed.series]
             at_s = microsecond(probed.at_s)
             sent_s, ended_s = relative(probed.sent_s, 0.0), relative(probed.ended_s, 0.0)
             self._under_way[name].pop(at_s, None)

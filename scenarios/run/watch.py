@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from scenarios.judge.latency import due_between
 from scenarios.judge.observation import Observation, observe
 from scenarios.prober import ProberHandle, soon
-from scenarios.prober.series import Lanes
+from scenarios.prober.series import SeriesSet
 from scenarios.record import Sample
 from scenarios.run.samples import Samples
 
@@ -19,7 +19,7 @@ _STEADY = 3
 class TargetWatch:
     """The samples of one scenario, and the waits for what they have to show."""
 
-    def __init__(self, prober: ProberHandle, lanes: Lanes, started_s: float) -> None:
+    def __init__(self, prober: ProberHandle, lanes: SeriesSet, started_s: float) -> None:
         self.samples = Samples(lanes.described)
         self.started_s = started_s
         self._prober = prober
@@ -97,7 +97,7 @@ class TargetWatch:
 
 
 @asynccontextmanager
-async def watching(prober: ProberHandle, lanes: Lanes) -> AsyncIterator[TargetWatch]:
+async def watching(prober: ProberHandle, lanes: SeriesSet) -> AsyncIterator[TargetWatch]:
     """Probe these series inside the context; all connections are closed on the way out."""
     started_s = soon()
     watch = TargetWatch(prober, lanes, started_s)

@@ -11,12 +11,12 @@ from scenarios.spec.target_file import LoadedTarget
 _DEVICES = Path("/dev")
 
 
-def unmet(loaded: LoadedTarget, *, devices: Path = _DEVICES) -> str | None:
+def unmet_needs(loaded: LoadedTarget, *, devices: Path = _DEVICES) -> str | None:
     """Why the target cannot run on this machine, in words; None when nothing is missing.
 
     A target that is skipped is neither passed nor failed: whoever skips it says so, with this reason.
     """
-    needs = loaded.target.target.needs
+    needs = loaded.start.needs
     reasons = [reason for need in needs if (reason := _MISSING[need](devices)) is not None]
     return "; ".join(reasons) or None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from scenarios.record import LeakRecord, Resources
-from scenarios.spec.target import Leaks as Allowed
+from scenarios.spec.target import LeakAllowance
 
 _LOOK_EVERY_S = 0.025
 _SHARED = 3
@@ -35,7 +35,7 @@ class Holding:
 
     @property
     def counts(self) -> Resources:
-        """How much of each."""
+        """The number of each."""
         return Resources(**{kind: getattr(self, kind).total() for kind in _KINDS})
 
 
@@ -70,7 +70,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def settled(held: Callable[[], Holding], within_s: float) -> Holding:
+async def wait_settled(held: Callable[[], Holding], within_s: float) -> Holding:
     """What is held once two looks in a row agree (or at the deadline).
 
     There is no event for another process's descriptors, so this looks again, at short intervals.
@@ -86,8 +86,8 @@ async def settled(held: Callable[[], Holding], within_s: float) -> Holding:
     return last
 
 
-async def leaks(
-    before: Holding, held: Callable[[], Holding], allowed: Allowed, within_s: float
+async def measure_leaks(
+    before: Holding, held: Callable[[], Holding], allowed: LeakAllowance, within_s: float
 ) -> LeakRecord:
     """Wait until the target holds no more than before plus what is allowed, and say what it still does.
 

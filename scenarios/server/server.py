@@ -17,12 +17,12 @@ import httpx
 
 from faults import Controller, FaultsError, Launched, Selector
 from scenarios.errors import TargetFailed
-from scenarios.server.environment import Say, interpreter
+from scenarios.server.environment import Say, prepare_interpreter
 from scenarios.server.resources import Holding, measure
 from scenarios.spec import LoadedTarget
 from scenarios.spec.placeholders import fill, free_ports
 from scenarios.traffic.caller import Caller
-from scenarios.traffic.client import client as client_process
+from scenarios.traffic.client import client_process
 
 _LOG_LINES = 400
 _LOOK_EVERY_S = 0.05
@@ -42,9 +42,9 @@ class Server:
         self.usable = True
         self._stopped = False
         self._waited_for = ""
-        self.caller = Caller(target, self.names)
+        self.caller = Caller(target.spec, target.folder, self.names)
         self._matched: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
-        pattern = target.target.target.ready.line
+        pattern = target.start.ready.line
         self._readers = [
             asyncio.create_task(self._read(stream, expected))
             for stream, expected in ((launched.stdout, pattern), (launched.stderr, None))
@@ -55,13 +55,18 @@ class Server:
         """The target's live processes."""
         return tuple(self.launched.pids())
 
-    def held(self) -> Holding:
-        """What the target holds now."""
-        return measure(self.pids(), self.target.target.leaks.ignored_threads)
+    async def matching(self, selector: Selector, *, within_s: float = 0.0) -> tuple[int, ...]:
+        """The processes with an agent that match, waited for at most so long; none where none does."""
+        found = await self.controller.find_processes(selector, timeout_s=within_s)
+        return tuple(info.pid for info in found)
 
-    async def ready(self) -> None:
+    def held(self) -> Holding:
+        """What the target holds now, without the threads that its file ignores."""
+        return measure(self.pids(), self.target.spec.leaks.ignored_threads)
+
+    async def wait_ready(self) -> None:
         """Wait until it is ready, as the target file says. Raises `TargetFailed`."""
-        start = self.target.target.target
+        start = self.target.start
         deadline_s = time.monotonic() + start.ready_within_s
         ended = asyncio.create_task(self.launched.wait())
         try:
@@ -86,7 +91,7 @@ class Server:
             with suppress(asyncio.CancelledError):
                 await ended
 
-    async def asked_to_end(self, within_s: float) -> int | None:
+    async def terminate_and_wait(self, within_s: float) -> int | None:
         """Ask it to end (SIGTERM) and wait; its exit code, or None when it has not ended in time."""
         self.usable = False
         if self.launched.returncode is None:
@@ -104,7 +109,7 @@ class Server:
             return
         self._stopped = True
         await self.caller.close()
-        await self.launched.terminate(self.target.target.target.stop_within_s)
+        await self.launched.terminate(self.target.start.stop_within_s)
         await asyncio.gather(*self._readers)
 
     async def _failed(self, problem: str) -> TargetFailed:
@@ -147,14 +152,11 @@ class Server:
 async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator[Server]:
     """A target that is ready, with its clients, ended on the way out; `say` is told what goes on when its
     environment has to be built first. Raises `TargetFailed`."""
-    start = target.target.target
-    placeholders = {"python": await interpreter(target, say), "here": str(target.path.parent)}
+    start = target.start
+    placeholders = {"python": await prepare_interpreter(target, say), "here": str(target.path.parent)}
     placeholders |= free_ports([start.command, start.env])
-    selectors = {
-        name: Selector(s.cmdline, s.imports, s.parent, s.main) for name, s in target.target.processes.items()
-    }
     async with AsyncExitStack() as stack:
-        controller = await stack.enter_async_context(Controller(selectors, target.target.sites))
+        controller = await stack.enter_async_context(Controller(selectors(target), target.spec.sites))
         try:
             launched = await controller.launch(
                 _limited(fill(start.command, placeholders), start.open_files),
@@ -168,12 +170,19 @@ async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator
         server = Server(target, controller, launched)
         stack.push_async_callback(server.stop)
         server.names.update(placeholders)
-        await server.ready()
-        for client in (c for c in target.target.client if c.when == "server"):
-            told = await stack.enter_async_context(client_process(controller, target, client, server.names))
-            server.names.update(told)
+        await server.wait_ready()
+        for client in (c for c in target.spec.client if c.when == "server"):
+            running = client_process(controller, target, client, server.names)
+            server.names.update((await stack.enter_async_context(running)).names)
         stack.push_async_callback(server.stop)  # before its clients: what they share is still mapped there
         yield server
+
+
+def selectors(target: LoadedTarget) -> dict[str, Selector]:
+    """How the fault layer finds the processes that the target file names."""
+    return {
+        name: Selector(s.cmdline, s.imports, s.parent, s.main) for name, s in target.spec.processes.items()
+    }
 
 
 def _limited(command: Sequence[str], open_files: int | None) -> Sequence[str]:

@@ -15,7 +15,7 @@ from scenarios.spec.target import (
     Probe,
     Target,
     TcpProbe,
-    place,
+    address,
 )
 from scenarios.spec.target_file import LoadedTarget
 
@@ -34,8 +34,8 @@ __all__ = [
     "Target",
     "TcpProbe",
     "Timing",
+    "address",
     "overlay",
-    "place",
     "suite_file",
     "target_file",
 ]

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -27,7 +27,7 @@ _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
 _STRINGS = re.compile(r'"(?:\\.|[^"\\])*"|' + r"'[^']*'")
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a key stands: in which file, at which line, and what it is called there. `line` is None when no
     table around it has one either."""
 
@@ -42,36 +42,36 @@ class Document:
     def __init__(self, path: Path, text: str) -> None:
         """Raises `Malformed` when the text is not TOML."""
         self.path = path
-        self._places = {key: Place(path, line, key) for key, line in _lines(text).items()}
+        self._positions = {key: Position(path, line, key) for key, line in _lines(text).items()}
         try:
             self.raw: dict[str, Any] = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise Malformed(path, None, "", f"not TOML: {error}") from error
 
     @property
-    def places(self) -> Mapping[Key, Place]:
+    def positions(self) -> Mapping[Key, Position]:
         """Where each key stands that has a line of its own."""
-        return self._places
+        return self._positions
 
-    def changed(self, raw: dict[str, Any], places: Mapping[Key, Place]) -> Document:
+    def changed(self, raw: dict[str, Any], positions: Mapping[Key, Position]) -> Document:
         """Another value under the same path, whose keys stand at these places: of this file, or of others."""
         made = copy.copy(self)
-        made.raw, made._places = raw, dict(places)
+        made.raw, made._positions = raw, dict(positions)
         return made
 
-    def place(self, key: Key) -> Place:
+    def position(self, key: Key) -> Position:
         """Where `key` stands, or the nearest table around it."""
         around = key
         while around:
-            if found := self._places.get(around):
-                return Place(found.path, found.line, (*found.key, *key[len(around) :]))
+            if found := self._positions.get(around):
+                return Position(found.path, found.line, (*found.key, *key[len(around) :]))
             around = around[:-1]
-        return Place(self.path, None, key)
+        return Position(self.path, None, key)
 
     def malformed(self, key: Key, problem: str) -> Malformed:
         """The error for a problem at `key`, for checks that go beyond shape."""
-        place = self.place(key)
-        return Malformed(place.path, place.line, spell(place.key), problem)
+        at = self.position(key)
+        return Malformed(at.path, at.line, spell(at.key), problem)
 
     def convert(self, type_: type[T]) -> T:
         """The whole document as a struct. Raises `Malformed`."""
@@ -97,13 +97,14 @@ class Document:
         return type_(**given)
 
     def _value(self, value: Any, hint: Any, at: Key) -> Any:
-        origin, args = get_origin(hint), get_args(hint)
+        shape = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        origin, args = get_origin(shape), get_args(shape)
         if origin in (Union, UnionType):
             structs = [a for a in args if _is_struct(a)]
             if isinstance(value, Mapping) and structs:
                 return self._struct(value, self._tagged(value, structs, at), at)
-        elif _is_struct(hint):
-            return self._struct(value, hint, at)
+        elif _is_struct(shape):
+            return self._struct(value, shape, at)
         elif origin is tuple and len(args) == 2 and args[1] is Ellipsis and isinstance(value, list):
             return tuple(self._value(v, args[0], (*at, i)) for i, v in enumerate(value))
         elif origin is dict and isinstance(value, Mapping):

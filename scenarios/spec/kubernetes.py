@@ -16,10 +16,10 @@ from typing import Literal
 
 import yaml
 
-from scenarios.errors import CouldNotRun, Malformed, UnknownName
+from scenarios.errors import CouldNotRun, Malformed, UnknownName, did_you_mean, nearest
 from scenarios.record import KubeletRules
+from scenarios.spec.document import Key, spell
 from scenarios.spec.target import GrpcProbe, Role, Target
-from scenarios.spec.yaml_tables import Table
 
 _PROBE_KEYS = (
     "exec",
@@ -35,10 +35,12 @@ _PROBE_KEYS = (
 )
 _HANDLERS = ("httpGet", "grpc", "tcpSocket", "exec")
 _ROLES: Mapping[Role, str] = {"liveness": "livenessProbe", "readiness": "readinessProbe"}
+_INT = "tag:yaml.org,2002:int"
+_NULL = "tag:yaml.org,2002:null"
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ManifestProbe:
     """One probe of a container. `path` is of an HTTP probe, with its query; `service` of a gRPC one; `port`
     is a number as text, or a name where the container declares no such port. `line` is 1-based."""
 
@@ -70,7 +72,7 @@ class Container:
     name: str
     owner: str
     path: Path
-    probes: Mapping[Role, Probe]
+    probes: Mapping[Role, ManifestProbe]
 
     @property
     def full_name(self) -> str:
@@ -79,7 +81,7 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
-class Kubelet:
+class KubeletReplay:
     """How to replay a run: for each role the rules and the target's probe (by name) that asks the same as the
     manifest does. A role the manifest leaves out, or that cannot be asked from outside, is in neither;
     `notes` says so."""
@@ -89,7 +91,7 @@ class Kubelet:
     notes: tuple[str, ...] = ()
 
 
-def read(path: Path, container: str | None = None) -> Container:
+def read_manifest(path: Path, container: str | None = None) -> Container:
     """The container with probes that a manifest describes.
 
     Where there are several, `container` says which: its name, `name/container` or `kind/name/container`.
@@ -112,15 +114,15 @@ def read(path: Path, container: str | None = None) -> Container:
     return found[0]
 
 
-def at(argument: str) -> Container:
-    """`read` for what a command line gives: `FILE`, or `FILE:CONTAINER`."""
+def read_argument(argument: str) -> Container:
+    """`read_manifest` for what a command line gives: `FILE`, or `FILE:CONTAINER`."""
     file, colon, container = argument.rpartition(":")
     if not colon or Path(argument).is_file():
-        return read(Path(argument))
-    return read(Path(file), container)
+        return read_manifest(Path(argument))
+    return read_manifest(Path(file), container)
 
 
-def kubelet(container: Container, target: Target) -> Kubelet:
+def replay_for(container: Container, target: Target) -> KubeletReplay:
     """How this container's probes are replayed on the samples of that target.
 
     Raises `CouldNotRun` when the manifest asks something that no probe of the target asks: a verdict about
@@ -145,10 +147,10 @@ def kubelet(container: Container, target: Target) -> Kubelet:
                 f"and no [[probe]] of target {target.name} does; add one"
             )
         rules[role], probes[role] = probe.rules, name
-    return Kubelet(rules, probes, tuple(notes))
+    return KubeletReplay(rules, probes, tuple(notes))
 
 
-def _asks_the_same(probe: Probe, target: Target) -> str | None:
+def _asks_the_same(probe: ManifestProbe, target: Target) -> str | None:
     for candidate in target.probe:
         if isinstance(candidate, GrpcProbe):
             same = probe.kind == "grpc" and candidate.service == probe.service and not candidate.method
@@ -176,7 +178,7 @@ def _containers(path: Path) -> Iterator[Container]:
                 yield _container(path, f"{kind}/{name}", container)
 
 
-def _documents(path: Path) -> Iterator[Table]:
+def _documents(path: Path) -> Iterator[YamlTable]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -184,7 +186,7 @@ def _documents(path: Path) -> Iterator[Table]:
     try:
         for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
             if isinstance(node, yaml.MappingNode):
-                yield Table(path, node, ())
+                yield YamlTable(path, node, ())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else None
@@ -194,7 +196,7 @@ def _documents(path: Path) -> Iterator[Table]:
         raise Malformed(path, line, "", problem) from error
 
 
-def _container(path: Path, owner: str, container: Table) -> Container:
+def _container(path: Path, owner: str, container: YamlTable) -> Container:
     ports = {
         name: str(number)
         for port in container.each("ports")
@@ -211,7 +213,7 @@ def _container(path: Path, owner: str, container: Table) -> Container:
     return Container(name, owner, path, probes)
 
 
-def _probe(probe: Table, ports: Mapping[str, str]) -> Probe:
+def _probe(probe: YamlTable, ports: Mapping[str, str]) -> ManifestProbe:
     probe.only(*_PROBE_KEYS)
     handlers = [name for name in _HANDLERS if probe.has(name)]
     if len(handlers) != 1:
@@ -224,7 +226,7 @@ def _probe(probe: Table, ports: Mapping[str, str]) -> Probe:
     )
     name = handlers[0]
     if name == "exec":
-        return Probe("exec", rules, probe.line)
+        return ManifestProbe("exec", rules, probe.line)
     handler = probe.table(name)
     if handler is None:
         raise probe.malformed((name,), "is empty")
@@ -234,11 +236,105 @@ def _probe(probe: Table, ports: Mapping[str, str]) -> Probe:
     port = ports.get(port, port)
     if name == "httpGet":
         path = handler.text("path") or "/"
-        return Probe("http", rules, probe.line, port, path if path.startswith("/") else f"/{path}")
+        return ManifestProbe("http", rules, probe.line, port, path if path.startswith("/") else f"/{path}")
     if name == "grpc":
-        return Probe("grpc", rules, probe.line, port, service=handler.text("service") or "")
-    return Probe("tcp", rules, probe.line, port)
+        return ManifestProbe("grpc", rules, probe.line, port, service=handler.text("service") or "")
+    return ManifestProbe("tcp", rules, probe.line, port)
 
 
 def _list(names: list[str]) -> str:
     return ", ".join(names) or "none"
+
+
+class YamlTable:
+    """One mapping of a YAML file. Keys that are absent and keys that are null are the same."""
+
+    def __init__(self, path: Path, node: yaml.MappingNode, key: Key) -> None:
+        self._path, self._node, self._key = path, node, key
+
+    @property
+    def line(self) -> int:
+        """The line at which the table begins, 1-based."""
+        return int(self._node.start_mark.line) + 1
+
+    def malformed(self, key: Key, problem: str) -> Malformed:
+        """The error for a problem with `key` of this table, or with the table itself."""
+        node = self._find(str(key[0])) if key else None
+        line = int(node.start_mark.line) + 1 if node is not None else self.line
+        return Malformed(self._path, line, spell((*self._key, *key)), problem)
+
+    def has(self, name: str) -> bool:
+        """Whether the key is there and not null."""
+        return self._find(name) is not None
+
+    def only(self, *known: str) -> None:
+        """Raises `Malformed` for a key that is none of these."""
+        for key, _ in self._node.value:
+            if key.value not in known:
+                hint = did_you_mean(nearest(key.value, known)) or f"; known here: {', '.join(known)}"
+                line = int(key.start_mark.line) + 1
+                raise Malformed(self._path, line, spell((*self._key, key.value)), f"unknown key{hint}")
+
+    def text(self, name: str) -> str | None:
+        """A scalar as it is written. Raises `Malformed` for a table or an array."""
+        node = self._find(name)
+        if node is None:
+            return None
+        if not isinstance(node, yaml.ScalarNode):
+            raise self.malformed((name,), "must be a single value")
+        return str(node.value)
+
+    def number(self, name: str, *, least: int) -> int | None:
+        """A whole number of at least `least`. Raises `Malformed`."""
+        node = self._find(name)
+        if node is None:
+            return None
+        if isinstance(node, yaml.ScalarNode) and node.tag == _INT:
+            value = int(yaml.safe_load(node.value))
+            if value >= least:
+                return value
+        raise self.malformed((name,), f"must be a whole number of at least {least}")
+
+    def table(self, name: str) -> YamlTable | None:
+        """The table under the key. Raises `Malformed` for anything else."""
+        node = self._find(name)
+        if node is None:
+            return None
+        if not isinstance(node, yaml.MappingNode):
+            raise self.malformed((name,), "must be a table")
+        return YamlTable(self._path, node, (*self._key, name))
+
+    def each(self, name: str) -> Iterator[YamlTable]:
+        """The tables in the array under the key; none where there is no such key. Raises `Malformed`."""
+        node = self._find(name)
+        if node is None:
+            return
+        if not isinstance(node, yaml.SequenceNode):
+            raise self.malformed((name,), "must be an array")
+        for i, item in enumerate(node.value):
+            if not isinstance(item, yaml.MappingNode):
+                raise Malformed(
+                    self._path,
+                    int(item.start_mark.line) + 1,
+                    spell((*self._key, name, i)),
+                    "must be a table",
+                )
+            yield YamlTable(self._path, item, (*self._key, name, i))
+
+    def within(self, *names: str) -> Iterator[YamlTable]:
+        """The tables in arrays under any of these keys, at any depth below this one."""
+        for key, value in self._node.value:
+            if key.value in names and isinstance(value, yaml.SequenceNode):
+                yield from self.each(key.value)
+            elif isinstance(value, yaml.MappingNode):
+                yield from YamlTable(self._path, value, (*self._key, key.value)).within(*names)
+            elif isinstance(value, yaml.SequenceNode):
+                for i, item in enumerate(value.value):
+                    if isinstance(item, yaml.MappingNode):
+                        yield from YamlTable(self._path, item, (*self._key, key.value, i)).within(*names)
+
+    def _find(self, name: str) -> yaml.Node | None:
+        for key, value in self._node.value:
+            if key.value == name:
+                return None if value.tag == _NULL else value
+        return None

@@ -10,77 +10,118 @@ from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from scenarios.errors import did_you_mean, nearest
 from scenarios.spec.target import HttpProbe, Target
 
-Count = Annotated[int, msgspec.Meta(ge=1, le=20_000)]
-Held = Annotated[int, msgspec.Meta(ge=0, le=20_000)]
-Rate = Annotated[float, msgspec.Meta(gt=0, le=10_000)]
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=600)]
+Count = Annotated[int, Meta(ge=1, le=20_000)]
+Rate = Annotated[float, Meta(gt=0, le=10_000)]
+Seconds = Annotated[float, Meta(gt=0, le=600)]
+
+_Probe = Annotated[str, Meta(description="A probe of the target file, whose address it goes to.")]
+_Held = Annotated[
+    Annotated[int, Meta(ge=0, le=20_000)] | None,
+    Meta(
+        description="How many of them must be open all the time: all unless given, 0 for a server that "
+        "closes "
+        "each of them in time."
+    ),
+]
 
 
 class Storm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="storm", tag_field="kind"):
-    """`rate_hz` calls of the target's `call` a second, open loop: started on schedule however those before
-    fared, but never more than `at_most` at once (a start that finds no room is counted as held back).
-    What a call needs is called before it, and undone after it. `deadline_s` and `hold_s` (for how long a
-    stream is held open) override the call's."""
+    """Calls on schedule, however those before them fared.
 
-    call: str
-    rate_hz: Rate = 50.0
-    at_most: Count = 200
-    deadline_s: Seconds | None = None
-    hold_s: Seconds | None = None
+    What a call needs is called before it, and undone after it.
+    """
+
+    call: Annotated[str, Meta(description="A call of the target file.")]
+    rate_hz: Annotated[Rate, Meta(description="Calls started in a second.")] = 50.0
+    at_most: Annotated[
+        Count,
+        Meta(description="Calls under way at once; a start that finds no room is counted as held back."),
+    ] = 200
+    deadline_s: Annotated[
+        Seconds | None,
+        Meta(description="Seconds after which a call is given up; the call's own unless given."),
+    ] = None
+    hold_s: Annotated[
+        Seconds | None,
+        Meta(description="Seconds that a stream is held open; as the call says unless given."),
+    ] = None
 
 
 class Scrape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="scrape", tag_field="kind"):
-    """`connections` kept-alive connections that ask the http probe `probe` again as soon as they are
-    answered, together at most `rate_hz` times a second."""
+    """Kept-alive connections that ask again as soon as they are answered."""
 
-    probe: str
-    connections: Count = 20
-    rate_hz: Rate = 500.0
+    probe: Annotated[str, Meta(description="An HTTP probe of the target file, which they ask.")]
+    connections: Annotated[Count, Meta(description="How many connections there are.")] = 20
+    rate_hz: Annotated[Rate, Meta(description="Requests in a second at most, of all of them together.")] = (
+        500.0
+    )
 
 
 class Idle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="idle", tag_field="kind"):
-    """`count` connections to the address of `probe` that never send a byte. One that the server closes is
-    counted and opened again; `held` is how many of them must be open all the time: by default all, and 0 for
-    a server that closes each of them in time."""
+    """Connections that send nothing. One that the server closes is counted, and opened again."""
 
-    probe: str
-    count: Count = 2000
-    held: Held | None = None
+    probe: _Probe
+    count: Annotated[Count, Meta(description="How many connections are made.")] = 2000
+    held: _Held = None
 
 
 class SlowLoris(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="slow-loris", tag_field="kind"):
-    """`count` connections to the address of `probe`, each sending the head of a request that never ends,
-    one byte every `every_s`. As with `idle`: one that the server closes is counted and opened again."""
+    """Connections that send a request's head a byte at a time, and never come to its end. One that the server
+    closes is counted, and opened again."""
 
-    probe: str
-    count: Count = 200
-    every_s: Annotated[float, msgspec.Meta(ge=0.02, le=60)] = 0.2
-    held: Held | None = None
+    probe: _Probe
+    count: Annotated[Count, Meta(description="How many connections are made.")] = 200
+    every_s: Annotated[
+        float, Meta(ge=0.02, le=60, description="Seconds between two bytes of one connection.")
+    ] = 0.2
+    held: _Held = None
 
 
 class Clients(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="client", tag_field="kind"):
-    """`count` real processes of the target's `[[client]]` named `client` (one with `when = "scenario"`).
+    """Real processes of the target's clients, killed (SIGKILL) in the window.
 
-    They start `before` the fault is armed, or when it is `biting`. With `kill` each is killed (SIGKILL) in
-    the window, once it has printed its line, is connected to the server (unless `connected` is false), and
-    `for_s` more have passed; otherwise they are ended when the window closes. `stuck`: it must say nothing
-    more before that, for it was to be killed in the middle of what it began. What a killed client shared
-    with the server must be out of the server's memory `released_within_s` after the kill, or after the
-    fault's release if that is later.
+    What a killed client shared with the server must be out of the server's memory in time.
     """
 
-    client: str
-    count: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
-    start: Literal["before", "biting"] = "biting"
-    kill: bool = True
-    for_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.3
-    stuck: bool = False
-    connected: bool = True
-    released_within_s: Seconds = 5.0
+    client: Annotated[
+        str, Meta(description='A `[[client]]` of the target file, one with `when = "scenario"`.')
+    ]
+    count: Annotated[int, Meta(ge=1, le=64, description="How many processes are started.")] = 1
+    start: Annotated[
+        Literal["before", "biting"],
+        Meta(description="Whether they start before the fault is armed, or when it bites."),
+    ] = "biting"
+    kill: Annotated[
+        bool,
+        Meta(
+            description="Whether each is killed in the window, once it has printed its line, is "
+            "connected, and "
+            "`for_s` more have passed; otherwise they are ended when the window closes."
+        ),
+    ] = True
+    for_s: Annotated[float, Meta(ge=0, le=60, description="Seconds that it lives before it is killed.")] = 0.3
+    stuck: Annotated[
+        bool,
+        Meta(
+            description="Whether it must say nothing more before that: it is killed in the middle of what it "
+            "began."
+        ),
+    ] = False
+    connected: Annotated[
+        bool, Meta(description="Whether it must be connected to the server before it is killed.")
+    ] = True
+    released_within_s: Annotated[
+        Seconds,
+        Meta(
+            description="Seconds after the kill, or after the fault's release if that is later, within which "
+            "what it shared must be out of the server's memory."
+        ),
+    ] = 5.0
 
 
 Load = Storm | Scrape | Idle | SlowLoris | Clients

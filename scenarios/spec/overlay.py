@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from scenarios.errors import did_you_mean, nearest
-from scenarios.spec.document import Document, Key, Place, read
-from scenarios.spec.placeholders import escaped, fixed
+from scenarios.spec.document import Document, Key, Position, read
+from scenarios.spec.placeholders import escape, substitute
 
 SHIPPED = Path(__file__).resolve().parent.parent / "targets"
 _NAMED = ("probe", "call", "client")
@@ -25,7 +25,7 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
 
 
-def layered(path: Path) -> Document:
+def read_overlaid(path: Path) -> Document:
     """The file with all that it is laid over. Raises `Malformed`."""
     return _resolved(path.resolve(), path, ())
 
@@ -37,8 +37,8 @@ def _resolved(path: Path, spelled: Path, above: tuple[Path, ...]) -> Document:
         start = document.raw.get("target")
         if not (isinstance(start, Mapping) and "name" in start):
             raise document.malformed(("target",), "give it a `name` of its own: its base's is taken")
-        layers = _Layers(document, _moved(base, path.parent))
-        document = document.changed(layers.raw, layers.places)
+        layers = _Overlay(document, _moved(base, path.parent))
+        document = document.changed(layers.raw, layers.positions)
     return _with_args(document)
 
 
@@ -58,17 +58,17 @@ def _base(document: Document, folder: Path, above: tuple[Path, ...]) -> Document
     return _resolved(path, path, above)
 
 
-class _Layers:
+class _Overlay:
     """`top` laid over `base`: the raw value, and the place of each of its keys."""
 
     def __init__(self, top: Document, base: Document) -> None:
         self._top, self._base = top, base
-        self.places: dict[Key, Place] = {}
+        self.positions: dict[Key, Position] = {}
         self.raw: dict[str, Any] = self._tables(top.raw, base.raw, (), (), ())
 
     def _both(self, over: Any, under: Any, at: Key, top: Key, base: Key) -> Any:
         if isinstance(over, Mapping) and isinstance(under, Mapping):
-            self.places[at] = self._top.place(top)
+            self.positions[at] = self._top.position(top)
             return self._tables(over, under, at, top, base)
         if len(at) == 1 and at[0] in _NAMED and isinstance(over, list) and isinstance(under, list):
             return self._named(over, under, at)
@@ -114,8 +114,8 @@ class _Layers:
         return out
 
     def _one(self, document: Document, value: Any, at: Key, key: Key) -> Any:
-        """A value as it stands in one of the two, and the places of all that is in it."""
-        self.places[at] = document.place(key)
+        """A value as it stands in one of the two, and the positions of all that is in it."""
+        self.positions[at] = document.position(key)
         if isinstance(value, Mapping):
             return {name: self._one(document, v, (*at, name), (*key, name)) for name, v in value.items()}
         if isinstance(value, list):
@@ -131,12 +131,12 @@ def _with_args(document: Document) -> Document:
     command, args = start.get("command"), start.get("args")
     if not (isinstance(command, list) and isinstance(args, list) and all(isinstance(a, str) for a in args)):
         return document
-    places = dict(document.places)
+    positions = dict(document.positions)
     for i in range(len(args)):
-        places["target", "command", len(command) + i] = document.place(("target", "args", i))
+        positions["target", "command", len(command) + i] = document.position(("target", "args", i))
     whole = {**start, "command": [*command, *args]}
     del whole["args"]
-    return document.changed({**document.raw, "target": whole}, places)
+    return document.changed({**document.raw, "target": whole}, positions)
 
 
 def _moved(base: Document, folder: Path) -> Document:
@@ -144,16 +144,16 @@ def _moved(base: Document, folder: Path) -> Document:
     own = base.path.resolve().parent
     if own == folder:
         return base
-    raw = fixed(base.raw, "here", str(own))
+    raw = substitute(base.raw, "here", str(own))
     start, calls = raw.get("target"), raw.get("call")
     if isinstance(start, dict):
-        start["cwd"] = str(Path(escaped(str(own))) / str(start.get("cwd", ".")))
+        start["cwd"] = str(Path(escape(str(own))) / str(start.get("cwd", ".")))
         if isinstance(start.get("requires"), list):
             start["requires"] = [_requirement(entry, own) for entry in start["requires"]]
     for call in calls if isinstance(calls, list) else ():
         if isinstance(call, dict) and isinstance(call.get("proto"), str):
             call["proto"] = str(own / call["proto"])
-    return base.changed(raw, base.places)
+    return base.changed(raw, base.positions)
 
 
 def _requirement(entry: Any, folder: Path) -> Any:

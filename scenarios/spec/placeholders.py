@@ -1,7 +1,11 @@
-"""Placeholders in a target file's text: `{python}`, `{port:NAME}`, `{CLIENT.KEY}`, … filled or refused."""
+"""What text in a target file may hold: placeholders (`{python}`, `{port:NAME}`, `{CLIENT.KEY}`, …), filled or
+refused, and bytes.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import random
 import re
 import socket
@@ -16,6 +20,7 @@ _FIELD = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.:-]*)\}")
 _OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST_PORT = 10_000
 _TRIES = 32
+_BASE64 = "base64:"
 
 
 class UnknownPlaceholder(CouldNotRun):
@@ -40,32 +45,32 @@ def fill(value: Any, names: Mapping[str, str]) -> Any:
     return value
 
 
-def fixed(value: Any, name: str, text: str) -> Any:
+def substitute(value: Any, name: str, text: str) -> Any:
     """`value` with one placeholder replaced by plain text; all others stay to be filled."""
     if isinstance(value, str):
-        return _FIELD.sub(lambda found: escaped(text) if found[1] == name else found[0], value)
+        return _FIELD.sub(lambda found: escape(text) if found[1] == name else found[0], value)
     if isinstance(value, Mapping):
-        return {key: fixed(inner, name, text) for key, inner in value.items()}
+        return {key: substitute(inner, name, text) for key, inner in value.items()}
     if isinstance(value, list):
-        return [fixed(inner, name, text) for inner in value]
+        return [substitute(inner, name, text) for inner in value]
     return value
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """Plain text, spelled so that filling it in gives it back."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def used(value: Any) -> Iterator[str]:
+def placeholder_names(value: Any) -> Iterator[str]:
     """The names of all placeholders in `value`, in order, with repeats."""
     if isinstance(value, str):
         yield from (found[1] for found in _FIELD.finditer(value) if found[1])
     elif isinstance(value, Mapping):
         for inner in value.values():
-            yield from used(inner)
+            yield from placeholder_names(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from used(inner)
+            yield from placeholder_names(inner)
 
 
 def free_ports(value: Any) -> dict[str, str]:
@@ -75,7 +80,7 @@ def free_ports(value: Any) -> dict[str, str]:
     so only another server may take it before the target does. A target that can bind port 0 and print what it
     got has no such race.
     """
-    names = sorted({name for name in used(value) if name.startswith("port:")})
+    names = sorted({name for name in placeholder_names(value) if name.startswith("port:")})
     with ExitStack() as bound:
         return {name: str(bound.enter_context(_bound()).getsockname()[1]) for name in names}
 
@@ -95,3 +100,24 @@ def _replacement(found: re.Match[str], names: Mapping[str, str]) -> str:
     if found[1] not in names:
         raise UnknownPlaceholder(found[1], names)
     return names[found[1]]
+
+
+def parse_bytes(text: str) -> bytes:
+    """`base64:…`, or text that stands for its UTF-8. Raises `CouldNotRun`."""
+    if not text.startswith(_BASE64):
+        return text.encode()
+    try:
+        return base64.b64decode(text.removeprefix(_BASE64), validate=True)
+    except binascii.Error as error:
+        raise CouldNotRun(f"{text[:60]!r} is not base64: {error}") from None
+
+
+def bytes_error(text: str) -> str | None:
+    """What is wrong with it, as far as can be told before its placeholders are filled; None if nothing is."""
+    if any(placeholder_names(text)):
+        return None
+    try:
+        parse_bytes(text)
+    except CouldNotRun as error:
+        return str(error)
+    return None

@@ -1,140 +1,255 @@
-"""A suite file: rows of fault × traffic × expectation, multiplied by targets."""
+"""A suite file: rows of fault × traffic × expectation, multiplied by targets.
+
+The descriptions of the keys are the only ones: the tables of `docs/suite-file.md` are made from them.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from scenarios.spec.loads import Load
 
 Expectation = Literal["lit", "dark"]
 After = Literal["recovers", "respawns", "gone"]
 CallsDo = Literal["pending", "error", "answered", "ended"]
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=600)]
+Seconds = Annotated[float, Meta(gt=0, le=600)]
+
+_Fault = Annotated[str, Meta(description="One of `wedge faults`.")]
+_Params = Annotated[
+    dict[str, Any],
+    Meta(
+        description="The fault's parameters; a `site` is a name of the target file, or `module:qualname`.",
+    ),
+]
+_Process = Annotated[
+    str | None,
+    Meta(
+        description="The process that is broken, by its name in the target file; the main one unless given."
+    ),
+]
+_Trigger = Annotated[
+    dict[str, Any],
+    Meta(
+        description="Which calls a call fault acts on: `on_hit`, `hits`, `times`, `p`, `seed`, "
+        "`match`; every "
+        "one unless given."
+    ),
+]
 
 
-class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`targets`: names of shipped targets, or paths relative to the suite's folder."""
+class SuiteHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the suite is called, and the targets that its rows run on."""
 
-    name: str
-    summary: str = ""
-    targets: tuple[str, ...] = ()
+    name: Annotated[str, Meta(description="The suite's name, for people.")]
+    summary: Annotated[str, Meta(description="One line about the suite, for people.")] = ""
+    targets: Annotated[
+        tuple[str, ...],
+        Meta(description="Target files, relative to this one, or names of shipped targets."),
+    ] = ()
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds. `window_s` must be longer than every budget, or a dark endpoint could not be told from a slow
     one. The `_within_s` are deadlines, not waits: each ends with the event it waits for."""
 
-    baseline_s: float = 0.8
-    window_s: float = 2.2
-    window_max_s: float = 8.0
-    bite_within_s: float = 10.0
-    end_within_s: float = 30.0
-    recover_within_s: float = 30.0
-    settle_within_s: float = 8.0
-    lease_s: float = 30.0
+    baseline_s: Annotated[
+        float, Meta(description="Every endpoint must be lit for so long before the fault.")
+    ] = 0.8
+    window_s: Annotated[float, Meta(description="The fault window: longer than every probe's budget.")] = 2.2
+    window_max_s: Annotated[
+        float, Meta(description="How long it stays open at most, for what is still to happen in it.")
+    ] = 8.0
+    bite_within_s: Annotated[float, Meta(description="For the proof that the fault bites.")] = 10.0
+    end_within_s: Annotated[float, Meta(description="For the calls to end after release.")] = 30.0
+    recover_within_s: Annotated[
+        float,
+        Meta(description="For the endpoints, a process that comes back, and the calls to work again."),
+    ] = 30.0
+    settle_within_s: Annotated[
+        float, Meta(description="For what the server holds to be what it held before.")
+    ] = 8.0
+    lease_s: Annotated[float, Meta(description="The lease: the fault ends by itself after this.")] = 30.0
 
 
 class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Calls made under the fault, all at once. `call` is one of the target's, by default its first.
+    """Calls made under the fault, all at once. All of them must end after the release, in any case."""
 
-    `calls` is what they must do: still be `pending` when the window closes, end in an `error` or be
-    `answered` inside the window, or (`ended`) nothing of the kind. All of them must end after release, in
-    any case. `error`: a regex that every error must match. `within_s`: each must end so soon after it began.
-    `deadline_s` overrides the call's. `starts`: when the window opens (the row's own traffic: when the fault
-    bites), or when the endpoints have said what `says` wants of them.
-    """
+    call: Annotated[str | None, Meta(description="A call of the target file; its first unless given.")] = None
+    count: Annotated[
+        int, Meta(ge=0, le=10_000, description="How many calls are made, all at once; 0 for none.")
+    ] = 4
+    calls: Annotated[
+        CallsDo,
+        Meta(
+            description="What they must do: still be `pending` when the window closes; end in an "
+            "`error`, or be "
+            "`answered`, inside it; or `ended`, which asks for nothing but the end that all of them "
+            "must come "
+            "to after the release."
+        ),
+    ] = "pending"
+    deadline_s: Annotated[
+        Seconds | None,
+        Meta(description="Seconds after which a call is given up; the call's own unless given."),
+    ] = None
+    error: Annotated[str | None, Meta(description="A regular expression that every error must match.")] = None
+    within_s: Annotated[
+        Seconds | None, Meta(description="Each must end within so many seconds after it began.")
+    ] = None
+    starts: Annotated[
+        Literal["open", "said"],
+        Meta(
+            description="In `beside` only: when the window opens, or once all that `says` wants has "
+            "been said."
+        ),
+    ] = "open"
 
-    call: str | None = None
-    count: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 4
-    calls: CallsDo = "pending"
-    deadline_s: Seconds | None = None
-    error: str | None = None
-    within_s: Seconds | None = None
-    starts: Literal["open", "said"] = "open"
 
-
-class Also(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FurtherFault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A further fault that bites at the same time, armed after the row's own and released before it."""
 
-    fault: str
-    params: dict[str, Any] = {}
-    process: str | None = None
-    trigger: dict[str, Any] = {}
+    fault: _Fault
+    params: _Params = {}
+    process: _Process = None
+    trigger: _Trigger = {}
 
 
 class Flap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The fault comes and goes while the window is open: it bites for `held_s`, is released for `free_s`, and
-    is armed again. Every coming must bite, and there must be two at least."""
+    """The fault comes and goes while the window is open. Every coming must bite, and there must be two at
+    least."""
 
-    held_s: Seconds
-    free_s: Seconds
+    held_s: Annotated[Seconds, Meta(description="Seconds that it bites, each time.")]
+    free_s: Annotated[Seconds, Meta(description="Seconds that it is released before it is armed again.")]
 
 
-class Say(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an endpoint must say, asked ten times a second. `probe` is one of the target's.
+class Assertion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an endpoint must say. It is asked ten times a second."""
 
-    `status` is an HTTP status, or a serving status such as `NOT_SERVING`; `body` a regex found in the HTTP
-    body. `when`: at least once in the window, which stays open for it (`eventually`); every time (`always`);
-    or once the fault is released (`after`).
-    """
-
-    probe: str
-    status: int | str = 200
-    body: str | None = None
-    when: Literal["eventually", "always", "after"] = "eventually"
+    probe: Annotated[str, Meta(description="A probe of the target file.")]
+    status: Annotated[
+        int | str, Meta(description='An HTTP status, or a serving status such as `"NOT_SERVING"`.')
+    ] = 200
+    body: Annotated[str | None, Meta(description="A regular expression found in the HTTP body.")] = None
+    when: Annotated[
+        Literal["eventually", "always", "after"],
+        Meta(
+            description="`eventually`: at least once in the window, which stays open for it; `always`: every "
+            "time; `after`: once the fault is released."
+        ),
+    ] = "eventually"
 
 
 class Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When the window has closed, and with the fault still biting, the server is asked to end (SIGTERM). It
-    must have ended with this exit code within so many seconds, and every process of it with it."""
+    """SIGTERM when the window has closed, with the fault still biting. The server and every process of it
+    must have ended in time.
+    """
 
-    within_s: Seconds = 10.0
-    code: int = 0
+    within_s: Annotated[Seconds, Meta(description="Seconds within which all of it must have ended.")] = 10.0
+    code: Annotated[int, Meta(description="The server's exit code.")] = 0
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One row of the product.
+    """One row of the product of faults and targets.
 
-    `expect` and `after`: one value, or one per target with `*` for the others; `calls` overrides the
-    traffic's per target. `targets` are those of the row alone: some of the suite's, or further ones.
-    `controls` are targets on which this row (or the one named in `controls_row`) must go dark in the same
-    run, or the row's lit verdicts prove nothing; `because` says why a row has none. `bites`: `alone`, or only
-    `on-traffic` (then the calls start before the bite is proven).
+    `expect` and `after` are one value, or one per target with `*` for the others.
+    """
 
-    `beside` are further calls, made in the window; what they were answered is undone after it. `also` are
-    further faults. `stop` needs `after = "gone"`. `ends_by`: the harness releases the fault, or the server
-    itself replaces the process that is wedged, while the fault is still armed."""
-
-    name: str
-    fault: str
-    expect: Expectation | dict[str, Expectation]
-    summary: str = ""
-    stands_for: str = ""
-    params: dict[str, Any] = {}
-    process: str | None = None
-    trigger: dict[str, Any] = {}
-    traffic: Traffic = Traffic()
-    calls: dict[str, CallsDo] = {}
-    beside: tuple[Traffic, ...] = ()
-    bites: Literal["alone", "on-traffic"] = "alone"
-    also: tuple[Also, ...] = ()
-    flap: Flap | None = None
-    load: tuple[Load, ...] = ()
-    says: tuple[Say, ...] = ()
-    stop: Stop | None = None
-    ends_by: Literal["release", "server"] = "release"
-    after: After | dict[str, After] = "recovers"
-    targets: tuple[str, ...] = ()
-    controls: tuple[str, ...] = ()
-    controls_row: str | None = None
-    because: str = ""
+    name: Annotated[str, Meta(description="The scenario is `name@target`.")]
+    fault: _Fault
+    expect: Annotated[
+        Expectation | dict[str, Expectation],
+        Meta(
+            description='`lit` or `dark`; one value, or one per target with `"*"` for the others.',
+        ),
+    ]
+    summary: Annotated[str, Meta(description="What is done, for people.")] = ""
+    stands_for: Annotated[str, Meta(description="The report or rule that it stands for, for people.")] = ""
+    params: _Params = {}
+    process: _Process = None
+    trigger: _Trigger = {}
+    traffic: Annotated[Traffic, Meta(description="The calls under the fault; 4 stuck ones unless given.")] = (
+        Traffic()
+    )
+    calls: Annotated[
+        dict[str, CallsDo], Meta(description="What the calls must do, per target, over what `traffic` says.")
+    ] = {}
+    beside: Annotated[
+        tuple[Traffic, ...],
+        Meta(
+            description="Further calls in the window, each as `traffic` is; what was answered is "
+            "undone after "
+            "it."
+        ),
+    ] = ()
+    bites: Annotated[
+        Literal["alone", "on-traffic"],
+        Meta(
+            description="Whether it bites alone, or only on traffic: then the calls start before the bite is "
+            "proven, since it needs them."
+        ),
+    ] = "alone"
+    also: Annotated[
+        tuple[FurtherFault, ...],
+        Meta(description="Further faults at the same time; each has to bite."),
+    ] = ()
+    flap: Annotated[Flap | None, Meta(description="The fault comes and goes; every coming has to bite.")] = (
+        None
+    )
+    load: Annotated[
+        tuple[Load, ...], Meta(description="Traffic besides the calls and the probes, see below.")
+    ] = ()
+    says: Annotated[tuple[Assertion, ...], Meta(description="What endpoints must say, see below.")] = ()
+    stop: Annotated[
+        Stop | None,
+        Meta(
+            description="SIGTERM when the window has closed and with the fault still biting; the server and "
+            'every process of it must have ended in time. Needs `after = "gone"`.'
+        ),
+    ] = None
+    ends_by: Annotated[
+        Literal["release", "server"],
+        Meta(
+            description="The harness releases the fault, or the server itself replaces the wedged process "
+            "while the fault is armed."
+        ),
+    ] = "release"
+    after: Annotated[
+        After | dict[str, After],
+        Meta(
+            description="What the server does after the release: it recovers, the process comes back "
+            "as another "
+            'one (`respawns`), or it is gone; one value, or one per target with `"*"` for the others.'
+        ),
+    ] = "recovers"
+    targets: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="The row's own targets: some of the suite's, or further ones; the suite's "
+            "unless given."
+        ),
+    ] = ()
+    controls: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Targets on which the row must go dark in the same run, or its lit verdicts prove "
+            "nothing."
+        ),
+    ] = ()
+    controls_row: Annotated[
+        str | None,
+        Meta(
+            description="Another row of the suite, whose scenarios are the controls; this one unless given."
+        ),
+    ] = None
+    because: Annotated[str, Meta(description="Why a row has no controls.")] = ""
 
 
 class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole suite file."""
 
-    suite: Header
-    row: tuple[Row, ...]
-    timing: Timing = Timing()
+    suite: Annotated[SuiteHeader, Meta(description="What the suite is called, and its targets.")]
+    row: Annotated[tuple[Row, ...], Meta(description="What is broken, and what must be seen.")]
+    timing: Annotated[Timing, Meta(description="How long the phases last.")] = Timing()

@@ -10,12 +10,10 @@ from typing import NamedTuple, TypeVar
 from scenarios.errors import CouldNotRun, UnknownName, did_you_mean, nearest
 from scenarios.record import NotRun
 from scenarios.spec.document import Document, read
-from scenarios.spec.fitting import Fitting
-from scenarios.spec.names import check_expectations, check_names
 from scenarios.spec.overlay import shipped as shipped_targets
-from scenarios.spec.scenario import Scenario
+from scenarios.spec.scenario import RowOnTarget, Scenario
 from scenarios.spec.suite import Row, Suite
-from scenarios.spec.suite_checks import check, check_controls
+from scenarios.spec.suite_checks import check, check_controls, check_expectations, check_names
 from scenarios.spec.target_file import LoadedTarget
 from scenarios.spec.target_file import find as find_target
 from scenarios.spec.target_file import load as load_target
@@ -48,19 +46,19 @@ class LoadedSuite(NamedTuple):
     not_run: tuple[NotRun, ...]
 
 
-def load(path: Path, target: str | None = None) -> LoadedSuite:
+def load(path: Path, target: LoadedTarget | None = None) -> LoadedSuite:
     """Load a suite for its own targets, or for `target` instead of them.
 
     A row does not apply to a target that lacks the process or the site it names, nor to `target` when it is
     for others. Raises `Malformed` and `UnknownName`, also for a process, site or target that no target of the
-    suite has, since it is misspelled then.
+    suite has, since it is bytes_error then.
     """
     document = read(path)
     suite = document.convert(Suite)
     check(document, suite)
-    own = _own_targets(path, suite, required=target is None)
+    own = _own_targets(path, suite, target)
     further = _further(document, suite, {loaded.name for loaded in own}, required=target is None or bool(own))
-    chosen = [*own, *further.values()] if target is None else [load_target(find_target(target))]
+    chosen = [*own, *further.values()] if target is None else [target]
     if not chosen:
         raise document.malformed(("suite", "targets"), "is empty, and no --target was given")
     known = [*own, *further.values(), *(chosen if target is not None else ())]
@@ -71,7 +69,7 @@ def load(path: Path, target: str | None = None) -> LoadedSuite:
     not_run: list[NotRun] = []
     for loaded in chosen:
         for i, row in enumerate(suite.row):
-            fitting = Fitting(document, i, row, loaded)
+            fitting = RowOnTarget(document, i, row, loaded)
             meant = _meant(row, loaded, own if target is None else chosen, further)
             reason = (
                 f"its row is for {', '.join(row.targets)}" if not meant else _lacks(document, i, row, fitting)
@@ -85,13 +83,14 @@ def load(path: Path, target: str | None = None) -> LoadedSuite:
     return LoadedSuite(suite, tuple(scenarios), tuple(not_run))
 
 
-def _own_targets(path: Path, suite: Suite, *, required: bool) -> list[LoadedTarget]:
+def _own_targets(path: Path, suite: Suite, given: LoadedTarget | None) -> list[LoadedTarget]:
     """The suite's own targets; where another one takes their place, they tell which names are known, and
     those that are not here do not matter."""
     try:
-        return [load_target(find_target(name, beside=path.parent)) for name in suite.suite.targets]
+        files = [find_target(name, beside=path.parent) for name in suite.suite.targets]
+        return [given if given and given.path == file else load_target(file) for file in files]
     except CouldNotRun:
-        if required:
+        if given is None:
             raise
         return []
 
@@ -123,7 +122,7 @@ def _further(
     return found
 
 
-def _lacks(document: Document, index: int, row: Row, fitting: Fitting) -> str | None:
+def _lacks(document: Document, index: int, row: Row, fitting: RowOnTarget) -> str | None:
     """The site or process that the row names and the target has not, in words. A row that names its targets
     must fit them: raises `Malformed`."""
     missing = fitting.missing()

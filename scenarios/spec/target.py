@@ -1,8 +1,12 @@
 """A target file: everything that is special about one server, as data.
 
+The descriptions of the keys are the only ones: the JSON Schema (`wedge target schema`), the reference page
+`docs/target-file.md` and the file that `wedge target init` writes all take them from here. The first
+paragraph of a struct with a `kind` describes that kind.
+
 Text may hold placeholders: `{python}`, `{here}` (the file's folder), `{port:NAME}` (a free port, the same
-wherever the name stands), the named groups of the ready line, `{n}` (a call's number), and `{CLIENT.KEY}`
-(a key of the line that a client printed). Double braces are plain braces.
+wherever the name stands), the named groups of the ready line, `{n}` (a call's number), and `{CLIENT.KEY}` (a
+key of the line that a client printed). Double braces are plain braces.
 """
 
 from __future__ import annotations
@@ -10,202 +14,368 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 Role = Literal["liveness", "readiness"]
-Connection = Literal["fresh", "kept"]
+ConnectionKind = Literal["fresh", "kept"]
 Until = Literal["headers", "message", "end"]
+
+_EndpointName = Annotated[str, Meta(description="What reports call this endpoint, such as `http /health`.")]
+_Budget = Annotated[
+    float, Meta(description="Seconds within which every probe must be answered for the server to be lit.")
+]
+_Period = Annotated[float, Meta(description="Seconds between probes of one kind of connection.")]
+_Connections = Annotated[
+    tuple[ConnectionKind, ...],
+    Meta(description="Probe over a new connection each time, over one that is kept open, or over both."),
+]
+_Watched = Annotated[
+    bool,
+    Meta(
+        description="Whether this endpoint decides between lit and dark; false to look at it without judging."
+    ),
+]
+_Asker = Annotated[
+    Role | None,
+    Meta(description="What a kubelet asks this endpoint for; its restarts and flips are computed from it."),
+]
+_Address = Annotated[str, Meta(description="HOST:PORT.")]
+
+_CallName = Annotated[str, Meta(description="What suites, `needs` and `undo` call it.")]
+_Deadline = Annotated[float, Meta(description="Seconds after which the call is given up.")]
+_Needs = Annotated[
+    str | None, Meta(description="The call that must have succeeded before, with the same {n}.")
+]
+_Undo = Annotated[str | None, Meta(description="The call that takes this one back, with the same {n}.")]
+_Checked = Annotated[
+    bool,
+    Meta(description="Whether `wedge target check` makes this call; false for one that harms the server."),
+]
+_Hold = Annotated[
+    float,
+    Meta(description="Seconds that a stream is kept open after that, before it counts as answered."),
+]
+_Headers = Annotated[dict[str, str], Meta(description="Headers to send along.")]
+_Environment = Annotated[
+    dict[str, str], Meta(description="Environment variables, over those that wedge itself runs with.")
+]
 
 
 class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When the server counts as started: `line` (a regex that one line of stdout matches, whose named groups
-    become placeholders), then `url` (answers below 400). At least one of them."""
+    """When the server counts as started: `line` first, then `url`. At least one of them is given."""
 
-    line: str | None = None
-    url: str | None = None
+    line: Annotated[
+        str | None,
+        Meta(
+            description="A regular expression for one line of its stdout; named groups become placeholders."
+        ),
+    ] = None
+    url: Annotated[
+        str | None,
+        Meta(
+            description="A URL that answers below 400 once it is ready; asked after `line`, if there is one."
+        ),
+    ] = None
 
 
-class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to start the server. `stop_within_s`: SIGTERM first, SIGKILL after this. `args` are behind the
-    command of a loaded target already.
+class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to start the server, and how it ends: SIGTERM first, SIGKILL after `stop_within_s`.
 
-    `requires`: packages for an environment of the target's own, whose python `{python}` then is; with
-    `surroundings` it also sees the packages of the one that runs `wedge`. `needs`: what the machine must
-    have; where it has not, the target is skipped with the reason. `open_files`: how many files each of its
-    processes may have open, soft and hard; a lower hard limit of the machine stands.
+    `args` are part of the command of a loaded target already.
     """
 
-    name: str
-    command: tuple[str, ...]
-    ready: Ready
-    args: tuple[str, ...] = ()
-    summary: str = ""
-    env: dict[str, str] = {}
-    cwd: str = "."
-    ready_within_s: float = 30.0
-    stop_within_s: float = 3.0
-    open_files: Annotated[int, msgspec.Meta(ge=16, le=1_000_000)] | None = None
-    requires: tuple[str, ...] = ()
-    surroundings: bool = False
-    needs: tuple[Literal["gpu", "2-gpus"], ...] = ()
+    name: Annotated[str, Meta(description="The name that scenarios carry after the @.")]
+    command: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="The program and its arguments. {python}, {here} and {port:NAME} are filled in.",
+        ),
+    ]
+    ready: Annotated[Ready, Meta(description="When the server counts as started.")]
+    args: Annotated[
+        tuple[str, ...],
+        Meta(description="More arguments, behind the command; above all behind that of a `base`."),
+    ] = ()
+    summary: Annotated[str, Meta(description="One line about this server.")] = ""
+    env: _Environment = {}
+    cwd: Annotated[str, Meta(description="The working directory, relative to this file.")] = "."
+    ready_within_s: Annotated[float, Meta(description="Seconds it may take to get ready.")] = 30.0
+    stop_within_s: Annotated[float, Meta(description="Seconds between SIGTERM and SIGKILL at the end.")] = 3.0
+    open_files: Annotated[
+        Annotated[int, Meta(ge=16, le=1_000_000)] | None,
+        Meta(
+            description="How many files each process of it may have open, soft and hard limit; a lower hard "
+            "limit of the machine stands."
+        ),
+    ] = None
+    requires: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Packages for an environment of its own, whose python is {python}; `-r FILE` for a "
+            "file."
+        ),
+    ] = ()
+    surroundings: Annotated[
+        bool,
+        Meta(description="Whether that environment also sees the packages of the one that runs wedge."),
+    ] = False
+    needs: Annotated[
+        tuple[Literal["gpu", "2-gpus"], ...],
+        Meta(
+            description="What the machine must have; where it has not, the target is skipped with the reason."
+        ),
+    ] = ()
 
 
-class HttpExpected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A good answer: one of these statuses and, if given, a regex found in the body."""
+class ExpectedAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A good answer: one of these statuses and, if given, a regular expression found in the body."""
 
-    status: tuple[int, ...] = (200,)
-    body: str | None = None
+    status: Annotated[tuple[int, ...], Meta(description="Statuses that are good.")] = (200,)
+    body: Annotated[
+        str | None, Meta(description="A regular expression that is found in a good answer's body.")
+    ] = None
 
 
 class HttpProbe(msgspec.Struct, frozen=True, tag="http", tag_field="kind", forbid_unknown_fields=True):
-    """`GET url`. `period_s` is between probes of one connection kind; the kinds are staggered."""
+    """An HTTP GET.
 
-    name: str
-    url: str
-    expect: HttpExpected = HttpExpected()
-    headers: dict[str, str] = {}
-    budget_s: float = 2.0
-    period_s: float = 0.1
-    connections: tuple[Connection, ...] = ("fresh", "kept")
-    watched: bool = True
-    role: Role | None = None
+    The kinds of connection are staggered: each probes once in `period_s`, not both at the same moment.
+    """
+
+    name: _EndpointName
+    url: Annotated[str, Meta(description="What is asked.")]
+    expect: Annotated[
+        ExpectedAnswer, Meta(description="What a good answer is; status 200 unless it says otherwise.")
+    ] = ExpectedAnswer()
+    headers: _Headers = {}
+    budget_s: _Budget = 2.0
+    period_s: _Period = 0.1
+    connections: _Connections = ("fresh", "kept")
+    watched: _Watched = True
+    role: _Asker = None
 
 
 class GrpcProbe(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind", forbid_unknown_fields=True):
-    """`grpc.health.v1.Health/Check` of `service`; good is one of the `expect` serving statuses. Or, where
-    there is a `method`, that unary method with an empty message; good is any answer."""
+    """A gRPC health check (grpc.health.v1).
 
-    name: str
-    address: str
-    service: str = ""
-    method: str | None = None
-    expect: tuple[Literal["SERVING", "NOT_SERVING", "UNKNOWN", "SERVICE_UNKNOWN"], ...] = ("SERVING",)
-    budget_s: float = 2.0
-    period_s: float = 0.1
-    connections: tuple[Connection, ...] = ("fresh", "kept")
-    watched: bool = True
-    role: Role | None = None
+    With `method`, that unary method is called with an empty message instead, and any answer is good.
+    """
+
+    name: _EndpointName
+    address: _Address
+    service: Annotated[
+        str, Meta(description="The service that is asked about; empty for the server as a whole.")
+    ] = ""
+    method: Annotated[
+        str | None,
+        Meta(
+            description="A unary method, package.Service/Method, to ask with an empty message instead; any "
+            "answer is good."
+        ),
+    ] = None
+    expect: Annotated[
+        tuple[Literal["SERVING", "NOT_SERVING", "UNKNOWN", "SERVICE_UNKNOWN"], ...],
+        Meta(description="Serving statuses that are good."),
+    ] = ("SERVING",)
+    budget_s: _Budget = 2.0
+    period_s: _Period = 0.1
+    connections: _Connections = ("fresh", "kept")
+    watched: _Watched = True
+    role: _Asker = None
 
 
 class TcpProbe(msgspec.Struct, frozen=True, tag="tcp", tag_field="kind", forbid_unknown_fields=True):
-    """A connection to `address`. Good is that it is accepted; with `expect`, that this regex is found in what
-    the server says, to `send` if there is one."""
+    """A TCP connection. Give `expect`: the kernel accepts connections for a stuck process too.
 
-    name: str
-    address: str
-    send: str = ""
-    expect: str | None = None
-    budget_s: float = 2.0
-    period_s: float = 0.1
-    connections: tuple[Connection, ...] = ("fresh",)
-    watched: bool = True
-    role: Role | None = None
+    A server may speak first: then `expect` needs no `send`.
+    """
+
+    name: _EndpointName
+    address: _Address
+    send: Annotated[
+        str, Meta(description="What is sent when the connection is there; text, or base64:….")
+    ] = ""
+    expect: Annotated[
+        str | None,
+        Meta(
+            description="A regular expression found in what comes back; without it, being accepted is enough."
+        ),
+    ] = None
+    budget_s: _Budget = 2.0
+    period_s: _Period = 0.1
+    connections: _Connections = ("fresh",)
+    watched: _Watched = True
+    role: _Asker = None
 
 
 class HttpCall(msgspec.Struct, frozen=True, tag="http", tag_field="kind", forbid_unknown_fields=True):
-    """A request that makes the server work. Any status below 400 is an answer unless `status` says which.
+    """An HTTP request.
 
-    `until`: what answers it: the response's headers, the first of its body (of a stream of events), or the
-    end of it. After one of the first two it is held open for `hold_s`.
+    What was answered before its end (`until`) is held open for `hold_s`, and then closed.
     """
 
-    name: str
-    url: str
-    method: str = "POST"
-    headers: dict[str, str] = {}
-    json: Any = None
-    body: str | None = None
-    status: tuple[int, ...] = ()
-    until: Until = "end"
-    hold_s: float = 0.0
-    deadline_s: float = 30.0
-    needs: str | None = None
-    undo: str | None = None
-    check: bool = True
+    name: _CallName
+    url: Annotated[str, Meta(description="What is called. {n} is the number of the call.")]
+    method: Annotated[str, Meta(description="GET, POST, …")] = "POST"
+    headers: _Headers = {}
+    json: Annotated[Any, Meta(description="A body to send as JSON.")] = None
+    body: Annotated[str | None, Meta(description="A body to send as it is.")] = None
+    status: Annotated[
+        tuple[int, ...], Meta(description="Statuses that are good; any below 400 unless given.")
+    ] = ()
+    until: Annotated[
+        Until,
+        Meta(
+            description="What answers it: the headers, the first of the body (of a stream of events), or its "
+            "end."
+        ),
+    ] = "end"
+    hold_s: _Hold = 0.0
+    deadline_s: _Deadline = 30.0
+    needs: _Needs = None
+    undo: _Undo = None
+    check: _Checked = True
 
 
 class GrpcCall(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind", forbid_unknown_fields=True):
-    """A call, unary or a stream: its method tells. The messages' shape comes from `proto` (a path beside the
-    target file), or from server reflection where there is none; `raw` is sent as it is, without either.
+    """A gRPC call, unary or a stream: the method tells which.
 
-    `answer` is what a good response contains, of a stream its first. `until`: what answers a stream of
-    answers: its headers, its first message (as a rule), or its end. After one of the first two it is held
-    open for `hold_s`, requests and answers, and then cancelled.
+    The shape of its messages comes from `proto`, or from server reflection where there is none; `raw` is sent
+    as it is, without either. A stream that was answered before its end (`until`) is held open for `hold_s`,
+    its requests and its answers, and then cancelled.
     """
 
-    name: str
-    address: str
-    method: str
-    proto: str | None = None
-    message: dict[str, Any] = {}
-    messages: tuple[dict[str, Any], ...] = ()
-    raw: str | None = None
-    answer: dict[str, Any] = {}
-    until: Until | None = None
-    hold_s: float = 0.0
-    deadline_s: float = 30.0
-    needs: str | None = None
-    undo: str | None = None
-    check: bool = True
+    name: _CallName
+    address: _Address
+    method: Annotated[str, Meta(description="package.Service/Method.")]
+    proto: Annotated[
+        str | None,
+        Meta(
+            description="The .proto with the method, relative to this file; without it, reflection is asked."
+        ),
+    ] = None
+    message: Annotated[
+        dict[str, Any], Meta(description="The request, as a table. Bytes are text, or base64:….")
+    ] = {}
+    messages: Annotated[
+        tuple[dict[str, Any], ...],
+        Meta(description="The requests, each a table, where the method takes a stream of them."),
+    ] = ()
+    raw: Annotated[
+        str | None,
+        Meta(
+            description="The request as bytes (text, or base64:…), where there is neither a .proto nor "
+            "reflection."
+        ),
+    ] = None
+    answer: Annotated[
+        dict[str, Any], Meta(description="What a good response contains; of a stream of them, the first.")
+    ] = {}
+    until: Annotated[
+        Until | None,
+        Meta(description="What answers a stream: its headers, its first message (unless given), or its end."),
+    ] = None
+    hold_s: _Hold = 0.0
+    deadline_s: _Deadline = 30.0
+    needs: _Needs = None
+    undo: _Undo = None
+    check: _Checked = True
 
 
 class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A process beside the server. Prints one JSON line when ready, lives until its stdin closes. Started
-    with the server, or only by the loads of a scenario."""
+    """A process beside the server. It prints one JSON line when it is ready, and lives until its stdin
+    closes.
+    """
 
-    name: str
-    command: tuple[str, ...]
-    when: Literal["server", "scenario"] = "server"
-    env: dict[str, str] = {}
-    ready_within_s: float = 15.0
+    name: Annotated[str, Meta(description="Keys of the line it prints become {NAME.KEY}.")]
+    command: Annotated[tuple[str, ...], Meta(description="The program and its arguments.")]
+    when: Annotated[
+        Literal["server", "scenario"],
+        Meta(
+            description='Started with the server, or ("scenario") only by a suite that loads the server with '
+            "it."
+        ),
+    ] = "server"
+    env: _Environment = {}
+    ready_within_s: Annotated[float, Meta(description="Seconds until it must have printed its line.")] = 15.0
 
 
 class ProcessSelector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to tell which of the target's processes is meant: every key given must hold."""
 
-    cmdline: str | None = None
-    imports: str | None = None
-    parent: str | None = None
-    main: bool = False
+    cmdline: Annotated[str | None, Meta(description="A regular expression found in its command line.")] = None
+    imports: Annotated[str | None, Meta(description="A module that it has imported.")] = None
+    parent: Annotated[str | None, Meta(description="The name of the process above it.")] = None
+    main: Annotated[bool, Meta(description="Whether it is the topmost one.")] = False
 
 
-class Leaks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Growth that is no leak in this server, and why: so many more of each are let pass, and threads
-    whose name one of the regexes in `ignored_threads` matches are not counted. Nothing by default.
-    """
+class LeakAllowance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Growth that is no leak in this server: so many more of each are let pass, by default none."""
 
-    mappings: int = 0
-    processes: int = 0
-    threads: int = 0
-    fds: int = 0
-    ignored_threads: tuple[str, ...] = ()
-    because: str = ""
+    mappings: Annotated[int, Meta(description="Shared memory mappings.")] = 0
+    processes: Annotated[int, Meta(description="Processes.")] = 0
+    threads: Annotated[int, Meta(description="Threads.")] = 0
+    fds: Annotated[int, Meta(description="Open files and sockets.")] = 0
+    ignored_threads: Annotated[
+        tuple[str, ...],
+        Meta(description="Regular expressions for names of threads that are not counted."),
+    ] = ()
+    because: Annotated[str, Meta(description="Why that is no leak.")] = ""
 
 
 Probe = HttpProbe | GrpcProbe | TcpProbe
 Call = HttpCall | GrpcCall
 
 
-def place(probe: Probe) -> str:
+def address(probe: Probe) -> str:
     """Where a probe asks: a URL, or HOST:PORT."""
     return probe.url if isinstance(probe, HttpProbe) else probe.address
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole target file, laid over its `base` if it has one. `expect`: what this server does under a
-    suite's rows, where it is known to differ from what the suite expects of a server that nothing is known
-    about (`"gil.hold" = "dark"`)."""
+    """A whole target file, laid over its `base` if it has one."""
 
-    target: Start
-    probe: tuple[Probe, ...]
-    call: tuple[Call, ...] = ()
-    client: tuple[Client, ...] = ()
-    sites: dict[str, str] = {}
-    processes: dict[str, ProcessSelector] = {}
-    leaks: Leaks = Leaks()
-    expect: dict[str, Literal["lit", "dark"]] = {}
-    base: str | None = None
+    start: Annotated[Launch, Meta(description="How to start the server.")] = msgspec.field(name="target")
+    probe: Annotated[
+        tuple[Probe, ...],
+        Meta(description="The endpoints that are watched, from outside, while a fault bites."),
+    ]
+    call: Annotated[
+        tuple[Call, ...],
+        Meta(description="The requests that make the server work, to pile up under a fault."),
+    ] = ()
+    client: Annotated[
+        tuple[Client, ...],
+        Meta(description="Processes beside the server that act as its real clients."),
+    ] = ()
+    sites: Annotated[
+        dict[str, str],
+        Meta(
+            description='Names for places in the code where calls can be broken: `name = "module:qualname"`.'
+        ),
+    ] = {}
+    processes: Annotated[
+        dict[str, ProcessSelector],
+        Meta(description="Names for the server's processes, and how to tell which is which."),
+    ] = {}
+    leaks: Annotated[LeakAllowance, Meta(description="Growth that is no leak in this server, and why.")] = (
+        LeakAllowance()
+    )
+    expect: Annotated[
+        dict[str, Literal["lit", "dark"]],
+        Meta(
+            description="What this server is known to do under a suite's row, where it differs from what the "
+            'suite expects of a server that nothing is known about: `"gil.hold" = "dark"`.'
+        ),
+    ] = {}
+    base: Annotated[
+        str | None,
+        Meta(
+            description="The target file that this one is laid over: a path, or the name of a shipped target."
+        ),
+    ] = None
 
     @property
     def name(self) -> str:
         """The name scenarios carry after the `@`."""
-        return self.target.name
+        return self.start.name

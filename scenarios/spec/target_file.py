@@ -1,34 +1,49 @@
-"""Find target files, load them, and check what their shape alone cannot say."""
+"""Find target files, load them, and check what their shape alone cannot say: placeholders, names, calls."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from scenarios.errors import UnknownName, did_you_mean, nearest
-from scenarios.spec.binary import misspelled
-from scenarios.spec.call_checks import METHOD, check_calls
 from scenarios.spec.document import Document, Key
-from scenarios.spec.overlay import layered, shipped
-from scenarios.spec.placeholders import used
-from scenarios.spec.target import HttpProbe, Target, TcpProbe
+from scenarios.spec.overlay import read_overlaid, shipped
+from scenarios.spec.placeholders import bytes_error, placeholder_names
+from scenarios.spec.target import Call, GrpcCall, HttpProbe, Launch, Target, TcpProbe
 
 _ALWAYS = ("python", "here")
 _CALL_TEXTS = ("url", "address", "headers", "json", "body", "message", "messages", "raw")
+METHOD = re.compile(r"/?[\w.]+/\w+")
+"""`package.Service/Method`."""
 
 
-class LoadedTarget(NamedTuple):
-    """A target and the file it came from (`command`, `cwd` and `proto` are relative to its folder)."""
+@dataclass(frozen=True, slots=True)
+class LoadedTarget:
+    """A target and the file it came from. `spec` is what the file says, laid over its base; `document` knows
+    the line of each key.
+    """
 
     path: Path
-    target: Target
+    spec: Target
+    document: Document = field(compare=False, repr=False)
 
     @property
     def name(self) -> str:
         """The target's name."""
-        return self.target.name
+        return self.spec.name
+
+    @property
+    def start(self) -> Launch:
+        """How the server is started, `[target]` in the file."""
+        return self.spec.start
+
+    @property
+    def folder(self) -> Path:
+        """The folder that `command`, `cwd`, `proto` and requirement files are relative to."""
+        return self.path.parent
 
 
 def find(name: str, *, beside: Path | None = None) -> Path:
@@ -47,17 +62,17 @@ def find(name: str, *, beside: Path | None = None) -> Path:
 
 def load(path: Path) -> LoadedTarget:
     """Load and check a target file, laid over its base if it has one. Raises `Malformed`."""
-    document = layered(path)
+    document = read_overlaid(path)
     target = document.convert(Target)
     _check(document, target, path.parent)
-    return LoadedTarget(path, target)
+    return LoadedTarget(path, target, document)
 
 
 def _check(document: Document, target: Target, folder: Path) -> None:
-    ready = target.target.ready
+    ready = target.start.ready
     if ready.line is None and ready.url is None:
         raise document.malformed(("target", "ready"), "give `line`, `url` or both")
-    if not target.target.command:
+    if not target.start.command:
         raise document.malformed(("target", "command"), "is empty: give the program and its arguments")
     if not target.probe:
         raise document.malformed(("probe",), "there is none: give at least one [[probe]] to watch")
@@ -100,7 +115,7 @@ def _check_tcp(document: Document, i: int, probe: TcpProbe) -> None:
     if "kept" in probe.connections and not probe.send:
         problem = "a kept connection shows nothing unless something is sent over it; give `send` and `expect`"
         raise document.malformed(("probe", i, "connections"), problem)
-    if wrong := misspelled(probe.send):
+    if wrong := bytes_error(probe.send):
         raise document.malformed(("probe", i, "send"), wrong)
 
 
@@ -134,20 +149,20 @@ def _check_placeholders(document: Document, target: Target, groups: tuple[str, .
     def check(key: Key, names: set[str], clients: Iterable[str] = ()) -> None:
         _known(document, key, _at(document.raw, key), names, clients)
 
-    for field in ("command", "env", "cwd"):
-        check(("target", field), {*_ALWAYS})
+    for setting in ("command", "env", "cwd"):
+        check(("target", setting), {*_ALWAYS})
     check(("target", "ready", "url"), after_start)
     for i, client in enumerate(target.client):
         extra = set() if client.when == "server" else {"n"}
         there = owners[: owners.index(client.name)] if client.when == "server" else owners
-        for field in ("command", "env"):
-            check(("client", i, field), after_start | extra, there)
+        for setting in ("command", "env"):
+            check(("client", i, setting), after_start | extra, there)
     for i, _ in enumerate(target.probe):
-        for field in ("url", "address", "send"):
-            check(("probe", i, field), after_start)
+        for setting in ("url", "address", "send"):
+            check(("probe", i, setting), after_start)
     for i, _ in enumerate(target.call):
-        for field in _CALL_TEXTS:
-            check(("call", i, field), {*after_start, "n"}, owners)
+        for setting in _CALL_TEXTS:
+            check(("call", i, setting), {*after_start, "n"}, owners)
 
 
 def _at(raw: Any, key: Key) -> Any:
@@ -171,9 +186,56 @@ def _known(document: Document, key: Key, value: Any, names: set[str], clients: I
         for i, inner in enumerate(value):
             _known(document, (*key, i), inner, names, clients)
     else:
-        for name in used(value):
+        for name in placeholder_names(value):
             owner = name.partition(".")[0]
             if name in names or name.startswith("port:") or ("." in name and owner in clients):
                 continue
             hint = did_you_mean(nearest(name, names)) or f"; there are {', '.join(sorted(names))}"
             raise document.malformed(key, f"unknown placeholder {{{name}}}{hint}")
+
+
+def check_calls(document: Document, calls: Iterable[Call], folder: Path) -> None:
+    """Raises `Malformed`. A `.proto` is sought in `folder`."""
+    by_name = {call.name: call for call in calls}
+    for i, call in enumerate(by_name.values()):
+        for key, problem in _problems(call, by_name, folder):
+            raise document.malformed(("call", i, key), problem)
+
+
+def _problems(call: Call, by_name: Mapping[str, Call], folder: Path) -> Iterator[tuple[str, str]]:
+    for key, other in (("needs", call.needs), ("undo", call.undo)):
+        if other is not None and other not in by_name:
+            hint = did_you_mean(nearest(other, by_name)) or f"; calls: {', '.join(by_name)}"
+            yield key, f"no call is named {other!r}{hint}"
+    seen, walk = {call.name}, call.needs
+    while walk is not None:
+        if walk in seen:
+            yield "needs", f"{call.name!r} ends up needing itself"
+        seen.add(walk)
+        walk = by_name[walk].needs
+    if call.hold_s < 0:
+        yield "hold_s", "must not be below 0"
+    if call.hold_s and call.until == "end":
+        yield (
+            "hold_s",
+            'nothing is left to hold after the end; give `until = "headers"` or `"message"` with it',
+        )
+    if isinstance(call, GrpcCall):
+        yield from _of_grpc(call, folder)
+
+
+def _of_grpc(call: GrpcCall, folder: Path) -> Iterator[tuple[str, str]]:
+    if not METHOD.fullmatch(call.method):
+        yield "method", f"{call.method!r} is not package.Service/Method"
+    if call.proto is not None and not (folder / call.proto).is_file():
+        yield "proto", f"no such file: {folder / call.proto}"
+    if call.messages and call.message:
+        yield "messages", "is beside `message`; give one of them"
+    if call.raw is not None:
+        for key in ("proto", "message", "messages", "answer"):
+            if getattr(call, key):
+                yield key, f"says what `raw` bytes are not: leave out `{key}` or `raw`"
+        if problem := bytes_error(call.raw):
+            yield "raw", problem
+    if call.answer and call.until == "headers":
+        yield "answer", 'headers hold no answer; give `until = "message"`'

@@ -1,7 +1,6 @@
 """Scenarios in a stranger's own tests: what stands behind the pytest plugin, usable without pytest."""
 
-from scenarios.testing.arguments import Asked, scenarios_for
-from scenarios.testing.bench import Bench
-from scenarios.testing.running import Running
+from scenarios.testing.arguments import ScenarioRequest, scenarios_for
+from scenarios.testing.runner import RunningServer, ScenarioRunner
 
-__all__ = ["Asked", "Bench", "Running", "scenarios_for"]
+__all__ = ["RunningServer", "ScenarioRequest", "ScenarioRunner", "scenarios_for"]

@@ -8,14 +8,15 @@ from typing import Any
 
 import msgspec
 
-from faults import FaultsError, Selector, UnknownFault, fault_info, validate
+from faults import FaultsError, UnknownFault, fault_info, validate
 from scenarios.errors import CouldNotRun, did_you_mean, nearest
+from scenarios.server.server import selectors
 from scenarios.spec import LoadedTarget, Row, Scenario, Timing, target_file
 from scenarios.spec.suite import After, CallsDo, Expectation, Traffic
 from scenarios.spec.target_file import find
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class ScenarioRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One scenario, in a test's words.
 
     `target` is a file, relative to the test's folder or to where pytest runs, or a shipped name. `call` is
@@ -40,11 +41,11 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
 
     @classmethod
-    def of(cls, words: Mapping[str, Any]) -> Asked:
-        """From keywords. Raises `CouldNotRun`."""
+    def from_keywords(cls, keywords: Mapping[str, Any]) -> ScenarioRequest:
+        """The request that these keywords make. Raises `CouldNotRun` for one of the wrong type."""
         known = {field.name for field in msgspec.structs.fields(cls)}
-        params = {**words.get("params", {}), **{k: v for k, v in words.items() if k not in known}}
-        value = {**{k: v for k, v in words.items() if k in known}, "params": params}
+        params = {**keywords.get("params", {}), **{k: v for k, v in keywords.items() if k not in known}}
+        value = {**{k: v for k, v in keywords.items() if k in known}, "params": params}
         value = {k: str(v) if isinstance(v, Path) else v for k, v in value.items()}
         try:
             return msgspec.convert(value, cls)
@@ -52,66 +53,67 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             raise CouldNotRun(f"wedge(…): {error}") from None
 
 
-def scenarios_for(asked: Asked, beside: Path) -> tuple[Scenario, ...]:
+def scenarios_for(request: ScenarioRequest, beside: Path) -> tuple[Scenario, ...]:
     """The scenario, and behind it the same one on its control. Raises `CouldNotRun` for anything unknown."""
-    loaded = target_file.load(find(asked.target, beside=beside))
-    timing = _timing(asked)
+    loaded = target_file.load(find(request.target, beside=beside))
+    timing = _timing(request)
     controls: tuple[Scenario, ...] = ()
-    if asked.control is not None:
-        control = target_file.load(find(asked.control, beside=beside))
-        controls = (_scenario(asked, control, "dark", timing, ()),)
+    if request.control is not None:
+        control = target_file.load(find(request.control, beside=beside))
+        controls = (_scenario(request, control, "dark", timing, ()),)
     names = tuple(control.name for control in controls)
-    return (_scenario(asked, loaded, asked.expect, timing, names), *controls)
+    return (_scenario(request, loaded, request.expect, timing, names), *controls)
 
 
 def _scenario(
-    asked: Asked, loaded: LoadedTarget, expected: Expectation, timing: Timing, controls: tuple[str, ...]
+    request: ScenarioRequest,
+    loaded: LoadedTarget,
+    expected: Expectation,
+    timing: Timing,
+    controls: tuple[str, ...],
 ) -> Scenario:
-    known = {call.name: call for call in loaded.target.call}
-    if asked.call is not None and asked.call not in known:
-        hint = did_you_mean(nearest(asked.call, known)) or f"; it has {', '.join(known) or 'none'}"
-        raise CouldNotRun(f"wedge(…): target {loaded.name} has no call named {asked.call!r}{hint}")
-    _refuse_unknown(asked, loaded)
-    fault = fault_info(asked.fault)
-    calls: CallsDo = asked.calls or ("answered" if fault.is_control else "pending")
-    count = asked.count if known else 0
+    known = {call.name: call for call in loaded.spec.call}
+    if request.call is not None and request.call not in known:
+        hint = did_you_mean(nearest(request.call, known)) or f"; it has {', '.join(known) or 'none'}"
+        raise CouldNotRun(f"wedge(…): target {loaded.name} has no call named {request.call!r}{hint}")
+    _refuse_unknown(request, loaded)
+    fault = fault_info(request.fault)
+    calls: CallsDo = request.calls or ("answered" if fault.is_control else "pending")
+    count = request.count if known else 0
     row = Row(
-        name=asked.fault,
-        fault=asked.fault,
+        name=request.fault,
+        fault=request.fault,
         expect=expected,
-        params=asked.params,
-        process=asked.process,
-        trigger=asked.trigger,
-        traffic=Traffic(asked.call, count, calls, asked.deadline_s),
+        params=request.params,
+        process=request.process,
+        trigger=request.trigger,
+        traffic=Traffic(request.call, count, calls, request.deadline_s),
         bites="on-traffic" if fault.triggers and count else "alone",
-        after=asked.after,
+        after=request.after,
     )
     return Scenario(
-        name=f"{asked.fault}@{loaded.name}",
+        name=f"{request.fault}@{loaded.name}",
         row=row,
         target=loaded,
         expected=expected,
-        after=asked.after,
+        after=request.after,
         calls=calls,
-        call=(known[asked.call] if asked.call else next(iter(known.values()))) if count else None,
+        call=(known[request.call] if request.call else next(iter(known.values()))) if count else None,
         controls=controls,
         timing=timing,
     )
 
 
-def _refuse_unknown(asked: Asked, loaded: LoadedTarget) -> None:
+def _refuse_unknown(request: ScenarioRequest, loaded: LoadedTarget) -> None:
     """Now, and not after the server has started, say what the fault layer would refuse."""
-    selectors = {
-        name: Selector(s.cmdline, s.imports, s.parent, s.main) for name, s in loaded.target.processes.items()
-    }
     try:
         validate(
-            asked.fault,
-            process=asked.process,
-            params=asked.params,
-            trigger=asked.trigger,
-            processes=selectors,
-            sites=loaded.target.sites,
+            request.fault,
+            process=request.process,
+            params=request.params,
+            trigger=request.trigger,
+            processes=selectors(loaded),
+            sites=loaded.spec.sites,
         )
     except UnknownFault as error:
         raise CouldNotRun(f"wedge(…): {error}") from None
@@ -119,10 +121,10 @@ def _refuse_unknown(asked: Asked, loaded: LoadedTarget) -> None:
         raise CouldNotRun(f"wedge(…) on target {loaded.name}: {error}") from None
 
 
-def _timing(asked: Asked) -> Timing:
+def _timing(request: ScenarioRequest) -> Timing:
     known = {field.name for field in msgspec.structs.fields(Timing)}
-    for name in asked.timing:
+    for name in request.timing:
         if name not in known:
             hint = did_you_mean(nearest(name, known)) or f"; there are {', '.join(sorted(known))}"
             raise CouldNotRun(f"wedge(…): timing has no {name!r}{hint}")
-    return msgspec.structs.replace(Timing(), **asked.timing)
+    return msgspec.structs.replace(Timing(), **request.timing)

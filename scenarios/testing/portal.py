@@ -1,43 +1,64 @@
-"""An event loop in a thread of its own, for tests that are written without one, or have one already."""
+"""An event loop in a thread of its own, for tests that are written without one, or have one already.
+
+The loop and its thread are anyio's blocking portal. What is cancelled here is cancelled as asyncio does it,
+once: anyio would cancel every further `await`, and nothing could be released or ended in order.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from typing import Any, TypeVar
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
+from typing import Any, Generic, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 T = TypeVar("T")
 
 _END_WITHIN_S = 60.0
 
 
+class Job(Generic[T]):
+    """Work under way in the portal's thread; `result` is its outcome."""
+
+    def __init__(self, portal: BlockingPortal, work: Coroutine[Any, Any, T]) -> None:
+        self._portal = portal
+        self._tasks: list[asyncio.Task[T]] = []
+        self.result: Future[T] = portal.start_task_soon(self._run, work)
+
+    async def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        self._tasks.append(asyncio.ensure_future(work))
+        return await self._tasks[0]
+
+    def cancel(self) -> None:
+        """Cancel it, and wait (for a minute at most) until everything that it undoes on its way out is
+        undone.
+        """
+        if not self.result.done():
+            self._portal.call(lambda: [task.cancel() for task in self._tasks])
+            with suppress(CancelledError, Exception):
+                self.result.result(_END_WITHIN_S)
+
+
 class Portal:
     """Runs coroutines in its thread and waits for them. Close it, or the thread stays."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="wedge", daemon=True)
-        self._thread.start()
+        self._stack = ExitStack()
+        self._portal = self._stack.enter_context(start_blocking_portal(name="wedge"))
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Job[T]:
+        """Start the coroutine, and do not wait for it."""
+        return Job(self._portal, work)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of the coroutine. An exception here (Ctrl-C, a test's time limit) cancels it first."""
-        tasks: list[asyncio.Task[Any]] = []
-
-        async def known() -> T:
-            tasks.extend(task for task in [asyncio.current_task()] if task is not None)
-            return await work
-
-        future = asyncio.run_coroutine_threadsafe(known(), self._loop)
+        job = self.start(work)
         try:
-            return future.result()
+            return job.result.result()
         except BaseException:
-            if not future.done():  # cancelling the future itself would not wait for what the task undoes
-                self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-                with suppress(CancelledError, Exception):
-                    future.result(_END_WITHIN_S)
+            job.cancel()
             raise
 
     @contextmanager
@@ -56,26 +77,16 @@ class Portal:
                     raise
                 entered.set_exception(error)
 
-        held = asyncio.run_coroutine_threadsafe(hold(), self._loop)
+        job = self.start(hold())
         try:
             yield entered.result()
         finally:
             if not entered.done():  # interrupted while it was being entered
-                self._loop.call_soon_threadsafe(held.cancel)
-            self._loop.call_soon_threadsafe(leave.set)
+                job.cancel()
+            self._portal.call(leave.set)
             with suppress(CancelledError):
-                held.result(_END_WITHIN_S)
+                job.result.result(_END_WITHIN_S)
 
     def close(self) -> None:
-        """End the loop and its thread. Contexts must have been left."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(_END_WITHIN_S)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
+        """End the loop and its thread; doing it again does nothing. Contexts must have been left."""
+        self._stack.close()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from scenarios.spec import Call, GrpcCall, LoadedTarget
-from scenarios.traffic.failure import CallFailed
+from scenarios.errors import CallFailed
+from scenarios.spec import Call, GrpcCall, Target
 from scenarios.traffic.grpc_calls import GrpcCalls
 from scenarios.traffic.http_calls import HttpCalls
 
@@ -13,12 +14,14 @@ __all__ = ["CallFailed", "Caller"]
 
 
 class Caller:
-    """Makes the calls of one running target. Connections are opened when needed and kept until `close`."""
+    """Makes the calls of one running target, whose file lies in `folder`. Connections are opened when needed
+    and kept until `close`.
+    """
 
-    def __init__(self, target: LoadedTarget, names: Mapping[str, str]) -> None:
+    def __init__(self, spec: Target, folder: Path, names: Mapping[str, str]) -> None:
         self._names = names
-        self._calls = {call.name: call for call in target.target.call}
-        self._grpc, self._http = GrpcCalls(target.path.parent), HttpCalls()
+        self._calls = {call.name: call for call in spec.call}
+        self._grpc, self._http = GrpcCalls(folder), HttpCalls()
 
     async def make(self, call: Call, n: int, deadline_s: float | None = None) -> str:
         """Make one call and return what answered, in a few words. A stream that opened within the deadline is

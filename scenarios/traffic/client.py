@@ -26,12 +26,13 @@ _LOG_LINES = 40
 
 
 class ClientProcess:
-    """A client that is ready. `told`: `{NAME.KEY: value}` of its line. `said`: the lines after that one.
-    `log`: what it wrote on stderr."""
+    """A client that is ready. `names`: the placeholders that its line gives, `{NAME.KEY: value}`. `lines`:
+    what it printed after that line. `log`: what it wrote on stderr.
+    """
 
-    def __init__(self, launched: Launched, told: dict[str, str], log: deque[str]) -> None:
-        self.told, self.log = told, log
-        self.said: deque[str] = deque(maxlen=_LOG_LINES)
+    def __init__(self, launched: Launched, names: dict[str, str], log: deque[str]) -> None:
+        self.names, self.log = names, log
+        self.lines: deque[str] = deque(maxlen=_LOG_LINES)
         self._launched = launched
 
     @property
@@ -50,15 +51,6 @@ class ClientProcess:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         return await self._launched.wait()
-
-
-@asynccontextmanager
-async def client(
-    controller: Controller, target: LoadedTarget, client: Client, names: Mapping[str, str]
-) -> AsyncIterator[dict[str, str]]:
-    """Start a client and yield `{NAME.KEY: value}` from its line. Raises `TargetFailed`."""
-    async with client_process(controller, target, client, names) as process:
-        yield process.told
 
 
 @asynccontextmanager
@@ -95,8 +87,8 @@ async def client_process(
             raise TargetFailed(
                 target.name, f"client {client.name} printed a line that is too long"
             ) from error
-        ready = ClientProcess(process, _told(target, client, line, log), log)
-        drains.append(asyncio.create_task(_drain(process.stdout, ready.said)))
+        ready = ClientProcess(process, _names(target, client, line, log), log)
+        drains.append(asyncio.create_task(_drain(process.stdout, ready.lines)))
         yield ready
     finally:
         process.stdin.close()
@@ -107,7 +99,7 @@ async def client_process(
         await asyncio.gather(*drains)
 
 
-def _told(target: LoadedTarget, client: Client, line: bytes, log: deque[str]) -> dict[str, str]:
+def _names(target: LoadedTarget, client: Client, line: bytes, log: deque[str]) -> dict[str, str]:
     try:
         told = msgspec.json.decode(line, type=dict[str, object])
     except msgspec.DecodeError as error:

@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
+from scenarios.errors import CallFailed
 from scenarios.spec import HttpCall
 from scenarios.spec.placeholders import fill
-from scenarios.traffic.failure import CallFailed
 
 _SAID_CHARACTERS = 200
 
@@ -30,7 +30,7 @@ class HttpCalls:
         request = self._client.build_request(
             call.method, fill(call.url, names), headers=fill(call.headers, names), **_body(call, names)
         )
-        exchange = _Exchange(self._client, request)
+        exchange = _OpenResponse(self._client, request)
         try:
             async with asyncio.timeout(deadline_s):
                 await exchange.answered(call)
@@ -49,7 +49,7 @@ class HttpCalls:
             await client.aclose()
 
 
-class _Exchange:
+class _OpenResponse:
     """One request and as much of its response as has come."""
 
     def __init__(self, client: httpx.AsyncClient, request: httpx.Request) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.server.needs import unmet
+from scenarios.server.needs import unmet_needs
 from scenarios.spec import suite_file, target_file
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
@@ -69,7 +69,7 @@ def test_quick_start_servers_go_dark_at_as_many_stuck_calls_as_they_have_workers
 
 @pytest.mark.gpu
 def test_pegaflow_goes_dark_before_its_fix_and_stays_lit_with_it(tmp_path: Path) -> None:
-    if reason := unmet(target_file.load(EXAMPLES / "pegaflow" / "pegaflow-0.22.3.toml")):
+    if reason := unmet_needs(target_file.load(EXAMPLES / "pegaflow" / "pegaflow-0.22.3.toml")):
         pytest.skip(reason)
 
     found = observed("pegaflow", tmp_path / "report.json")
@@ -79,7 +79,7 @@ def test_pegaflow_goes_dark_before_its_fix_and_stays_lit_with_it(tmp_path: Path)
 
 
 def test_a_suite_whose_machine_is_not_here_says_what_is_missing() -> None:
-    if unmet(target_file.load(EXAMPLES / "pegaflow" / "pegaflow-0.22.3.toml")) is None:
+    if unmet_needs(target_file.load(EXAMPLES / "pegaflow" / "pegaflow-0.22.3.toml")) is None:
         pytest.skip("there is a GPU here: the suite would run")
 
     done = wedge("pegaflow", "run", "--suite", "suite.toml")

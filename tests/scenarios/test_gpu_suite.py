@@ -16,21 +16,21 @@ PLACEMENTS = ("inline", "pool", "thread", "process")
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_a_gpu_target_is_its_twin_but_for_the_memory_that_is_shared(placement: str) -> None:
-    twin = target_file.load(target_file.find(f"pegaref-{placement}")).target
-    gpu = target_file.load(target_file.find(f"pegaref-gpu-{placement}")).target
-    assert gpu.target.needs == ("gpu",)
+    twin = target_file.load(target_file.find(f"pegaref-{placement}")).spec
+    gpu = target_file.load(target_file.find(f"pegaref-gpu-{placement}")).spec
+    assert gpu.start.needs == ("gpu",)
     assert [word for word in gpu.client[0].command if word not in twin.client[0].command] == [
         "--cuda",
         "4194304",
     ]
     start = msgspec.structs.replace(
-        gpu.target,
-        name=twin.target.name,
-        summary=twin.target.summary,
-        needs=twin.target.needs,
-        ready_within_s=twin.target.ready_within_s,
+        gpu.start,
+        name=twin.start.name,
+        summary=twin.start.summary,
+        needs=twin.start.needs,
+        ready_within_s=twin.start.ready_within_s,
     )
-    assert msgspec.structs.replace(gpu, target=start, client=twin.client, base=twin.base) == twin
+    assert msgspec.structs.replace(gpu, start=start, client=twin.client, base=twin.base) == twin
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="what is said where there is no GPU")

@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from scenarios.prober.grpc import GrpcProber
-from scenarios.prober.messages import GrpcLane, Probed
+from scenarios.prober.messages import GrpcSeries, Probed
 
 
 async def _health(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
@@ -29,7 +29,7 @@ async def address() -> AsyncIterator[str]:
 
 
 async def probed(address: str, method: str | None, *, kept: bool = False) -> Probed:
-    prober = GrpcProber(0, GrpcLane(address, kept, 0.1, 0.0, 5.0, method=method))
+    prober = GrpcProber(0, GrpcSeries(address, kept, 0.1, 0.0, 5.0, method=method))
     try:
         return await prober.probe(time.monotonic())
     finally:

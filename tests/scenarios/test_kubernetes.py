@@ -10,7 +10,7 @@ import pytest
 from scenarios.errors import CouldNotRun, Malformed, UnknownName
 from scenarios.record import KubeletRules
 from scenarios.spec import GrpcProbe, HttpProbe, Target, kubernetes
-from scenarios.spec.target import Ready, Start
+from scenarios.spec.target import Launch, Ready
 
 DEPLOYMENT = """\
 apiVersion: v1
@@ -48,7 +48,7 @@ def manifest(tmp_path: Path, text: str) -> Path:
 
 
 def target(*probes: HttpProbe | GrpcProbe) -> Target:
-    return Target(Start("mine", ("server",), Ready(url="http://127.0.0.1:1/")), probes)
+    return Target(Launch("mine", ("server",), Ready(url="http://127.0.0.1:1/")), probes)
 
 
 HEALTH = HttpProbe("http /health", "http://{http}/health")
@@ -56,7 +56,7 @@ READY = HttpProbe("http /ready", "http://127.0.0.1:{port:http}/ready")
 
 
 def test_settings_are_read_and_what_is_left_out_is_kubernetes_default(tmp_path: Path) -> None:
-    container = kubernetes.read(manifest(tmp_path, DEPLOYMENT))
+    container = kubernetes.read_manifest(manifest(tmp_path, DEPLOYMENT))
 
     assert container.full_name == "deployment/engine/server"
     assert container.probes["liveness"].rules == KubeletRules(timeout_s=1, period_s=5, failure_threshold=2)
@@ -64,15 +64,15 @@ def test_settings_are_read_and_what_is_left_out_is_kubernetes_default(tmp_path: 
 
 
 def test_a_named_port_is_the_number_that_the_container_gives_it(tmp_path: Path) -> None:
-    probe = kubernetes.read(manifest(tmp_path, DEPLOYMENT)).probes["liveness"]
+    probe = kubernetes.read_manifest(manifest(tmp_path, DEPLOYMENT)).probes["liveness"]
 
     assert (probe.port, probe.path, probe.line) == ("9091", "/health", 18)
 
 
 def test_the_targets_probe_that_asks_the_same_is_found_by_its_path(tmp_path: Path) -> None:
-    container = kubernetes.read(manifest(tmp_path, DEPLOYMENT))
+    container = kubernetes.read_manifest(manifest(tmp_path, DEPLOYMENT))
 
-    found = kubernetes.kubelet(container, target(READY, HEALTH))
+    found = kubernetes.replay_for(container, target(READY, HEALTH))
 
     assert found.probes == {"liveness": "http /health", "readiness": "http /ready"}
     assert found.rules["liveness"].period_s == 5
@@ -80,10 +80,10 @@ def test_the_targets_probe_that_asks_the_same_is_found_by_its_path(tmp_path: Pat
 
 
 def test_a_manifest_that_asks_what_the_target_does_not_probe_is_refused(tmp_path: Path) -> None:
-    container = kubernetes.read(manifest(tmp_path, DEPLOYMENT))
+    container = kubernetes.read_manifest(manifest(tmp_path, DEPLOYMENT))
 
     with pytest.raises(CouldNotRun, match=r"deployment\.yaml:22: readinessProbe asks GET /ready.* add one"):
-        kubernetes.kubelet(container, target(HEALTH))
+        kubernetes.replay_for(container, target(HEALTH))
 
 
 def test_a_grpc_probe_is_matched_by_its_service(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_a_grpc_probe_is_matched_by_its_service(tmp_path: Path) -> None:
         - name: c
           livenessProbe: {grpc: {port: 50055, service: liveness}}
     """
-    container = kubernetes.read(manifest(tmp_path, text))
-    found = kubernetes.kubelet(
+    container = kubernetes.read_manifest(manifest(tmp_path, text))
+    found = kubernetes.replay_for(
         container, target(GrpcProbe("any", "{grpc}"), GrpcProbe("alive", "{grpc}", service="liveness"))
     )
 
@@ -114,7 +114,7 @@ def test_a_probe_that_runs_a_command_is_noted_and_not_replayed(tmp_path: Path) -
           livenessProbe: {exec: {command: [cat, /tmp/alive]}}
           readinessProbe: {httpGet: {path: /health, port: 80}}
     """
-    found = kubernetes.kubelet(kubernetes.read(manifest(tmp_path, text)), target(HEALTH))
+    found = kubernetes.replay_for(kubernetes.read_manifest(manifest(tmp_path, text)), target(HEALTH))
 
     assert found.probes == {"readiness": "http /health"}
     assert "deployment.yaml:6: livenessProbe runs a command" in found.notes[0]
@@ -132,7 +132,7 @@ def test_a_custom_resource_is_read_like_any_other(tmp_path: Path) -> None:
                 - name: c
                   livenessProbe: {httpGet: {path: /health, port: 80}}
     """
-    assert kubernetes.read(manifest(tmp_path, text)).full_name == "inferenceservice/llm/c"
+    assert kubernetes.read_manifest(manifest(tmp_path, text)).full_name == "inferenceservice/llm/c"
 
 
 TWO = """\
@@ -151,13 +151,13 @@ def test_of_several_containers_one_must_be_named(tmp_path: Path) -> None:
     path = manifest(tmp_path, TWO)
 
     with pytest.raises(Malformed, match="say which of pod/a/c, pod/b/c"):
-        kubernetes.read(path)
-    assert kubernetes.at(f"{path}:b/c").probes["liveness"].path == "/b"
+        kubernetes.read_manifest(path)
+    assert kubernetes.read_argument(f"{path}:b/c").probes["liveness"].path == "/b"
 
 
 def test_a_container_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match=r"no container named 'd'.*pod/a/c, pod/b/c"):
-        kubernetes.read(manifest(tmp_path, TWO), "d")
+        kubernetes.read_manifest(manifest(tmp_path, TWO), "d")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_what_is_wrong_is_said_with_file_line_and_key(tmp_path: Path, probe: str
     )
 
     with pytest.raises(Malformed) as caught:
-        kubernetes.read(path)
+        kubernetes.read_manifest(path)
 
     message = str(caught.value)
     assert message.startswith(f"{path}:5: spec.containers[0].livenessProbe")
@@ -189,9 +189,9 @@ def test_a_template_is_refused_with_the_remedy(tmp_path: Path) -> None:
     path = manifest(tmp_path, "kind: Pod\nspec: {{ toYaml .Values.pod }}\nmetadata: {{ x }}: y\n")
 
     with pytest.raises(Malformed, match=r"not YAML.*render it first"):
-        kubernetes.read(path)
+        kubernetes.read_manifest(path)
 
 
 def test_a_manifest_without_probes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Malformed, match="no container in it has a livenessProbe"):
-        kubernetes.read(manifest(tmp_path, "kind: ConfigMap\ndata: {a: b}\n"))
+        kubernetes.read_manifest(manifest(tmp_path, "kind: ConfigMap\ndata: {a: b}\n"))

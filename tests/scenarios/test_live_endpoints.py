@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from scenarios.live.connection import KEPT_S
-from scenarios.live.endpoints import Endpoints
+from scenarios.live.endpoints import KEPT_S, Endpoints
 from scenarios.prober.messages import Batch, Began, Outcome, Probed
-from scenarios.prober.series import Lanes, lanes
+from scenarios.prober.series import SeriesSet, series_set
 from scenarios.spec import HttpProbe, Target
-from scenarios.spec.target import Connection, Ready, Start
+from scenarios.spec.target import ConnectionKind, Launch, Ready
 
 BEGAN_S = 1000.0
 BUDGET_S = 2.0
 
 
-def watched(*connections: Connection) -> Lanes:
+def watched(*connections: ConnectionKind) -> SeriesSet:
     probe = HttpProbe("http /health", "http://127.0.0.1:1/health", connections=connections or ("fresh",))
-    return lanes(Target(Start("t", (), Ready()), (probe,)), {}, 0)
+    return series_set(Target(Launch("t", (), Ready()), (probe,)), {}, 0)
 
 
 class Fed:
     """Endpoints, fed by hand."""
 
-    def __init__(self, *connections: Connection) -> None:
+    def __init__(self, *connections: ConnectionKind) -> None:
         self.endpoints = Endpoints(watched(*connections), BEGAN_S)
 
     def answer(self, at_s: float, took_s: float = 0.001, outcome: Outcome = "ok", lane: int = 0) -> None:
@@ -128,7 +127,7 @@ def test_a_probe_under_way_leaves_its_slice_open_until_the_silence_is_long() -> 
 def test_what_is_kept_of_a_long_watch_is_bounded() -> None:
     fed = Fed()
     fed.steady(0, 3 * KEPT_S)
-    (connection,) = fed.endpoints._lanes
+    (connection,) = fed.endpoints._connections
     assert len(connection._answers) <= KEPT_S * 10 + 1
     assert len(connection._good) <= KEPT_S / fed.endpoints.slice_s + 1
     assert not connection._under_way

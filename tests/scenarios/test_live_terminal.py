@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scenarios.live.keys import split
+from scenarios.live.screen import split
 
 LOGGED_IN = "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"
 WITHIN_S = 60.0

@@ -7,17 +7,17 @@ import pytest
 
 from scenarios.spec.loads import Idle, Scrape, SlowLoris, Storm
 from scenarios.traffic.load.facts import LoadFacts, facts
-from scenarios.traffic.load.messages import Crowding, Tally
+from scenarios.traffic.load.messages import GeneratedLoad, LoadTally
 
 _WINDOW_S = 2.0
-_KEPT = Tally(started=100, answered=100, open=100, least_open=100, established=100, accepted=100)
+_KEPT = LoadTally(started=100, answered=100, open=100, least_open=100, established=100, accepted=100)
 _SLOW = msgspec.structs.replace(_KEPT, sent_bytes=2000)
 _SCRAPED = msgspec.structs.replace(_KEPT, started=500, answered=499)
-_STORMED = Tally(started=110, answered=105, open=5)
+_STORMED = LoadTally(started=110, answered=105, open=5)
 
 
-def judged(load: Crowding, closed: Tally) -> LoadFacts:
-    return facts(load, Tally(), closed, _WINDOW_S, ())
+def judged(load: GeneratedLoad, closed: LoadTally) -> LoadFacts:
+    return facts(load, LoadTally(), closed, _WINDOW_S, ())
 
 
 @pytest.mark.parametrize(
@@ -30,11 +30,11 @@ def judged(load: Crowding, closed: Tally) -> LoadFacts:
         (Scrape("p", 100), _SCRAPED),
         (Scrape("p", 100), msgspec.structs.replace(_KEPT, started=100, answered=0)),
         (Storm("c", rate_hz=50), _STORMED),
-        (Storm("c", rate_hz=50, at_most=5), Tally(started=5, open=5, held_back=95)),
+        (Storm("c", rate_hz=50, at_most=5), LoadTally(started=5, open=5, throttled=95)),
     ],
 )
-def test_a_load_that_was_there_counts(load: Crowding, closed: Tally) -> None:
-    assert judged(load, closed).there, judged(load, closed).detail
+def test_a_load_that_was_there_counts(load: GeneratedLoad, closed: LoadTally) -> None:
+    assert judged(load, closed).sustained, judged(load, closed).detail
 
 
 @pytest.mark.parametrize(
@@ -56,14 +56,14 @@ def test_a_load_that_was_there_counts(load: Crowding, closed: Tally) -> None:
             msgspec.structs.replace(_SCRAPED, answered=0, errors=500),
             "not one request was answered as the probe expects",
         ),
-        (Storm("c", rate_hz=50), Tally(started=40, answered=40), "too few calls were started"),
-        (Storm("c", rate_hz=50), Tally(started=101, errors=100, open=1), "not one call was answered"),
-        (Storm("c", rate_hz=50), Tally(), "not one call was answered"),
+        (Storm("c", rate_hz=50), LoadTally(started=40, answered=40), "too few calls were started"),
+        (Storm("c", rate_hz=50), LoadTally(started=101, errors=100, open=1), "not one call was answered"),
+        (Storm("c", rate_hz=50), LoadTally(), "not one call was answered"),
     ],
 )
-def test_what_was_missing_is_told(load: Crowding, closed: Tally, missing: str) -> None:
+def test_what_was_missing_is_told(load: GeneratedLoad, closed: LoadTally, missing: str) -> None:
     found = judged(load, closed)
-    assert not found.there
+    assert not found.sustained
     assert missing in found.detail
 
 

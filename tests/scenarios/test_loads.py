@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 
 from scenarios.errors import CouldNotRun
 from scenarios.prober import ProberHandle, soon
-from scenarios.prober.messages import Batch, Began, HttpLane
+from scenarios.prober.messages import Batch, Began, HttpSeries
 from scenarios.server.resources import alive
 from scenarios.server.server import Server, serving
 from scenarios.spec import target_file
@@ -34,10 +35,10 @@ _WITHIN_S = 90.0
 async def counting(*flags: str) -> AsyncIterator[Server]:
     """The counting server, started as any target is."""
     loaded = target_file.load(SERVERS / "counting.toml")
-    start = loaded.target.target
+    start = loaded.start
     start = msgspec.structs.replace(start, command=(*start.command, *flags))
-    target = msgspec.structs.replace(loaded.target, target=start)
-    async with asyncio.timeout(_WITHIN_S), serving(loaded._replace(target=target)) as server:
+    target = msgspec.structs.replace(loaded.spec, start=start)
+    async with asyncio.timeout(_WITHIN_S), serving(dataclasses.replace(loaded, spec=target)) as server:
         yield server
 
 
@@ -68,7 +69,7 @@ def sockets(server: Server) -> list[str]:
 async def one(server: Server, load: Load, *, for_s: float = 0.5) -> LoadFacts:
     """The facts of a load that was there for a moment."""
     async with loading((load,), server) as running:
-        await running.window()
+        await running.open_window()
         await asyncio.sleep(for_s)
         await running.stop()
         await running.clean_up()
@@ -79,13 +80,13 @@ async def one(server: Server, load: Load, *, for_s: float = 0.5) -> LoadFacts:
 async def test_idle_connections_are_there_and_never_send_a_byte() -> None:
     async with counting() as server:
         async with loading((Idle("http /health", 300),), server) as running:
-            await running.window()
+            await running.open_window()
             told = await counts(server)
             await running.stop()
             (facts,) = running.facts()
         assert told["open"] == 300
         assert "/health" not in told["requests"]
-        assert facts.there, facts.detail
+        assert facts.sustained, facts.detail
         assert (facts.started, facts.answered, facts.open, facts.closed) == (300, 300, 300, 0)
         assert "300 established, of which the server has accepted 300" in facts.detail
 
@@ -102,14 +103,16 @@ async def test_of_a_load_no_socket_process_or_descriptor_is_left() -> None:
         before = {child.pid for child in ours.children(recursive=True)}
         fds = ours.num_fds()
         async with loading(loads, server) as running:
-            await running.window()
+            await running.open_window()
             assert {child.pid for child in ours.children(recursive=True)} > before
             await running.stop()
             told = await until(server, lambda told: told["open"] == 0)
             assert told["accepted"] >= 271
             await running.clean_up()
             assert {child.pid for child in ours.children(recursive=True)} == before
-            assert all(facts.there for facts in running.facts()), [facts.detail for facts in running.facts()]
+            assert all(facts.sustained for facts in running.facts()), [
+                facts.detail for facts in running.facts()
+            ]
         assert ours.num_fds() <= fds
         # Not even one that waits in the kernel for its end, but those of `counts` itself.
         assert len([state for state in sockets(server) if state == "01"]) == 0
@@ -130,11 +133,11 @@ async def two_thousand() -> None:
     """Two thousand idle connections, in a process whose soft limit is lower."""
     async with counting() as server:
         async with loading((Idle("http /health", 2000),), server) as running:
-            await running.window()
+            await running.open_window()
             told = await counts(server)
             await running.stop()
             (facts,) = running.facts()
-    print(told["open"], facts.there)  # noqa: T201
+    print(told["open"], facts.sustained)  # noqa: T201
 
 
 async def test_a_hard_limit_that_is_too_low_is_told_with_the_remedy() -> None:
@@ -154,9 +157,9 @@ async def test_connections_that_the_server_closes_are_counted_and_opened_again()
     async with counting("--most", "100") as server:
         whole = await one(server, Idle("http /health", 150))
         part = await one(server, Idle("http /health", 150, held=90))
-    assert not whole.there
+    assert not whole.sustained
     assert "of 150 were open: the server let no more stay (`held = " in whole.detail
-    assert part.there, part.detail
+    assert part.sustained, part.detail
     assert part.closed >= 50
     assert part.started > 150
 
@@ -165,7 +168,7 @@ async def test_where_no_connection_can_be_made_no_load_was_there() -> None:
     async with counting() as server:
         server.names["http"] = "127.0.0.1:1"
         facts = await one(server, Idle("http /health", 5))
-    assert not facts.there
+    assert not facts.sustained
     assert "only 0 connections could be made" in facts.detail
     assert "Connect call failed" in facts.detail
 
@@ -174,14 +177,14 @@ async def test_slow_connections_send_a_byte_now_and_then_and_never_a_whole_head(
     async with counting() as server:
         async with loading((SlowLoris("http /health", 40, every_s=0.05),), server) as running:
             first = await until(server, lambda told: told["received_bytes"] > 100)
-            await running.window()
+            await running.open_window()
             later = await until(
                 server, lambda told: told["received_bytes"] > first["received_bytes"] + 10 * 40
             )
             await running.stop()
             (facts,) = running.facts()
         assert "/health" not in later["requests"]
-        assert facts.there, facts.detail
+        assert facts.sustained, facts.detail
         assert "bytes sent in the window" in facts.detail
 
 
@@ -189,14 +192,14 @@ async def test_scrapes_ask_again_as_they_are_answered_at_a_bounded_rate() -> Non
     async with counting() as server:
         began_s = time.monotonic()
         async with loading((Scrape("http /health", 10, rate_hz=200),), server) as running:
-            await running.window()
+            await running.open_window()
             told = await until(server, lambda told: told["requests"].get("/health", 0) >= 50)
             await running.stop()
             (facts,) = running.facts()
         took_s = time.monotonic() - began_s
         after = await counts(server)
     assert told["open"] == 10
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert 50 <= facts.answered <= after["requests"]["/health"] <= 200 * took_s + 10
 
 
@@ -204,78 +207,78 @@ async def test_scrapes_that_are_not_answered_wait_and_count_as_there() -> None:
     async with counting() as server:
         async with loading((Scrape("http /never", 10),), server) as running:
             await until(server, lambda told: told["waiting"] == 10)
-            await running.window()
+            await running.open_window()
             await asyncio.sleep(0.2)
             await running.stop()
             (facts,) = running.facts()
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert (facts.started, facts.answered) == (10, 0)
 
 
 async def test_a_server_that_keeps_no_connection_alive_cannot_be_scraped_so() -> None:
     async with counting("--no-keep-alive") as server:
         facts = await one(server, Scrape("http /health", 20))
-    assert not facts.there
+    assert not facts.sustained
     assert "too few connections" in facts.detail
 
 
 async def test_a_storm_calls_on_schedule_and_every_call_arrives() -> None:
     async with counting() as server:
         async with loading((Storm("work", rate_hz=20),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, lambda told: told["requests"].get("/work", 0) >= 10)
             await running.stop()
             (facts,) = running.facts()
         told = await counts(server)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert 5 <= facts.answered <= told["requests"]["/work"]
 
 
 async def test_a_storm_on_a_server_that_does_not_answer_stays_within_its_bound() -> None:
     async with counting() as server:
         async with loading((Storm("never", rate_hz=200, at_most=20),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, lambda told: told["waiting"] == 20)
             await asyncio.sleep(0.3)
             await running.stop()
             (facts,) = running.facts()
             await until(server, lambda told: told["open"] == 0)
             told = await counts(server)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert (facts.started, facts.open, told["most_waiting"]) == (20, 20, 20)
 
 
 async def test_what_a_storm_kept_is_taken_back() -> None:
     async with counting() as server:
         async with loading((Storm("keep", rate_hz=20),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, lambda told: told["requests"].get("/drop", 0) >= 3)
             await running.stop()
             await running.clean_up()
             (facts,) = running.facts()
         told = await counts(server)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert told["keys"] == []
 
 
 async def test_what_a_storm_may_have_kept_is_taken_back_after_the_fault() -> None:
     async with counting() as server:
         async with loading((Storm("keep-silently", rate_hz=200, at_most=40),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, lambda told: len(told["keys"]) == 40)
             await running.stop()
             assert len((await counts(server))["keys"]) == 40
             await running.clean_up()
             (facts,) = running.facts()
         told = await counts(server)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert (told["keys"], facts.left) == ([], ())
 
 
 async def test_a_storm_whose_every_call_fails_was_not_there() -> None:
     async with counting() as server:
         facts = await one(server, Storm("refused"))
-    assert not facts.there
+    assert not facts.sustained
     assert "not one call was answered" in facts.detail
     assert "HTTP 200: ok" in facts.detail
 
@@ -284,31 +287,31 @@ async def test_a_load_whose_process_dies_was_not_there_and_is_no_error() -> None
     async with counting() as server:
         before = set(psutil.Process().children())
         async with loading((Idle("http /health", 20),), server) as running:
-            await running.window()
+            await running.open_window()
             (process,) = set(psutil.Process().children()) - before
             process.kill()
             await running.stop()
             await running.clean_up()
             (facts,) = running.facts()
-        assert (facts.there, facts.detail) == (False, "the load's process ended (exit code -9)")
+        assert (facts.sustained, facts.detail) == (False, "the load's process ended (exit code -9)")
         await until(server, lambda told: told["open"] == 0)
 
 
 async def test_a_load_speaks_tls_where_the_probe_does(tmp_path: Path) -> None:
     await _openssl(tmp_path)
     async with counting("--tls", str(tmp_path)) as server:
-        target = server.target.target
+        target = server.target.spec
         probe = msgspec.structs.replace(target.probe[0], url="https://{http}/health")
-        server.target = server.target._replace(
-            target=msgspec.structs.replace(target, probe=(probe, *target.probe[1:]))
+        server.target = dataclasses.replace(
+            server.target, spec=msgspec.structs.replace(target, probe=(probe, *target.probe[1:]))
         )
         loads = (Idle("http /health", 20), SlowLoris("http /health", 20), Scrape("http /health", 5))
         async with loading(loads, server) as running:
-            await running.window()
+            await running.open_window()
             await asyncio.sleep(0.3)
             await running.stop()
             idle, slow, scrape = running.facts()
-    assert (idle.there, slow.there, scrape.there) == (True, True, True), running.facts()
+    assert (idle.sustained, slow.sustained, scrape.sustained) == (True, True, True), running.facts()
     assert scrape.answered > 5
 
 
@@ -353,7 +356,7 @@ async def test_no_load_costs_no_process() -> None:
     async with counting() as server:
         before = psutil.Process().children()
         async with loading((), server) as running:
-            await running.window()
+            await running.open_window()
             assert psutil.Process().children() == before
             await running.stop()
             await running.clean_up()
@@ -363,18 +366,20 @@ async def test_no_load_costs_no_process() -> None:
 async def test_a_load_makes_neither_the_prober_nor_the_runner_late() -> None:
     loads = (Idle("http /health", 1000), Scrape("http /health", rate_hz=200), Storm("work", rate_hz=20))
     async with counting() as server, ProberHandle() as prober:
-        lane = HttpLane(f"http://{server.names['http']}/health", False, 0.05, 0.0, 3.0)
+        lane = HttpSeries(f"http://{server.names['http']}/health", False, 0.05, 0.0, 3.0)
         alone = await late(prober, lane, ())
         async with loading(loads, server) as running:
-            await running.window()
+            await running.open_window()
             loaded = await late(prober, lane, loads)
             await running.stop()
-            assert all(facts.there for facts in running.facts()), [facts.detail for facts in running.facts()]
+            assert all(facts.sustained for facts in running.facts()), [
+                facts.detail for facts in running.facts()
+            ]
     # What the judge allows: half of the smallest budget. In the prober's own process it would be seconds.
     assert max(loaded) < 1.0, (max(alone), max(loaded))
 
 
-async def late(prober: ProberHandle, lane: HttpLane, loads: Sequence[Load]) -> list[float]:
+async def late(prober: ProberHandle, lane: HttpSeries, loads: Sequence[Load]) -> list[float]:
     """How late the prober took up its probes, and how late this loop did what was due, each the worst."""
     began: list[Began] = []
     prober.on_batch = lambda batch: began.extend(batch.began) if isinstance(batch, Batch) else None

@@ -89,12 +89,12 @@ def stopped(pid: int) -> Iterator[None]:
 async def test_two_thousand_idle_connections_meet_the_limit_and_health_is_answered() -> None:
     async with pegaref() as server:
         async with loading((Idle("http /health", 2000, held=500),), server) as running:
-            await running.window()
+            await running.open_window()
             async with asking(server) as http:
                 assert (await http.get("/health")).text.startswith("ok")
             await running.stop()
             (facts,) = running.facts()
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert facts.answered >= 2000
     assert 500 <= facts.open <= 668  # some may wait in the backlog, to take the place of others
     assert facts.closed >= 2000 - 568
@@ -104,35 +104,37 @@ async def test_slow_connections_keep_neither_http_nor_grpc_from_others() -> None
     loads = (SlowLoris("http /health", 100, every_s=0.05), SlowLoris("grpc health", 20, every_s=0.05))
     async with pegaref() as server:
         async with loading(loads, server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
-            assert await server.caller.make(server.target.target.call[0], 1)
+            assert await server.caller.make(server.target.spec.call[0], 1)
             await running.stop()
-            assert all(facts.there for facts in running.facts()), [facts.detail for facts in running.facts()]
+            assert all(facts.sustained for facts in running.facts()), [
+                facts.detail for facts in running.facts()
+            ]
 
 
 async def test_a_session_storm_is_there_as_the_server_counts_it_and_ends_with_the_window() -> None:
     opened = 'pegaref_grpc_request_duration_seconds_count{method="pegaflow.Engine/Session"}'
     async with pegaref() as server:
         async with loading((Storm("session", rate_hz=50),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, opened, lambda sessions: sessions >= 30)
             await running.stop()
             (facts,) = running.facts()
             await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert facts.answered >= 20
 
 
 async def test_sessions_of_a_storm_that_are_held_are_open_at_once() -> None:
     async with pegaref() as server:
         async with loading((Storm("session", rate_hz=100, at_most=60, hold_s=60),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, "pegaref_sessions", lambda sessions: sessions == 60.0)
             await running.stop()
             (facts,) = running.facts()
         await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert (facts.started, facts.open) == (60, 60)
 
 
@@ -140,11 +142,11 @@ async def test_a_scrape_storm_is_answered_by_the_metrics() -> None:
     answered = 'pegaref_http_requests_total{route="/metrics",status="200"}'
     async with pegaref() as server:
         async with loading((Scrape("http /metrics", 20, rate_hz=300),), server) as running:
-            await running.window()
+            await running.open_window()
             await until(server, answered, lambda scrapes: scrapes >= 100)
             await running.stop()
             (facts,) = running.facts()
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert facts.answered >= 50
 
 
@@ -153,14 +155,14 @@ async def test_a_client_killed_with_an_open_session_leaves_no_memory_behind() ->
         before = set(psutil.Process().children(recursive=True))
         async with loading((Clients("holder", 2, start="before", for_s=0.1),), server) as running:
             assert await figure(server, "pegaref_sessions") == 2.0
-            await running.window()
-            await running.settled()
+            await running.open_window()
+            await running.wait_done()
             await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
             await running.stop()
             await running.clean_up()
             (facts,) = running.facts()
         assert set(psutil.Process().children(recursive=True)) == before
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert (facts.started, facts.answered, facts.closed, facts.left) == (2, 2, 2, ())
     assert facts.left_detail.startswith("2 shared memories of killed clients")
 
@@ -171,12 +173,12 @@ async def test_memory_that_a_killed_client_leaves_in_the_server_is_told() -> Non
         pid = actor(server)
         async with loading((load,), server) as running:
             with stopped(pid):
-                await running.window()
-                await running.settled()
+                await running.open_window()
+                await running.wait_done()
                 await running.stop()
                 await running.clean_up()
             (facts,) = running.facts()
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     (left,) = facts.left
     assert re.fullmatch(r"/dev/shm/\S+ of holder 1 is still in the server's memory 0\.5 s later", left)
 
@@ -187,17 +189,17 @@ async def test_a_client_is_killed_in_the_middle_of_a_register_and_nothing_is_lef
     async with pegaref() as server:
         with stopped(actor(server)):
             async with loading((load,), server) as running:
-                await running.window()
+                await running.open_window()
                 await until(server, registering, lambda commands: commands == 1.0)
                 assert holding() == 1
-                await running.settled()
+                await running.wait_done()
                 assert holding() == 0
                 await running.stop()
                 (facts,) = running.facts()
         await running.clean_up()
         async with asking(server) as http:
             assert (await http.get("/instances")).json()["instances"] == []
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert facts.closed == 1
     assert running.facts()[0].left == ()
 
@@ -205,24 +207,24 @@ async def test_a_client_is_killed_in_the_middle_of_a_register_and_nothing_is_lef
 async def test_a_client_that_came_to_its_end_was_not_killed_in_the_middle() -> None:
     async with pegaref() as server:
         async with loading((Clients("registering", stuck=True, for_s=2.0),), server) as running:
-            await running.window()
-            await running.settled()
+            await running.open_window()
+            await running.wait_done()
             await running.stop()
             (facts,) = running.facts()
-    assert not facts.there
+    assert not facts.sustained
     assert "it was not stuck" in facts.detail
 
 
 async def test_clients_that_are_not_to_be_killed_live_until_the_window_closes() -> None:
     async with pegaref() as server:
         async with loading((Clients("holder", 2, kill=False),), server) as running:
-            await running.window()
-            await running.settled()
+            await running.open_window()
+            await running.wait_done()
             assert await figure(server, "pegaref_sessions") == 2.0
             await running.stop()
             (facts,) = running.facts()
         await until(server, "pegaref_sessions", lambda sessions: sessions == 0.0)
-    assert facts.there, facts.detail
+    assert facts.sustained, facts.detail
     assert (facts.open, facts.closed) == (2, 0)
 
 
@@ -230,8 +232,8 @@ async def test_a_client_that_cannot_start_was_not_there_and_says_why() -> None:
     async with pegaref() as server:
         server.names["grpc"] = "127.0.0.1:1"
         async with loading((Clients("holder", start="before"),), server) as running:
-            await running.window()
+            await running.open_window()
             await running.stop()
             (facts,) = running.facts()
-    assert not facts.there
+    assert not facts.sustained
     assert "UNAVAILABLE" in facts.detail

@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from scenarios.server.needs import unmet
+from scenarios.server.needs import unmet_needs
 from scenarios.spec import LoadedTarget, Target
-from scenarios.spec.target import Ready, Start
+from scenarios.spec.document import Document
+from scenarios.spec.target import Launch, Ready
 
 
 def target(*needs: Literal["gpu", "2-gpus"]) -> LoadedTarget:
-    start = Start("mine", ("server",), Ready(url="http://127.0.0.1:1/"), needs=needs)
-    return LoadedTarget(Path("mine.toml"), Target(start, ()))
+    start = Launch("mine", ("server",), Ready(url="http://127.0.0.1:1/"), needs=needs)
+    path = Path("mine.toml")
+    return LoadedTarget(path, Target(start, ()), Document(path, ""))
 
 
 def test_a_gpu_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
-    assert unmet(target("gpu"), devices=tmp_path) == (
+    assert unmet_needs(target("gpu"), devices=tmp_path) == (
         f"needs an NVIDIA GPU, and there is none here (no {tmp_path}/nvidia0)"
     )
 
@@ -24,19 +26,19 @@ def test_a_gpu_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
 def test_a_gpu_that_is_there_is_none(tmp_path: Path) -> None:
     (tmp_path / "nvidia0").touch()
 
-    assert unmet(target("gpu"), devices=tmp_path) is None
+    assert unmet_needs(target("gpu"), devices=tmp_path) is None
 
 
 def test_the_drivers_control_device_alone_is_no_gpu(tmp_path: Path) -> None:
     (tmp_path / "nvidiactl").touch()
 
-    assert unmet(target("gpu"), devices=tmp_path) is not None
+    assert unmet_needs(target("gpu"), devices=tmp_path) is not None
 
 
 def test_a_second_gpu_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
     (tmp_path / "nvidia0").touch()
 
-    assert unmet(target("2-gpus"), devices=tmp_path) == (
+    assert unmet_needs(target("2-gpus"), devices=tmp_path) == (
         f"needs two NVIDIA GPUs, and there is one here ({tmp_path}/nvidia*)"
     )
 
@@ -45,8 +47,8 @@ def test_two_gpus_are_enough_for_who_needs_two(tmp_path: Path) -> None:
     for name in ("nvidia0", "nvidia1", "nvidiactl"):
         (tmp_path / name).touch()
 
-    assert unmet(target("gpu", "2-gpus"), devices=tmp_path) is None
+    assert unmet_needs(target("gpu", "2-gpus"), devices=tmp_path) is None
 
 
 def test_a_target_without_needs_runs_anywhere(tmp_path: Path) -> None:
-    assert unmet(target(), devices=tmp_path) is None
+    assert unmet_needs(target(), devices=tmp_path) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 
 import msgspec
@@ -17,8 +18,8 @@ _, HARD = resource.getrlimit(resource.RLIMIT_NOFILE)
 def with_open_files(name: str, open_files: int | None) -> target_file.LoadedTarget:
     """One of the small servers, with this limit."""
     loaded = target_file.load(SERVERS / name)
-    start = msgspec.structs.replace(loaded.target.target, open_files=open_files)
-    return loaded._replace(target=msgspec.structs.replace(loaded.target, target=start))
+    start = msgspec.structs.replace(loaded.start, open_files=open_files)
+    return dataclasses.replace(loaded, spec=msgspec.structs.replace(loaded.spec, start=start))
 
 
 async def limits(loaded: target_file.LoadedTarget) -> set[tuple[int, int]]:

@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from scenarios.errors import ProberFailed
 from scenarios.prober import ProberHandle, soon
-from scenarios.prober.messages import Began, GrpcLane, HttpLane, Lane, Probed
+from scenarios.prober.messages import Began, GrpcSeries, HttpSeries, Probed, ProbedSeries
 
 PERIOD_S = 0.05
 _WITHIN_S = 20.0
@@ -37,11 +37,11 @@ class Watched:
         self.probed: list[Probed] = []
 
     def outcomes(self, lane: int = 0) -> list[str]:
-        return [p.outcome for p in sorted(self.probed, key=lambda p: p.at_s) if p.lane == lane]
+        return [p.outcome for p in sorted(self.probed, key=lambda p: p.at_s) if p.series == lane]
 
 
 @asynccontextmanager
-async def watching(*lanes: Lane) -> AsyncIterator[tuple[ProberHandle, Watched]]:
+async def watching(*lanes: ProbedSeries) -> AsyncIterator[tuple[ProberHandle, Watched]]:
     watched = Watched()
 
     def heard(batch: object) -> None:
@@ -86,8 +86,8 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 DOWN = b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"
 
 
-def lane(url: str, *, kept: bool = False, give_up_s: float = 1.0, body: str | None = None) -> HttpLane:
-    return HttpLane(url, kept, PERIOD_S, 0.0, give_up_s, body=body)
+def lane(url: str, *, kept: bool = False, give_up_s: float = 1.0, body: str | None = None) -> HttpSeries:
+    return HttpSeries(url, kept, PERIOD_S, 0.0, give_up_s, body=body)
 
 
 async def test_every_probe_of_the_schedule_is_reported_once() -> None:
@@ -181,7 +181,7 @@ async def test_a_refused_a_wrong_and_a_broken_answer_are_told_apart() -> None:
             await until(handle, lambda: len(watched.probed) >= 16)
     assert set(watched.outcomes(0)) == {"refused"}
     assert set(watched.outcomes(1)) == {"wrong"}
-    assert {p.status for p in watched.probed if p.lane == 1} == {503}
+    assert {p.status for p in watched.probed if p.series == 1} == {503}
     assert set(watched.outcomes(2)) == {"wrong"}
     assert set(watched.outcomes(3)) == {"ok"}
 
@@ -212,11 +212,11 @@ async def grpc_server() -> AsyncIterator[str]:
 async def test_grpc_health_is_judged_by_its_serving_status() -> None:
     async with grpc_server() as address:
         lanes = (
-            GrpcLane(address, False, PERIOD_S, 0.0, 2.0),
-            GrpcLane(address, True, PERIOD_S, 0.0, 2.0),
-            GrpcLane(address, True, PERIOD_S, 0.0, 2.0, service="gpu"),
-            GrpcLane(address, True, PERIOD_S, 0.0, 2.0, service="nobody"),
-            GrpcLane(address, True, PERIOD_S, 0.0, 2.0, service="gpu", serving=(1, 2)),
+            GrpcSeries(address, False, PERIOD_S, 0.0, 2.0),
+            GrpcSeries(address, True, PERIOD_S, 0.0, 2.0),
+            GrpcSeries(address, True, PERIOD_S, 0.0, 2.0, service="gpu"),
+            GrpcSeries(address, True, PERIOD_S, 0.0, 2.0, service="nobody"),
+            GrpcSeries(address, True, PERIOD_S, 0.0, 2.0, service="gpu", serving=(1, 2)),
         )
         async with watching(*lanes) as (handle, watched):
             await until(handle, lambda: len(watched.probed) >= 25)
@@ -233,7 +233,7 @@ async def test_a_pause_leaves_no_connection_even_to_a_stopped_server(servers: ob
         assert process.stdout is not None
         said = process.stdout.readline()
         address = said.split("grpc=")[1].strip()
-        async with watching(GrpcLane(address, False, PERIOD_S, 0.0, 5.0)) as (handle, watched):
+        async with watching(GrpcSeries(address, False, PERIOD_S, 0.0, 5.0)) as (handle, watched):
             await until(handle, lambda: len(watched.probed) >= 3)
             process.send_signal(signal.SIGSTOP)
             before = len(watched.began)

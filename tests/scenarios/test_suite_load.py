@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scenarios.errors import CouldNotRun, Malformed, UnknownName
-from scenarios.spec import Scenario, suite_file
+from scenarios.spec import Scenario, suite_file, target_file
 
 ROW = """
 [suite]
@@ -240,7 +240,7 @@ def test_another_target_in_their_place_makes_no_misspelt_name_right(
             )
         )
         with pytest.raises(Malformed, match="did you mean"):
-            suite_file.load(path, str(servers / f"{given}.toml"))
+            suite_file.load(path, target_file.load(servers / f"{given}.toml"))
 
 
 def test_a_row_that_one_target_of_the_suite_cannot_have_is_left_out_with_the_reason(
@@ -267,7 +267,9 @@ def test_a_row_that_one_target_of_the_suite_cannot_have_is_left_out_with_the_rea
 
 
 def test_the_rows_of_others_are_left_out_with_the_reason_when_a_target_is_given() -> None:
-    loaded = suite_file.load(suite_file.find(suite_file.DEFAULT), "pegaref-inline")
+    loaded = suite_file.load(
+        suite_file.find(suite_file.DEFAULT), target_file.load(target_file.find("pegaref-inline"))
+    )
     left = {n.name: n.reason for n in loaded.not_run}
     assert left["registers-1000@pegaref-inline"] == "its row is for pegaref-process"
     assert not {s.name for s in loaded.scenarios} & set(left)
@@ -275,7 +277,7 @@ def test_the_rows_of_others_are_left_out_with_the_reason_when_a_target_is_given(
 
 
 def test_a_suite_for_any_server_leaves_out_what_the_server_has_not(servers: Path) -> None:
-    loaded = suite_file.load(suite_file.find(suite_file.ANY), str(servers / "tiny-loop.toml"))
+    loaded = suite_file.load(suite_file.find(suite_file.ANY), target_file.load(servers / "tiny-loop.toml"))
     assert any("has no process named 'worker'" in left.reason for left in loaded.not_run)
 
 
@@ -286,7 +288,7 @@ def test_an_expectation_of_the_target_for_a_row_that_is_misspelt_is_an_error(
     for row, known in (("gil.hlod", False), ("gil.hold", True), ("a-row-of-another-suite", True)):
         (tmp_path / "t.toml").write_text(f'{text}\n[expect]\n"{row}" = "dark"\n')
         if known:
-            suite_file.load(suite_file.find(suite_file.ANY), str(tmp_path / "t.toml"))
+            suite_file.load(suite_file.find(suite_file.ANY), target_file.load(tmp_path / "t.toml"))
         else:
             with pytest.raises(UnknownName, match=r"did you mean gil\.hold"):
-                suite_file.load(suite_file.find(suite_file.ANY), str(tmp_path / "t.toml"))
+                suite_file.load(suite_file.find(suite_file.ANY), target_file.load(tmp_path / "t.toml"))

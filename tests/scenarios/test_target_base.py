@@ -11,7 +11,7 @@ import pytest
 from scenarios import spec
 from scenarios.errors import Malformed
 from scenarios.onboarding.schema import schema
-from scenarios.server.recipe import recipe
+from scenarios.server.environment import recipe
 from scenarios.spec import target_file
 from scenarios.spec.placeholders import fill
 
@@ -63,7 +63,7 @@ def files(folder: Path, **texts: str) -> None:
 
 def laid(folder: Path, top: str = TOP, base: str = BASE, **others: str) -> spec.Target:
     files(folder, base=base, top=top, **others)
-    return target_file.load(folder / "top.toml").target
+    return target_file.load(folder / "top.toml").spec
 
 
 def wrong(folder: Path, top: str = TOP, base: str = BASE, **others: str) -> Malformed:
@@ -74,30 +74,30 @@ def wrong(folder: Path, top: str = TOP, base: str = BASE, **others: str) -> Malf
 
 def test_what_a_file_does_not_say_its_base_says(tmp_path: Path) -> None:
     top = laid(tmp_path)
-    base = target_file.load(tmp_path / "base.toml").target
+    base = target_file.load(tmp_path / "base.toml").spec
     assert (top.name, top.probe, top.call, top.sites) == ("top", base.probe, base.call, base.sites)
 
 
 def test_args_go_behind_the_command_of_the_base_and_behind_its_args(tmp_path: Path) -> None:
     middle = 'base = "base.toml"\n[target]\nname = "middle"\nargs = ["--slow"]\n'
     top = TOP.replace("base.toml", "middle.toml") + 'args = ["--port", "{port:other}"]\n'
-    command = laid(tmp_path, top, middle=middle).target.command
+    command = laid(tmp_path, top, middle=middle).start.command
     assert command[2:] == ("--port", "{port:http}", "--slow", "--port", "{port:other}")
 
 
 def test_a_command_of_its_own_replaces_the_base_s(tmp_path: Path) -> None:
-    assert laid(tmp_path, TOP + 'command = ["other"]\nargs = ["-v"]\n').target.command == ("other", "-v")
+    assert laid(tmp_path, TOP + 'command = ["other"]\nargs = ["-v"]\n').start.command == ("other", "-v")
 
 
 def test_args_need_no_base(tmp_path: Path) -> None:
     files(tmp_path, alone=BASE.replace("env =", 'args = ["-v"]\nenv ='))
-    assert target_file.load(tmp_path / "alone.toml").target.target.command[-1] == "-v"
+    assert target_file.load(tmp_path / "alone.toml").start.command[-1] == "-v"
 
 
 def test_tables_merge_key_by_key(tmp_path: Path) -> None:
     more = '[target.env]\nB = "2"\nC = "2"\n[sites]\ncpu = "app:cpu"\n'
     top = laid(tmp_path, TOP + more)
-    assert top.target.env == {"A": "1", "B": "2", "C": "2"}
+    assert top.start.env == {"A": "1", "B": "2", "C": "2"}
     assert top.sites == {"gpu": "app:gpu", "cpu": "app:cpu"}
 
 
@@ -126,7 +126,7 @@ def test_a_base_in_another_folder_keeps_its_own_paths(tmp_path: Path) -> None:
     files(there, base=BASE.replace("env =", 'requires = ["-r needs.txt"]\nenv ='))
     (here / "top.toml").write_text(TOP.replace("base.toml", "../{there}/base.toml"))
     loaded = target_file.load(here / "top.toml")
-    start, call = loaded.target.target, loaded.target.call[0]
+    start, call = loaded.start, loaded.spec.call[0]
     assert isinstance(call, spec.GrpcCall)
     filled = fill([start.command[1], start.cwd], {"here": str(here)})
     assert filled == [str(there / "app.py"), str(there)]
@@ -138,8 +138,8 @@ def test_a_base_in_another_folder_keeps_its_own_paths(tmp_path: Path) -> None:
 
 def test_a_shipped_target_is_a_base_by_its_name(tmp_path: Path) -> None:
     top = laid(tmp_path, TOP.replace("base.toml", "pegaref-process") + 'args = ["--workers", "4"]\n')
-    base = target_file.load(target_file.find("pegaref-process")).target
-    assert top.target.command == (*base.target.command, "--workers", "4")
+    base = target_file.load(target_file.find("pegaref-process")).spec
+    assert top.start.command == (*base.start.command, "--workers", "4")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from scenarios.cli.target import target as command
 from scenarios.errors import TargetFailed
 from scenarios.onboarding.check import check
-from scenarios.onboarding.findings import Checked
+from scenarios.onboarding.findings import TargetCheck
 from scenarios.spec import target_file
 from scenarios.spec.target_file import find
 
@@ -36,7 +36,7 @@ def change(path: Path, *replacements: tuple[str, str]) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-async def checked(path: Path) -> Checked:
+async def checked(path: Path) -> TargetCheck:
     return await check(target_file.load(path), lambda line: None)
 
 

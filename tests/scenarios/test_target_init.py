@@ -52,13 +52,13 @@ def test_the_server_beside_the_file_is_found_and_described(tmp_path: Path) -> No
 
     why = init(tmp_path / "wedge.toml")
 
-    made = target_file.load(tmp_path / "wedge.toml").target
+    made = target_file.load(tmp_path / "wedge.toml").spec
     assert why == "service.py makes a FastAPI app"
-    assert made.target.command == ("{python}", "-m", "uvicorn", "service:api", "--port", "{port:http}")
+    assert made.start.command == ("{python}", "-m", "uvicorn", "service:api", "--port", "{port:http}")
     probe, call = made.probe[0], made.call[0]
     assert isinstance(probe, HttpProbe)
     assert isinstance(call, HttpCall)
-    assert probe.url == made.target.ready.url == "http://127.0.0.1:{port:http}/healthz"
+    assert probe.url == made.start.ready.url == "http://127.0.0.1:{port:http}/healthz"
     assert (call.method, call.url) == ("GET", "http://127.0.0.1:{port:http}/predict/{n}")
 
 
@@ -84,7 +84,7 @@ def test_a_command_as_it_is_typed_becomes_one_with_placeholders(
 ) -> None:
     init(tmp_path / "mine.toml", command=typed.split())
 
-    assert target_file.load(tmp_path / "mine.toml").target.target.command == written
+    assert target_file.load(tmp_path / "mine.toml").start.command == written
 
 
 def test_a_health_url_gets_the_port_of_the_command(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_health_url_gets_the_port_of_the_command(tmp_path: Path) -> None:
         health="http://localhost:8000/up?deep=1",
     )
 
-    probe = target_file.load(tmp_path / "mine.toml").target.probe[0]
+    probe = target_file.load(tmp_path / "mine.toml").spec.probe[0]
     assert isinstance(probe, HttpProbe)
     assert (probe.name, probe.url) == ("http /up?deep=1", "http://localhost:{port:http}/up?deep=1")
 
@@ -104,7 +104,7 @@ def test_a_call_that_waits_for_torch_becomes_the_site_gpu(tmp_path: Path) -> Non
 
     init(tmp_path / "mine.toml")
 
-    assert target_file.load(tmp_path / "mine.toml").target.sites == {"gpu": "torch:Tensor.item"}
+    assert target_file.load(tmp_path / "mine.toml").spec.sites == {"gpu": "torch:Tensor.item"}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_worker_is_below_the_server_where_the_command_starts_workers(
 ) -> None:
     init(tmp_path / "mine.toml", command=typed.split())
 
-    assert target_file.load(tmp_path / "mine.toml").target.processes["worker"] == ProcessSelector(**selects)  # type: ignore[arg-type]
+    assert target_file.load(tmp_path / "mine.toml").spec.processes["worker"] == ProcessSelector(**selects)  # type: ignore[arg-type]
 
 
 def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:

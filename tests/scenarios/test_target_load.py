@@ -54,7 +54,7 @@ def load(tmp_path: Path, text: str) -> target_file.LoadedTarget:
 
 
 def test_a_good_target_loads(tmp_path: Path) -> None:
-    assert load(tmp_path, GOOD).target.call[1].needs == "make"
+    assert load(tmp_path, GOOD).spec.call[1].needs == "make"
 
 
 @pytest.mark.parametrize(
@@ -93,21 +93,16 @@ def test_every_shipped_target_loads_under_its_own_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("placement", ["inline", "pool", "thread"])
-def test_the_placements_of_pegaref_differ_in_placement_and_in_where_replies_are_sent_only(
-    placement: str,
-) -> None:
-    base = target_file.load(target_file.find("pegaref-process")).target
-    other = target_file.load(target_file.find(f"pegaref-{placement}")).target
+def test_the_placements_of_pegaref_differ_in_name_summary_and_placement_only(placement: str) -> None:
+    base = target_file.load(target_file.find("pegaref-process")).spec
+    other = target_file.load(target_file.find(f"pegaref-{placement}")).spec
     start = msgspec.structs.replace(
-        base.target,
+        base.start,
         name=f"pegaref-{placement}",
-        summary=other.target.summary,
-        command=(*base.target.command, "--placement", placement),
+        summary=other.start.summary,
+        command=(*base.start.command, "--placement", placement),
     )
-    sites = base.sites | {
-        "reply": "pegaref.placement.local:LocalLink.send_reply"
-    }  # there is no pipe to a child
-    assert other == msgspec.structs.replace(base, target=start, sites=sites, base="pegaref-process.toml")
+    assert other == msgspec.structs.replace(base, start=start, base="pegaref-process.toml")
 
 
 def test_an_unknown_target_is_refused_with_the_nearest_names() -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import msgspec
 import pytest
 
-from scenarios.onboarding.manual import page
-from scenarios.onboarding.reference import words
-from scenarios.onboarding.schema import encoded, schema
+from scenarios.onboarding.manual import with_tables
+from scenarios.onboarding.schema import encoded, schema, structs
+from scenarios.spec.suite import Suite
 from scenarios.spec.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,16 +49,16 @@ def test_the_schema_is_itself_a_valid_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
 
 
-def test_every_key_is_explained() -> None:
-    definitions: dict[str, Any] = msgspec.json.schema(Target)["$defs"]
+@pytest.mark.parametrize("root", [Target, Suite])
+def test_every_key_is_explained(root: type[msgspec.Struct]) -> None:
     missing = [
         f"{struct}.{key}"
-        for struct, value in definitions.items()
-        for key in value["properties"]
-        if not words(struct, key)
+        for struct, value in structs(root).items()
+        for key, inner in value["properties"].items()
+        if not inner.get("description")
     ]
 
-    assert missing == [], "say in scenarios/onboarding/reference.py what they are"
+    assert missing == [], "give these fields of scenarios/spec a description"
 
 
 @pytest.mark.parametrize("path", TARGETS, ids=lambda path: path.stem)
@@ -84,15 +83,11 @@ def test_what_the_loader_refuses_the_schema_refuses_too(wrong: str, said: str) -
     assert any(said in message for message in errors(wrong))
 
 
-def test_the_reference_page_is_current() -> None:
-    committed = (ROOT / "docs" / "target-file.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("page", "root"), [("target-file.md", Target), ("suite-file.md", Suite)])
+def test_the_reference_page_is_current_and_has_every_key(page: str, root: type[msgspec.Struct]) -> None:
+    committed = (ROOT / "docs" / page).read_text(encoding="utf-8")
 
-    assert committed == page(), "write it anew: python -m scenarios.onboarding.manual > docs/target-file.md"
-
-
-def test_the_reference_page_has_every_key() -> None:
-    shown = page()
-
-    for struct in schema()["$defs"].values():
-        for key in struct["properties"]:
-            assert f"| `{key}` |" in shown
+    assert committed == with_tables(committed), f"python -m scenarios.onboarding.manual docs/{page}"
+    for name, struct in structs(root).items():
+        for key in struct["properties"] if name != root.__name__ else ():
+            assert key == "kind" or f"| `{key}` |" in committed

@@ -18,11 +18,11 @@ from click.testing import CliRunner
 from scenarios.cli.live import watch_command
 from scenarios.errors import CouldNotRun, Malformed
 from scenarios.judge.kubelet import replay
-from scenarios.live.arguments import asked
+from scenarios.live.arguments import watch_request
 from scenarios.onboarding.check import check
 from scenarios.prober import ProberHandle, soon
-from scenarios.prober.messages import Probed, TcpLane
-from scenarios.prober.series import lanes
+from scenarios.prober.messages import Probed, TcpSeries
+from scenarios.prober.series import series_set
 from scenarios.prober.tcp import TcpProber
 from scenarios.record import KubeletRules, Sample, Series
 from scenarios.spec import suite_file, target_file
@@ -91,7 +91,7 @@ def not_accepting() -> Iterator[str]:
 async def probed(
     address: str, send: bytes = b"", expect: str | None = None, *, kept: bool = False, times: int = 1
 ) -> list[Probed]:
-    prober = TcpProber(0, TcpLane(address, kept, 0.1, 0.0, GIVE_UP_S, send, expect))
+    prober = TcpProber(0, TcpSeries(address, kept, 0.1, 0.0, GIVE_UP_S, send, expect))
     try:
         return [await prober.probe(time.monotonic()) for _ in range(times)]
     finally:
@@ -167,12 +167,12 @@ async def test_the_prober_s_process_probes_tcp_on_its_schedule_and_closes_every_
     ended: list[Probed] = []
     async with serving(answers=b"+PONG\r\n") as address, ProberHandle() as handle:
         handle.on_batch = lambda batch: ended.extend(batch.probed)
-        fresh, kept = (TcpLane(address, k, 0.05, 0.0, 1.0, b"PING\r\n", "PONG") for k in (False, True))
+        fresh, kept = (TcpSeries(address, k, 0.05, 0.0, 1.0, b"PING\r\n", "PONG") for k in (False, True))
         await handle.watch((fresh, kept), soon())
         while len(ended) < 10:
             await handle.news()
         await handle.pause()
-    assert {(probe.lane, probe.outcome) for probe in ended} == {(0, "ok"), (1, "ok")}
+    assert {(probe.series, probe.outcome) for probe in ended} == {(0, "ok"), (1, "ok")}
 
 
 def sample(at_s: float, connected_s: float | None, ended_s: float | None, outcome: str) -> Sample:
@@ -216,10 +216,10 @@ def target(folder: Path, keys: str = PING) -> Path:
 
 
 def test_a_target_s_tcp_probes_become_lanes_of_their_own_kind(tmp_path: Path) -> None:
-    found = lanes(target_file.load(target(tmp_path)).target, {"port": "7"}, 0)
+    found = series_set(target_file.load(target(tmp_path)).spec, {"port": "7"}, 0)
     assert [(lane.kind, lane.address) for lane in found.described.values()] == [("tcp", "127.0.0.1:7")] * 2
     fresh, kept = found.probed
-    assert isinstance(fresh, TcpLane)
+    assert isinstance(fresh, TcpSeries)
     assert (fresh.send, fresh.expect, fresh.kept, kept.kept) == (b"PING\r\n", "PONG", False, True)
 
 
@@ -274,10 +274,10 @@ def test_a_row_cannot_ask_what_a_tcp_probe_says(tmp_path: Path) -> None:
 
 
 def test_watch_takes_tcp_ports_and_says_what_an_address_is(tmp_path: Path) -> None:
-    assert asked(None, (), (), (), ("127.0.0.1:7",)).lanes.names == ("tcp 127.0.0.1:7",)
-    assert "tcp ping" in asked(str(target(tmp_path)), (), (), ("port=7",)).lanes.names
+    assert watch_request(None, (), (), (), ("127.0.0.1:7",)).series.names == ("tcp 127.0.0.1:7",)
+    assert "tcp ping" in watch_request(str(target(tmp_path)), (), (), ("port=7",)).series.names
     with pytest.raises(CouldNotRun, match=r"'7' is no TCP address; write HOST:PORT"):
-        asked(None, (), (), (), ("7",))
+        watch_request(None, (), (), (), ("7",))
 
 
 def test_watch_tells_that_a_tcp_port_is_lit() -> None:

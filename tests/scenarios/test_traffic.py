@@ -19,11 +19,12 @@ from grpc_reflection.v1alpha import reflection
 from faults import Controller
 from scenarios.errors import CouldNotRun, TargetFailed
 from scenarios.spec import GrpcCall, HttpCall, LoadedTarget, target_file
+from scenarios.spec.document import Document
 from scenarios.spec.target import Client
 from scenarios.traffic import proto
 from scenarios.traffic.caller import Caller, CallFailed
-from scenarios.traffic.client import client
-from scenarios.traffic.pile import Pile
+from scenarios.traffic.client import client_process
+from scenarios.traffic.concurrent_calls import ConcurrentCalls
 
 PROTO = """
 syntax = "proto3";
@@ -73,8 +74,9 @@ async def shop(proto_file: Path, *, reflects: bool = False) -> AsyncIterator[str
 
 
 def loaded(folder: Path, *calls: GrpcCall | HttpCall) -> LoadedTarget:
-    example = target_file.load(Path(__file__).parent / "servers" / "tiny-loop.toml").target
-    return LoadedTarget(folder / "t.toml", msgspec.structs.replace(example, call=calls))
+    example = target_file.load(Path(__file__).parent / "servers" / "tiny-loop.toml").spec
+    path = folder / "t.toml"
+    return LoadedTarget(path, msgspec.structs.replace(example, call=calls), Document(path, ""))
 
 
 def buy(key: str, proto: str | None = None) -> GrpcCall:
@@ -90,7 +92,7 @@ def buy(key: str, proto: str | None = None) -> GrpcCall:
 
 @asynccontextmanager
 async def caller(target: LoadedTarget, **names: str) -> AsyncIterator[Caller]:
-    made = Caller(target, names)
+    made = Caller(target.spec, target.folder, names)
     try:
         async with asyncio.timeout(30):
             yield made
@@ -158,9 +160,9 @@ async def test_a_pile_tells_pending_answered_and_failed_calls_apart(shop_proto: 
     async with shop(shop_proto) as address:
         target = loaded(shop_proto.parent)
         async with caller(target, shop=address) as made:
-            good = Pile(made, buy("k", proto="shop.proto"), 3)
-            stuck = Pile(made, buy("never", proto="shop.proto"), 2)
-            bad = Pile(made, buy("sold", proto="shop.proto"), 2)
+            good = ConcurrentCalls(made, buy("k", proto="shop.proto"), 3)
+            stuck = ConcurrentCalls(made, buy("never", proto="shop.proto"), 2)
+            bad = ConcurrentCalls(made, buy("sold", proto="shop.proto"), 2)
             assert await good.ended(5)
             assert await bad.ended(5)
             assert not await stuck.ended(0.1)
@@ -181,7 +183,7 @@ async def test_a_client_that_does_not_get_ready_is_told(tmp_path: Path, script: 
     wanted = Client("owner", ("{python}", "-c", script), ready_within_s=1)
     async with asyncio.timeout(30), Controller() as controller:
         with pytest.raises(TargetFailed, match=says):
-            async with client(controller, loaded(tmp_path), wanted, {"python": "python3"}):
+            async with client_process(controller, loaded(tmp_path), wanted, {"python": "python3"}):
                 raise AssertionError("it must not get here")
 
 
@@ -193,7 +195,7 @@ async def test_a_client_s_line_becomes_placeholders_and_its_stdin_ends_it(tmp_pa
     )
     wanted = Client("owner", ("{python}", "-c", script))
     async with asyncio.timeout(30), Controller() as controller:
-        async with client(controller, loaded(tmp_path), wanted, {"python": "python3"}) as told:
-            assert told == {"owner.key": "k", "owner.n": "3"}
+        async with client_process(controller, loaded(tmp_path), wanted, {"python": "python3"}) as made:
+            assert made.names == {"owner.key": "k", "owner.n": "3"}
             assert not left.exists()
         assert left.exists()

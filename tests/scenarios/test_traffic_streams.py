@@ -15,10 +15,10 @@ import pytest
 from grpc_reflection.v1alpha import reflection
 
 from scenarios.errors import CouldNotRun, Malformed
-from scenarios.spec import GrpcCall, HttpCall, LoadedTarget, target_file
+from scenarios.spec import GrpcCall, HttpCall, target_file
 from scenarios.traffic import proto
 from scenarios.traffic.caller import Caller, CallFailed
-from scenarios.traffic.pile import Pile
+from scenarios.traffic.concurrent_calls import ConcurrentCalls
 
 PROTO = """
 syntax = "proto3";
@@ -95,8 +95,8 @@ async def feed(folder: Path, *, reflects: bool = False) -> AsyncIterator[tuple[F
         reflection.enable_server_reflection(["feed.Feed"], server, pool=pool)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    example = target_file.load(HERE / "servers" / "tiny-loop.toml").target
-    caller = Caller(LoadedTarget(folder / "t.toml", example), {"feed": f"127.0.0.1:{port}"})
+    example = target_file.load(HERE / "servers" / "tiny-loop.toml").spec
+    caller = Caller(example, folder, {"feed": f"127.0.0.1:{port}"})
     try:
         async with asyncio.timeout(WITHIN_S):
             yield served, caller
@@ -179,8 +179,8 @@ async def test_streams_that_opened_and_then_hang_are_pending_in_a_pile_until_it_
     tmp_path: Path,
 ) -> None:
     async with feed(tmp_path) as (served, caller):
-        pile = Pile(caller, watch("hang", 2, until="end"), 3)
-        good = Pile(caller, watch("hang"), 3)
+        pile = ConcurrentCalls(caller, watch("hang", 2, until="end"), 3)
+        good = ConcurrentCalls(caller, watch("hang"), 3)
         assert await good.ended(WITHIN_S)
         assert (good.answered, pile.pending, served.open >= 3) == (3, 3, True)
         await pile.abandon()
@@ -257,7 +257,7 @@ async def events(*pieces: bytes, hangs: bool) -> AsyncIterator[tuple[str, Caller
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     example = target_file.load(HERE / "servers" / "tiny-loop.toml")
-    caller = Caller(example, {"http": f"127.0.0.1:{server.sockets[0].getsockname()[1]}"})
+    caller = Caller(example.spec, example.folder, {"http": f"127.0.0.1:{server.sockets[0].getsockname()[1]}"})
     async with server, asyncio.timeout(WITHIN_S):
         yield "http://{http}/events", caller
         await caller.close()

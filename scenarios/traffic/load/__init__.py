@@ -2,7 +2,7 @@
 
 async with loading(row.load, server) as running:   # up before the fault is armed
     ...                                             # the fault bites
-    await running.window()                          # from here on it must be there
+    await running.open_window()                          # from here on it must be there
     ...
     await running.stop()                            # the window closes; all of it ends
     ...                                             # the fault is released
@@ -11,6 +11,6 @@ async with loading(row.load, server) as running:   # up before the fault is arme
 """
 
 from scenarios.traffic.load.facts import LoadFacts
-from scenarios.traffic.load.running import Running, loading
+from scenarios.traffic.load.running import RunningLoads, loading
 
-__all__ = ["LoadFacts", "Running", "loading"]
+__all__ = ["LoadFacts", "RunningLoads", "loading"]

@@ -18,26 +18,25 @@ from typing import Protocol
 
 import msgspec
 
-from scenarios.spec import HttpProbe, LoadedTarget
+from scenarios.spec import HttpProbe
 from scenarios.spec.loads import Idle, Scrape, SlowLoris
-from scenarios.traffic.load.idle import IdleConnections
+from scenarios.traffic.load.connections import IdleConnections, SlowConnections
 from scenarios.traffic.load.messages import (
-    Begin,
+    BeginLoads,
     CannotLoad,
     Cleaned,
     CleanUp,
-    Command,
-    Crowding,
-    Report,
-    Stop,
-    Stopped,
+    GeneratedLoad,
+    LoadCommand,
+    LoadReport,
+    LoadsStopped,
+    LoadTally,
+    OpenWindow,
+    StopLoads,
     Tallied,
-    Tally,
     Up,
-    Window,
 )
 from scenarios.traffic.load.scrape import ScrapingConnections
-from scenarios.traffic.load.slow_loris import SlowConnections
 
 _PR_SET_PDEATHSIG = 1
 _LINE_LIMIT_BYTES = 1 << 24
@@ -53,7 +52,7 @@ class _Traffic(Protocol):
 
     def watch(self) -> None: ...
 
-    def tally(self) -> Tally: ...
+    def tally(self) -> LoadTally: ...
 
     async def stop(self) -> None: ...
 
@@ -68,11 +67,11 @@ async def _main() -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=_LINE_LIMIT_BYTES)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    decoder = msgspec.json.Decoder(Command)
+    decoder = msgspec.json.Decoder(LoadCommand)
     traffic: list[_Traffic] = []
     while line := await reader.readline():
         match decoder.decode(line):
-            case Begin() as begin:
+            case BeginLoads() as begin:
                 traffic = [_traffic(load, begin) for load in begin.loads]
                 try:
                     _allow_descriptors(sum(one.descriptors for one in traffic))
@@ -81,23 +80,23 @@ async def _main() -> None:
                     return
                 await asyncio.gather(*(one.begin() for one in traffic))
                 _say(Up())
-            case Window():
+            case OpenWindow():
                 for one in traffic:
                     one.watch()
                 _say(_tallied(traffic))
-            case Stop():
+            case StopLoads():
                 _say(_tallied(traffic))
                 await asyncio.gather(*(one.stop() for one in traffic))
-                _say(Stopped())
+                _say(LoadsStopped())
             case CleanUp(within_s):
                 left = await asyncio.gather(*(one.clean_up(within_s) for one in traffic))
                 _say(Cleaned(tuple(text for texts in left for text in texts)))
     # The runner wants no more of it, or is gone: the kernel closes what is open.
 
 
-def _traffic(load: Crowding, begin: Begin) -> _Traffic:
+def _traffic(load: GeneratedLoad, begin: BeginLoads) -> _Traffic:
     if isinstance(load, Idle | SlowLoris | Scrape):
-        probe = next(probe for probe in begin.target.probe if probe.name == load.probe)
+        probe = next(probe for probe in begin.spec.probe if probe.name == load.probe)
         if isinstance(load, Idle):
             return IdleConnections(load, probe, begin.names)
         if isinstance(load, SlowLoris):
@@ -106,7 +105,7 @@ def _traffic(load: Crowding, begin: Begin) -> _Traffic:
         return ScrapingConnections(load, probe, begin.names)
     from scenarios.traffic.load.storm import CallStorm  # grpc takes longer to load than everything else
 
-    return CallStorm(load, LoadedTarget(Path(begin.path), begin.target), begin.names)
+    return CallStorm(load, begin.spec, Path(begin.folder), begin.names)
 
 
 def _allow_descriptors(wanted: int) -> None:
@@ -125,7 +124,7 @@ def _tallied(traffic: list[_Traffic]) -> Tallied:
     return Tallied(time.monotonic(), tuple(one.tally() for one in traffic), time.process_time())
 
 
-def _say(report: Report) -> None:
+def _say(report: LoadReport) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
     sys.stdout.buffer.flush()
 

@@ -27,7 +27,7 @@ Memory = tuple[str, str]
 """A shared mapping's device and inode, and its path for people."""
 
 
-class Beside(Protocol):
+class ServerHandle(Protocol):
     """A running server, as a load needs it."""
 
     controller: Controller
@@ -37,7 +37,7 @@ class Beside(Protocol):
     def pids(self) -> tuple[int, ...]: ...
 
 
-class _One:
+class _Process:
     """One client and what became of it."""
 
     def __init__(self, n: int) -> None:
@@ -52,10 +52,10 @@ class _One:
 class ClientLoad:
     """A `client` load."""
 
-    def __init__(self, load: Clients, server: Beside) -> None:
+    def __init__(self, load: Clients, server: ServerHandle) -> None:
         self._load, self._server = load, server
-        self._client: Client = next(c for c in server.target.target.client if c.name == load.client)
-        self._all = [_One(n) for n in range(1, load.count + 1)]
+        self._client: Client = next(c for c in server.target.spec.client if c.name == load.client)
+        self._all = [_Process(n) for n in range(1, load.count + 1)]
         self._stack = AsyncExitStack()
         self._work: asyncio.Task[None] | None = None
         self._looking: list[asyncio.Task[None]] = []
@@ -68,8 +68,8 @@ class ClientLoad:
         """Whether the window has to stay open for what the clients have yet to do."""
         return self._work is not None and not self._work.done()
 
-    async def settled(self) -> None:
-        """Wait until they have done it."""
+    async def wait_done(self) -> None:
+        """Wait until the clients have done what keeps the window open."""
         if self._work is not None:
             await asyncio.wait([self._work])
 
@@ -106,7 +106,7 @@ class ClientLoad:
         )
 
     def facts(self) -> LoadFacts:
-        """What became of them."""
+        """What became of the clients."""
         load = self._load
         ready = [one for one in self._all if one.process is not None]
         killed = [one for one in self._all if one.killed_s is not None]
@@ -132,7 +132,7 @@ class ClientLoad:
             errors=sum(bool(one.trouble) for one in self._all),
             open=self._open_at_end,
             closed=len(killed),
-            there=not missing,
+            sustained=not missing,
             detail="; ".join([*missing, done]),
             left=self._left,
             left_detail=f"{shared} shared memories of killed clients, out of the server's at most "
@@ -144,7 +144,7 @@ class ClientLoad:
     async def _start(self) -> None:
         await asyncio.gather(*(self._start_one(one) for one in self._all))
 
-    async def _start_one(self, one: _One) -> None:
+    async def _start_one(self, one: _Process) -> None:
         server = self._server
         names = {**server.names, "n": str(one.n)}
         try:
@@ -160,7 +160,7 @@ class ClientLoad:
         if self._load.kill:
             await asyncio.gather(*(self._kill(one) for one in self._all if one.process is not None))
 
-    async def _kill(self, one: _One) -> None:
+    async def _kill(self, one: _Process) -> None:
         process = one.process
         assert process is not None
         if self._load.connected and not await self._connected(process.pid):
@@ -170,8 +170,8 @@ class ClientLoad:
         if process.returncode is not None:
             one.trouble = f"ended by itself with exit code {process.returncode}: {' '.join(process.log)}"
             return
-        if self._load.stuck and process.said:
-            one.trouble = f"it was not stuck, and said {process.said[0][:80]}"
+        if self._load.stuck and process.lines:
+            one.trouble = f"it was not stuck, and said {process.lines[0][:80]}"
             return
         ours = await asyncio.to_thread(_shared, (process.pid,))
         one.shares = ours - self._mapped_before
@@ -184,7 +184,7 @@ class ClientLoad:
         let_go = self._let_go(one, one.killed_s + self._load.released_within_s)
         self._looking.append(asyncio.create_task(let_go))
 
-    async def _let_go(self, one: _One, due_s: float) -> None:
+    async def _let_go(self, one: _Process, due_s: float) -> None:
         """Wait until the server has none of its memory, at most until `due_s`."""
         assert one.killed_s is not None
         while (await asyncio.to_thread(_shared, self._server.pids())) & one.shares:
@@ -206,7 +206,7 @@ class ClientLoad:
         return False
 
 
-def _lives(one: _One) -> bool:
+def _lives(one: _Process) -> bool:
     return one.process is not None and one.process.returncode is None
 
 

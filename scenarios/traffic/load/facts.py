@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scenarios.spec.loads import Idle, Scrape, SlowLoris, Storm
-from scenarios.traffic.load.messages import Crowding, Tally
+from scenarios.traffic.load.messages import GeneratedLoad, LoadTally
 
 _KEPT_PACE = 0.5
 """A storm that started fewer than this share of what it should, or slow connections that sent less, were
@@ -13,18 +13,10 @@ not the load that was asked for."""
 
 _KEPT_CONNECTIONS = 0.8
 
-_TITLES = {
-    "storm": "the storm of calls {}",
-    "scrape": "the scraping of {}",
-    "idle": "the crowd of idle connections to {}",
-    "slow-loris": "the crowd of slow connections to {}",
-    "client": "every client {}",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class LoadFacts:
-    """One load over its life. `there`: it was what it should be for as long as the window was open, and
+    """One load over its life. `sustained`: it was what it should be for as long as the window was open, and
     `detail` says by what that is known, or what was missing. `started`, `answered`, `errors`: calls,
     requests, connections or clients. `open`: those at the window's end. `closed`: connections that the
     server closed, or clients that were killed. `left`: what it left behind in the server although the
@@ -38,18 +30,15 @@ class LoadFacts:
     errors: int
     open: int
     closed: int
-    there: bool
+    sustained: bool
     detail: str
     left: tuple[str, ...] = ()
     left_detail: str = ""
 
-    @property
-    def title(self) -> str:
-        """The load in a few words, as the subject of a sentence."""
-        return _TITLES[self.kind].format(self.name)
 
-
-def facts(load: Crowding, opened: Tally, closed: Tally, window_s: float, left: tuple[str, ...]) -> LoadFacts:
+def facts(
+    load: GeneratedLoad, opened: LoadTally, closed: LoadTally, window_s: float, left: tuple[str, ...]
+) -> LoadFacts:
     """From a load's tallies when the window opened and when it closed."""
     match load:
         case Storm():
@@ -70,35 +59,35 @@ def facts(load: Crowding, opened: Tally, closed: Tally, window_s: float, left: t
         errors=closed.errors,
         open=closed.open,
         closed=closed.closed,
-        there=not missing,
+        sustained=not missing,
         detail="; ".join([*missing, detail]),
         left=left,
     )
 
 
-def absent(load: Crowding, problem: str) -> LoadFacts:
+def absent(load: GeneratedLoad, problem: str) -> LoadFacts:
     """A load of which nothing is known: it counts as not there."""
     name = load.call if isinstance(load, Storm) else load.probe
     kind = str(load.__struct_config__.tag)
-    return LoadFacts(kind, name, 0, 0, 0, 0, 0, there=False, detail=problem)
+    return LoadFacts(kind, name, 0, 0, 0, 0, 0, sustained=False, detail=problem)
 
 
-def _storm(load: Storm, opened: Tally, closed: Tally, window_s: float) -> tuple[list[str], str]:
+def _storm(load: Storm, opened: LoadTally, closed: LoadTally, window_s: float) -> tuple[list[str], str]:
     started = closed.started - opened.started
-    held_back = closed.held_back - opened.held_back
+    throttled = closed.throttled - opened.throttled
     missing = []
-    if started + held_back + 1 < _KEPT_PACE * load.rate_hz * window_s:
+    if started + throttled + 1 < _KEPT_PACE * load.rate_hz * window_s:
         missing.append("too few calls were started")
     if not closed.answered and (closed.errors or not closed.open):
         missing.append("not one call was answered")
     return missing, (
         f"{started:,} calls started in the window's {window_s:.1f} s ({load.rate_hz:g} a second were due), "
         f"{closed.answered - opened.answered:,} answered, {closed.errors - opened.errors:,} in error, "
-        f"{closed.open:,} under way at its end, {held_back:,} held back at {load.at_most:,} at once"
+        f"{closed.open:,} under way at its end, {throttled:,} held back at {load.at_most:,} at once"
     )
 
 
-def _scrape(load: Scrape, opened: Tally, closed: Tally, window_s: float) -> tuple[list[str], str]:
+def _scrape(load: Scrape, opened: LoadTally, closed: LoadTally, window_s: float) -> tuple[list[str], str]:
     asked = closed.started - opened.started
     waiting = closed.started - closed.answered - closed.errors
     wanted = _KEPT_CONNECTIONS * load.connections
@@ -116,7 +105,7 @@ def _scrape(load: Scrape, opened: Tally, closed: Tally, window_s: float) -> tupl
     )
 
 
-def _slow(load: SlowLoris, opened: Tally, closed: Tally, window_s: float) -> tuple[list[str], str]:
+def _slow(load: SlowLoris, opened: LoadTally, closed: LoadTally, window_s: float) -> tuple[list[str], str]:
     missing, detail = _held(load, closed)
     sent = closed.sent_bytes - opened.sent_bytes
     due = window_s / load.every_s - 1  # of each connection; one byte is due also where none must be held
@@ -125,7 +114,7 @@ def _slow(load: SlowLoris, opened: Tally, closed: Tally, window_s: float) -> tup
     return missing, f"{detail}; {sent:,} bytes sent in the window's {window_s:.1f} s"
 
 
-def _held(load: Idle | SlowLoris, closed: Tally) -> tuple[list[str], str]:
+def _held(load: Idle | SlowLoris, closed: LoadTally) -> tuple[list[str], str]:
     wanted = load.count if load.held is None else load.held
     least = min(closed.least_open, closed.established)
     missing = []
@@ -145,6 +134,6 @@ def _held(load: Idle | SlowLoris, closed: Tally) -> tuple[list[str], str]:
     )
 
 
-def _ends(closed: Tally) -> str:
+def _ends(closed: LoadTally) -> str:
     accepted = "" if closed.accepted is None else f", of which the server has accepted {closed.accepted:,}"
     return f"at its end the kernel has {closed.established:,} established{accepted}"

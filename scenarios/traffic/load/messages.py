@@ -7,26 +7,26 @@ import msgspec
 from scenarios.spec import Target
 from scenarios.spec.loads import Idle, Scrape, SlowLoris, Storm
 
-Crowding = Storm | Scrape | Idle | SlowLoris
+GeneratedLoad = Storm | Scrape | Idle | SlowLoris
 """The loads that are made of connections and calls; clients are processes of their own."""
 
 UP_WITHIN_S = 10.0
 
 
-class Begin(msgspec.Struct, frozen=True, tag="begin"):
-    """Begin these loads of a target that runs; `path` is its file and `names` are its placeholders."""
+class BeginLoads(msgspec.Struct, frozen=True, tag="begin"):
+    """Begin these loads of a target that runs; its file lies in `folder`, `names` are its placeholders."""
 
-    path: str
-    target: Target
+    folder: str
+    spec: Target
     names: dict[str, str]
-    loads: tuple[Crowding, ...]
+    loads: tuple[GeneratedLoad, ...]
 
 
-class Window(msgspec.Struct, frozen=True, tag="window"):
+class OpenWindow(msgspec.Struct, frozen=True, tag="window"):
     """The window opens: answer with a `Tallied`, and take what is fewest from here on."""
 
 
-class Stop(msgspec.Struct, frozen=True, tag="stop"):
+class StopLoads(msgspec.Struct, frozen=True, tag="stop"):
     """The window closes: take the last tally, then end everything and close every connection."""
 
 
@@ -36,14 +36,14 @@ class CleanUp(msgspec.Struct, frozen=True, tag="clean-up"):
     within_s: float
 
 
-Command = Begin | Window | Stop | CleanUp
+LoadCommand = BeginLoads | OpenWindow | StopLoads | CleanUp
 
 
-class Tally(msgspec.Struct, frozen=True):
+class LoadTally(msgspec.Struct, frozen=True):
     """One load so far. `started`: calls, requests, or connections tried. `answered`: those that were, or
     connections made. `errors`: those that failed otherwise. `open`: connections, or calls under way, and
     `least_open` the fewest at once since the window opened. `closed`: connections that the server closed.
-    `held_back`: starts for which there was no room. `silent`: open connections that have not yet done
+    `throttled`: starts for which there was no room. `silent`: open connections that have not yet done
     what they are there for (a first request, a first byte). `sent_bytes`: by slow connections.
     `established`: our ends of its connections as the kernel has them, `accepted`: the server's ends, those
     still in its backlog left out; None where they are not to be seen (another network namespace).
@@ -55,7 +55,7 @@ class Tally(msgspec.Struct, frozen=True):
     open: int = 0
     least_open: int = 0
     closed: int = 0
-    held_back: int = 0
+    throttled: int = 0
     silent: int = 0
     sent_bytes: int = 0
     established: int = 0
@@ -71,11 +71,11 @@ class Tallied(msgspec.Struct, frozen=True, tag="tallied"):
     """All loads, in the order they were given, when the window opened or closed."""
 
     now_s: float
-    tallies: tuple[Tally, ...]
+    tallies: tuple[LoadTally, ...]
     cpu_s: float
 
 
-class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
+class LoadsStopped(msgspec.Struct, frozen=True, tag="stopped"):
     """Everything is ended and closed."""
 
 
@@ -91,4 +91,4 @@ class CannotLoad(msgspec.Struct, frozen=True, tag="cannot"):
     problem: str
 
 
-Report = Up | Tallied | Stopped | Cleaned | CannotLoad
+LoadReport = Up | Tallied | LoadsStopped | Cleaned | CannotLoad

@@ -1,46 +1,55 @@
-"""The loads of one scenario: begun before the fault, there while the window is open, gone after it."""
+"""The loads of one scenario, in processes of their own: begun before the fault, there while the window is
+open, gone after it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
-from scenarios.errors import CouldNotRun
+import msgspec
+
+from scenarios import child
+from scenarios.errors import CouldNotRun, ScenariosError
 from scenarios.spec.loads import Clients, Load, problem
-from scenarios.traffic.load.clients import Beside, ClientLoad
+from scenarios.traffic.load.clients import ClientLoad, ServerHandle
 from scenarios.traffic.load.facts import LoadFacts, absent, facts
-from scenarios.traffic.load.handle import CannotBeHad, LoadFailed, LoadProcess
 from scenarios.traffic.load.messages import (
     UP_WITHIN_S,
-    Begin,
+    BeginLoads,
+    CannotLoad,
     Cleaned,
     CleanUp,
-    Crowding,
-    Stop,
-    Stopped,
+    GeneratedLoad,
+    LoadCommand,
+    LoadReport,
+    LoadsStopped,
+    OpenWindow,
+    StopLoads,
     Tallied,
     Up,
-    Window,
 )
 
 _START_WITHIN_S = 20.0
 _ANSWER_WITHIN_S = 10.0
 _CLEAN_WITHIN_S = 10.0
+R = TypeVar("R")
 
 
-class Running:
-    """Loads that run. `window`, `stop` and `clean_up` are called in this order; what was not called is made
-    up for at the context's end. Nothing here raises because of what the server does to a load: `facts`
+class RunningLoads:
+    """Loads that run. `open_window`, `stop` and `clean_up` are called in this order; what was not called is
+    made up for at the context's end. Nothing here raises because of what the server does to a load: `facts`
     tells that it was not there.
     """
 
-    def __init__(self, loads: Sequence[Load], server: Beside) -> None:
+    def __init__(self, loads: Sequence[Load], server: ServerHandle) -> None:
         self._server, self._loads = server, tuple(loads)
         self._clients = {
             i: ClientLoad(load, server) for i, load in enumerate(loads) if isinstance(load, Clients)
         }
-        self._crowds = tuple(load for load in loads if not isinstance(load, Clients))
+        self._generated = tuple(load for load in loads if not isinstance(load, Clients))
         self._process: LoadProcess | None = None
         self._opened: Tallied | None = None
         self._closed: Tallied | None = None
@@ -53,17 +62,17 @@ class Running:
         """Whether the window has to stay open for what a load has yet to do in it: clients to be killed."""
         return any(client.pending for client in self._clients.values())
 
-    async def settled(self) -> None:
+    async def wait_done(self) -> None:
         """Wait until no load is `pending`; soon, for everything that a client does has a deadline."""
-        await asyncio.gather(*(client.settled() for client in self._clients.values()))
+        await asyncio.gather(*(client.wait_done() for client in self._clients.values()))
 
-    async def window(self) -> None:
+    async def open_window(self) -> None:
         """The window opens: the fault bites. Clients that start under the fault start now."""
         for client in self._clients.values():
             client.watch()
         try:
             if self._process is not None:
-                self._opened = await self._process.ask(Window(), Tallied, _ANSWER_WITHIN_S)
+                self._opened = await self._process.ask(OpenWindow(), Tallied, _ANSWER_WITHIN_S)
         except LoadFailed as error:
             self._trouble = str(error)
 
@@ -77,8 +86,8 @@ class Running:
         self._stopped = True
         try:
             if self._process is not None:
-                self._closed = await self._process.ask(Stop(), Tallied, _ANSWER_WITHIN_S)
-                await self._process.answer(Stopped, _ANSWER_WITHIN_S)
+                self._closed = await self._process.ask(StopLoads(), Tallied, _ANSWER_WITHIN_S)
+                await self._process.answer(LoadsStopped, _ANSWER_WITHIN_S)
         except LoadFailed as error:
             self._trouble = str(error)
             await self._end()
@@ -101,16 +110,16 @@ class Running:
     def facts(self) -> tuple[LoadFacts, ...]:
         """What is known of each load, in the order of the row; complete after `clean_up`."""
         found: list[LoadFacts] = []
-        crowd = 0
+        generated = 0
         for i, load in enumerate(self._loads):
             if isinstance(load, Clients):
                 found.append(self._clients[i].facts())
             else:
-                found.append(self._facts(load, crowd))
-                crowd += 1
+                found.append(self._facts(load, generated))
+                generated += 1
         return tuple(found)
 
-    def _facts(self, load: Crowding, at: int) -> LoadFacts:
+    def _facts(self, load: GeneratedLoad, at: int) -> LoadFacts:
         if self._opened is None or self._closed is None:
             return absent(load, self._trouble)
         window_s = self._closed.now_s - self._opened.now_s
@@ -118,13 +127,15 @@ class Running:
 
     async def begin(self) -> None:
         """Begin all of them. Raises `CouldNotRun` when one cannot be had."""
-        if self._crowds:
-            self._process = await LoadProcess.started()
+        if self._generated:
+            self._process = await LoadProcess.start()
             server = self._server
-            begin = Begin(str(server.target.path), server.target.target, dict(server.names), self._crowds)
+            begin = BeginLoads(
+                str(server.target.folder), server.target.spec, dict(server.names), self._generated
+            )
             try:
                 await self._process.ask(begin, Up, _START_WITHIN_S + UP_WITHIN_S)
-            except CannotBeHad as error:
+            except LoadUnavailable as error:
                 raise CouldNotRun(str(error)) from error
             except LoadFailed as error:
                 self._trouble = str(error)
@@ -133,7 +144,7 @@ class Running:
             await client.begin()
 
     async def end(self) -> None:
-        """Whatever happened, nothing of it is left."""
+        """End every load, whatever happened before."""
         try:
             await self.stop()
         finally:
@@ -158,17 +169,73 @@ class Running:
 
 
 @asynccontextmanager
-async def loading(loads: Sequence[Load], server: Beside) -> AsyncIterator[Running]:
+async def loading(loads: Sequence[Load], server: ServerHandle) -> AsyncIterator[RunningLoads]:
     """Loads that are up, in processes of their own, and of which nothing is left on the way out.
 
     Raises `CouldNotRun` when one does not fit the target, or cannot be had on this machine.
     """
     for load in loads:
-        if wrong := problem(load, server.target.target):
+        if wrong := problem(load, server.target.spec):
             raise CouldNotRun(f"load of kind {load.__struct_config__.tag}: {wrong}")
-    running = Running(loads, server)
+    running = RunningLoads(loads, server)
     try:
         await running.begin()
         yield running
     finally:
         await running.end()
+
+
+class LoadFailed(ScenariosError):
+    """The load's process ended, or did not answer in time: the load counts as not there."""
+
+
+class LoadUnavailable(ScenariosError):
+    """The load cannot be had on this machine; the message names the remedy."""
+
+
+class LoadProcess:
+    """One process. Commands are answered one after the other."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._decoder = msgspec.json.Decoder(LoadReport)
+
+    @classmethod
+    async def start(cls) -> LoadProcess:
+        """Start a process that makes load."""
+        return cls(await child.start_process("scenarios.traffic.load"))
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    async def ask(self, command: LoadCommand, answer: type[R], within_s: float) -> R:
+        """Send a command and wait for the answer to it. Raises `LoadFailed`, `LoadUnavailable`."""
+        assert self._process.stdin is not None
+        with suppress(ConnectionError):  # its end is seen below
+            self._process.stdin.write(msgspec.json.encode(command) + b"\n")
+            await self._process.stdin.drain()
+        return await self.answer(answer, within_s)
+
+    async def answer(self, answer: type[R], within_s: float) -> R:
+        """Wait for one more answer to the last command. Raises as `ask` does."""
+        assert self._process.stdout is not None
+        try:
+            async with asyncio.timeout(within_s):
+                line = await self._process.stdout.readline()
+                if not line:
+                    code = await self._process.wait()
+                    raise LoadFailed(f"the load's process ended (exit code {code})")
+        except TimeoutError:
+            raise LoadFailed(f"the load's process did not answer within {within_s:g} s") from None
+        report = self._decoder.decode(line)
+        if isinstance(report, CannotLoad):
+            raise LoadUnavailable(report.problem)
+        if not isinstance(report, answer):
+            raise LoadFailed(f"the load's process answered {type(report).__name__}")
+        return report
+
+    async def end(self) -> None:
+        """End the process; the kernel closes what it has open."""
+        await child.end_process(self._process)

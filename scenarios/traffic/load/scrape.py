@@ -13,21 +13,21 @@ import msgspec
 from scenarios.spec import HttpProbe
 from scenarios.spec.loads import Scrape
 from scenarios.spec.placeholders import fill
-from scenarios.traffic.load.crowd import Address, Crowd, Member
-from scenarios.traffic.load.messages import Tally
+from scenarios.traffic.load.connections import Address, ConnectionLoad, LoadConnection
+from scenarios.traffic.load.messages import LoadTally
 
 
-class _Asking(Member):
+class _ScrapingConnection(LoadConnection):
     """One connection; one request at a time."""
 
-    crowd: ScrapingConnections
+    load: ScrapingConnections
     _parser: Any = None
     asked = False
     _due: asyncio.TimerHandle | None = None
 
-    def __init__(self, crowd: Crowd) -> None:
-        assert isinstance(crowd, ScrapingConnections)
-        super().__init__(crowd)
+    def __init__(self, load: ConnectionLoad) -> None:
+        assert isinstance(load, ScrapingConnections)
+        super().__init__(load)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -42,32 +42,32 @@ class _Asking(Member):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, AttributeError):  # AttributeError: it spoke before it was asked
-            self.crowd.misunderstood()
+            self.load.misunderstood()
             self.transport.abort()
 
     def on_message_complete(self) -> None:
-        self.crowd.was_answered(self._parser.get_status_code())
+        self.load.was_answered(self._parser.get_status_code())
         if self._parser.should_keep_alive():
             self._ask_when_due()
         else:
             self.transport.close()
 
     def _ask_when_due(self) -> None:
-        self._due = asyncio.get_running_loop().call_at(self.crowd.next_s(), self._ask)
+        self._due = asyncio.get_running_loop().call_at(self.load.next_s(), self._ask)
 
     def _ask(self) -> None:
         self._due, self.asked = None, True
         self._parser = httptools.HttpResponseParser(self)
-        self.crowd.asks()
-        self.transport.write(self.crowd.request)
+        self.load.asks()
+        self.transport.write(self.load.request)
 
 
-class ScrapingConnections(Crowd):
+class ScrapingConnections(ConnectionLoad):
     """A `scrape` load. Any answer of a status that the probe calls good is one; what the body says is for
     the probes to judge."""
 
     def __init__(self, load: Scrape, probe: HttpProbe, names: Mapping[str, str]) -> None:
-        super().__init__(Address.of(probe, names), load.connections, _Asking)
+        super().__init__(Address.of(probe, names), load.connections, _ScrapingConnection)
         parts = urlsplit(fill(probe.url, names))
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         headers = {"host": parts.netloc, "user-agent": "wedge-load", **fill(probe.headers, names)}
@@ -94,17 +94,17 @@ class ScrapingConnections(Crowd):
         self._wrong += not good
 
     def misunderstood(self) -> None:
-        """Something came that is no answer."""
+        """What came is no HTTP answer: counted as an error."""
         self._wrong += 1
 
     def up(self) -> bool:
         """Whether every connection has asked for the first time, too."""
         return not self.tally().silent and super().up()
 
-    def tally(self) -> Tally:
+    def tally(self) -> LoadTally:
         """What there is of it, and what was asked and answered."""
         found = super().tally()
-        silent = sum(not member.asked for member in self.members if isinstance(member, _Asking))
+        silent = sum(not member.asked for member in self.members if isinstance(member, _ScrapingConnection))
         return msgspec.structs.replace(
             found,
             started=self._asked,

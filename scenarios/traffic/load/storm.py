@@ -7,14 +7,15 @@ import itertools
 import time
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
 from scenarios.errors import ScenariosError
-from scenarios.spec import Call, LoadedTarget
+from scenarios.spec import Call, Target
 from scenarios.spec.loads import Storm
 from scenarios.traffic.caller import Caller
-from scenarios.traffic.load.messages import Tally
+from scenarios.traffic.load.messages import LoadTally
 
 _FIRST_NUMBER = 100_001
 """The numbers below are those of the calls piled up under the fault."""
@@ -30,17 +31,17 @@ class CallStorm:
 
     descriptors = _CONNECTIONS
 
-    def __init__(self, load: Storm, target: LoadedTarget, names: dict[str, str]) -> None:
+    def __init__(self, load: Storm, spec: Target, folder: Path, names: dict[str, str]) -> None:
         self._load = load
-        self._caller = Caller(target, names)
-        self._call = next(call for call in target.target.call if call.name == load.call)
+        self._caller = Caller(spec, folder, names)
+        self._call = next(call for call in spec.call if call.name == load.call)
         if load.hold_s is not None:
             self._call = msgspec.structs.replace(self._call, hold_s=load.hold_s)
         self._before = self._caller.chain(self._call)
         self._undoes = any(call.undo is not None for call in (*self._before, self._call))
         self._under_way: dict[asyncio.Task[None], int] = {}
         self._to_undo: set[int] = set()
-        self._started = self._answered = self._held_back = self._least = 0
+        self._started = self._answered = self._throttled = self._least = 0
         self._said: Counter[str] = Counter()
         self._schedule: asyncio.Task[None] | None = None
         self._first_ended = asyncio.Event()
@@ -53,18 +54,18 @@ class CallStorm:
                 await self._first_ended.wait()
 
     def watch(self) -> None:
-        """The window opens."""
+        """The fewest calls at once are counted from here."""
         self._least = len(self._under_way)
 
-    def tally(self) -> Tally:
-        """What there is of it."""
-        return Tally(
+    def tally(self) -> LoadTally:
+        """How many calls were started and answered, and how many are under way."""
+        return LoadTally(
             started=self._started,
             answered=self._answered,
             errors=self._said.total(),
             open=len(self._under_way),
             least_open=self._least,
-            held_back=self._held_back,
+            throttled=self._throttled,
             said=tuple(f"{text} (x{times})" for text, times in self._said.most_common(_SAID_SHOWN)),
         )
 
@@ -105,7 +106,7 @@ class CallStorm:
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             due_s += 1 / self._load.rate_hz
             if len(self._under_way) >= self._load.at_most:
-                self._held_back += 1
+                self._throttled += 1
                 continue
             self._started += 1
             task = asyncio.create_task(self._one(n))

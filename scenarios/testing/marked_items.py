@@ -13,18 +13,17 @@ import pytest
 
 from scenarios.errors import ScenariosError, TargetFailed
 from scenarios.record import Report, ScenarioRecord, SuiteRecord, write
-from scenarios.server.needs import unmet
+from scenarios.server.needs import unmet_needs
 from scenarios.spec import LoadedTarget, Scenario, target_file
 from scenarios.spec.target_file import find
-from scenarios.testing.arguments import Asked, scenarios_for
-from scenarios.testing.bench import Bench
-from scenarios.testing.running import Running
+from scenarios.testing.arguments import ScenarioRequest, scenarios_for
+from scenarios.testing.runner import RunningServer, ScenarioRunner
 
 ATTRIBUTE = "wedge_records"
 """Where a test's report carries its records, as JSON: that is how they come from xdist's workers."""
 
-_BENCH = pytest.StashKey[Bench]()
-_WANTED = pytest.StashKey[list[tuple[Asked, tuple[Scenario, ...]]]]()
+_RUNNER = pytest.StashKey[ScenarioRunner]()
+_REQUESTED = pytest.StashKey[list[tuple[ScenarioRequest, tuple[Scenario, ...]]]]()
 _RECORDS = pytest.StashKey[list[ScenarioRecord]]()
 _LOG_LINES = 40
 
@@ -36,13 +35,13 @@ def set_up(item: pytest.Item, marks: Sequence[pytest.Mark]) -> None:
         if mark.args:
             pytest.fail("wedge(…) takes keywords: wedge(target='my.toml', fault='gil.hold')", pytrace=False)
         wanted.append(_scenarios(item, dict(mark.kwargs)))
-    item.stash[_WANTED], item.stash[_RECORDS] = wanted, []
+    item.stash[_REQUESTED], item.stash[_RECORDS] = wanted, []
 
 
 def call(item: pytest.Item) -> None:
     """Run the scenarios of the marks."""
-    for asked, scenarios in item.stash[_WANTED]:
-        _passes(_run(item, asked, scenarios))
+    for request, scenarios in item.stash[_REQUESTED]:
+        _passes(_run(item, request, scenarios))
 
 
 def encoded(item: pytest.Item) -> list[str]:
@@ -52,13 +51,15 @@ def encoded(item: pytest.Item) -> list[str]:
 
 def end(config: pytest.Config) -> None:
     """End every server that was kept."""
-    bench = config.stash.get(_BENCH, None)
-    if bench is not None:
-        bench.close()
+    runner = config.stash.get(_RUNNER, None)
+    if runner is not None:
+        runner.close()
 
 
 class Wedge:
-    """What the fixture gives a test."""
+    """The fixture `wedge`: the records of a test's scenarios, further scenarios, and servers to break by
+    hand.
+    """
 
     def __init__(self, item: pytest.Item, stack: ExitStack) -> None:
         self._item, self._stack = item, stack
@@ -71,27 +72,27 @@ class Wedge:
 
     @property
     def record(self) -> ScenarioRecord:
-        """The last of them."""
+        """The record of the scenario that ran last."""
         if not self.records:
             pytest.fail(
                 "no scenario has run: mark the test with wedge(…), or call wedge.run(…)", pytrace=False
             )
         return self.records[-1]
 
-    def run(self, **words: Any) -> ScenarioRecord:
-        """Run a scenario, in the marker's words, and fail unless its verdict is `pass`."""
-        return _passes(self.judge(**words))
+    def run(self, **keywords: Any) -> ScenarioRecord:
+        """Run a scenario, in the marker's keywords, and fail unless its verdict is `pass`."""
+        return _passes(self.judge(**keywords))
 
-    def judge(self, **words: Any) -> ScenarioRecord:
+    def judge(self, **keywords: Any) -> ScenarioRecord:
         """Run a scenario and return its record, whatever the verdict."""
-        return _run(self._item, *_scenarios(self._item, words))
+        return _run(self._item, *_scenarios(self._item, keywords))
 
-    def start(self, target: str | Path) -> Running:
+    def start(self, target: str | Path) -> RunningServer:
         """A server of this test's own, ended with the test."""
         try:
             loaded = target_file.load(find(str(target), beside=self._item.path.parent))
             _skip_unmet(loaded)
-            return self._stack.enter_context(_bench(self._item).running(loaded))
+            return self._stack.enter_context(_runner(self._item).running(loaded))
         except ScenariosError as error:
             raise _refused(error) from None
 
@@ -114,40 +115,40 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write what was collected."""
+        """Write the records as a report."""
         records = tuple(self._records.values())
         suite = SuiteRecord(name="pytest", passed=all(record.verdict == "pass" for record in records))
         duration_s = round(time.monotonic() - self._began_s, 3)
         write(Report(scenarios=records, duration_s=duration_s, suite=suite), self._file)
 
 
-def _scenarios(item: pytest.Item, words: dict[str, Any]) -> tuple[Asked, tuple[Scenario, ...]]:
+def _scenarios(item: pytest.Item, keywords: dict[str, Any]) -> tuple[ScenarioRequest, tuple[Scenario, ...]]:
     try:
-        asked = Asked.of(words)
-        scenarios = scenarios_for(asked, item.path.parent)
+        request = ScenarioRequest.from_keywords(keywords)
+        scenarios = scenarios_for(request, item.path.parent)
     except ScenariosError as error:
         raise _refused(error) from None
     for scenario in scenarios:
         _skip_unmet(scenario.target)
-    return asked, scenarios
+    return request, scenarios
 
 
 def _skip_unmet(target: LoadedTarget) -> None:
-    if reason := unmet(target):
+    if reason := unmet_needs(target):
         pytest.skip(f"{target.name} {reason}")
 
 
-def _bench(item: pytest.Item) -> Bench:
+def _runner(item: pytest.Item) -> ScenarioRunner:
     stash = item.config.stash
-    if _BENCH not in stash:
-        stash[_BENCH] = Bench()
-    return stash[_BENCH]
+    if _RUNNER not in stash:
+        stash[_RUNNER] = ScenarioRunner()
+    return stash[_RUNNER]
 
 
-def _run(item: pytest.Item, asked: Asked, scenarios: tuple[Scenario, ...]) -> ScenarioRecord:
+def _run(item: pytest.Item, request: ScenarioRequest, scenarios: tuple[Scenario, ...]) -> ScenarioRecord:
     reproduce = f"pytest '{item.nodeid}'"
     try:
-        record = _bench(item).run(scenarios, seed=asked.seed, reproduce=reproduce)
+        record = _runner(item).run(scenarios, seed=request.seed, reproduce=reproduce)
     except ScenariosError as error:
         raise _refused(error) from None
     item.stash[_RECORDS].append(record)
@@ -158,11 +159,11 @@ def _run(item: pytest.Item, asked: Asked, scenarios: tuple[Scenario, ...]) -> Sc
 
 def _passes(record: ScenarioRecord) -> ScenarioRecord:
     if record.verdict != "pass":
-        pytest.fail(told(record), pytrace=False)
+        pytest.fail(failure_text(record), pytrace=False)
     return record
 
 
-def told(record: ScenarioRecord) -> str:
+def failure_text(record: ScenarioRecord) -> str:
     """A verdict that is not `pass`, for the person whose test it is."""
     lines = [f"{record.name}: {record.verdict} (expected {record.expected}, observed {record.observed})"]
     lines += [f"  {reason}" for reason in record.reasons]

@@ -14,7 +14,7 @@ _ERRORS_SHOWN = 3
 
 
 @dataclass(slots=True)
-class _Entry:
+class _CallState:
     n: int
     began_s: float
     ended_s: float | None = None
@@ -22,14 +22,14 @@ class _Entry:
     answer: str = ""
 
 
-class Pile:
+class ConcurrentCalls:
     """`count` calls, numbered from `first`, all under way at once. Times are `time.monotonic()` seconds."""
 
     def __init__(
         self, caller: Caller, call: Call, count: int, deadline_s: float | None = None, *, first: int = 1
     ) -> None:
         self._call = call
-        self._entries = [_Entry(n, time.monotonic()) for n in range(first, first + count)]
+        self._entries = [_CallState(n, time.monotonic()) for n in range(first, first + count)]
         self._tasks = [asyncio.create_task(self._one(caller, entry, deadline_s)) for entry in self._entries]
 
     @property
@@ -93,7 +93,7 @@ class Pile:
         more = [f"and {len(errors) - _ERRORS_SHOWN} more"] if len(errors) > _ERRORS_SHOWN else []
         return "; ".join([*errors[:_ERRORS_SHOWN], *more])
 
-    async def _one(self, caller: Caller, entry: _Entry, deadline_s: float | None) -> None:
+    async def _one(self, caller: Caller, entry: _CallState, deadline_s: float | None) -> None:
         try:
             entry.answer = await caller.make(self._call, entry.n, deadline_s)
         except CallFailed as error:

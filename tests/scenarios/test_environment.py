@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import subprocess
 import sys
 import zipfile
@@ -11,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from scenarios.errors import Malformed
-from scenarios.server.environment import RequirementsFailed, interpreter
-from scenarios.server.recipe import recipe
+from scenarios.server.environment import RequirementsFailed, prepare_interpreter, recipe
 from scenarios.spec import LoadedTarget, Target
-from scenarios.spec.target import Ready, Start
+from scenarios.spec.document import Document
+from scenarios.spec.target import Launch, Ready
 
 
 def wheel(folder: Path, name: str, version: str = "1.0") -> None:
@@ -44,8 +45,9 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def target(folder: Path, *requires: str, surroundings: bool = False) -> LoadedTarget:
     ready = Ready(url="http://127.0.0.1:1/")
-    start = Start("mine", ("{python}",), ready, requires=requires, surroundings=surroundings)
-    return LoadedTarget(folder / "mine.toml", Target(start, ()))
+    start = Launch("mine", ("{python}",), ready, requires=requires, surroundings=surroundings)
+    path = folder / "mine.toml"
+    return LoadedTarget(path, Target(start, ()), Document(path, ""))
 
 
 def run(python: str, code: str) -> str:
@@ -56,7 +58,7 @@ def run(python: str, code: str) -> str:
 async def test_what_is_required_is_there_and_what_surrounds_is_not(tmp_path: Path, index: Path) -> None:
     wheel(index, "little", "2.5")
 
-    python = await interpreter(target(tmp_path, "little"), cache=tmp_path / "cache")
+    python = await prepare_interpreter(target(tmp_path, "little"), cache=tmp_path / "cache")
 
     assert run(python, "import little; print(little.VERSION)") == "2.5"
     assert "No module named 'msgspec'" in run(python, "import msgspec")
@@ -68,7 +70,7 @@ async def test_an_environment_is_built_once_even_if_two_ask_at_once(tmp_path: Pa
     loaded = target(tmp_path, "little")
 
     async def ask() -> str:
-        return await interpreter(loaded, said.append, cache=tmp_path / "cache")
+        return await prepare_interpreter(loaded, said.append, cache=tmp_path / "cache")
 
     first, second = await asyncio.gather(ask(), ask())
     third = await ask()
@@ -85,7 +87,7 @@ async def test_what_surrounds_is_seen_where_it_is_asked_for_and_what_is_required
     wheel(index, "click", "0.0.1")
     loaded = target(tmp_path, "little", "click==0.0.1", "msgspec", surroundings=True)
 
-    python = await interpreter(loaded, cache=tmp_path / "cache")
+    python = await prepare_interpreter(loaded, cache=tmp_path / "cache")
 
     assert run(python, "import little, msgspec, click; print(click.VERSION)") == "0.0.1"
 
@@ -99,7 +101,7 @@ async def test_a_build_that_was_ended_is_done_again(tmp_path: Path, index: Path)
     left.mkdir(parents=True)
     (left / "python").write_text("half a file")
 
-    python = await interpreter(loaded, cache=tmp_path / "cache")
+    python = await prepare_interpreter(loaded, cache=tmp_path / "cache")
 
     assert run(python, "import little; print('whole')") == "whole"
 
@@ -110,14 +112,14 @@ async def test_an_environment_gets_its_own_pip_where_there_is_none_to_share(
     wheel(index, "little")
     monkeypatch.setattr("scenarios.server.environment._has_pip", lambda: False)
 
-    python = await interpreter(target(tmp_path, "little"), cache=tmp_path / "cache")
+    python = await prepare_interpreter(target(tmp_path, "little"), cache=tmp_path / "cache")
 
     assert run(python, "import little, pip; print('both')") == "both"
 
 
 async def test_a_package_that_is_not_there_is_one_clear_line(tmp_path: Path, index: Path) -> None:
     with pytest.raises(RequirementsFailed) as caught:
-        await interpreter(target(tmp_path, "no-such-thing==9"), cache=tmp_path / "cache")
+        await prepare_interpreter(target(tmp_path, "no-such-thing==9"), cache=tmp_path / "cache")
 
     message = str(caught.value)
     assert message == (
@@ -136,11 +138,11 @@ async def test_an_index_that_cannot_be_reached_is_said_with_the_remedy(
     with pytest.raises(
         RequirementsFailed, match=r"no package index can be reached for little: go online once"
     ):
-        await interpreter(target(tmp_path, "little"), cache=tmp_path / "cache")
+        await prepare_interpreter(target(tmp_path, "little"), cache=tmp_path / "cache")
 
 
 async def test_a_target_that_requires_nothing_runs_on_the_python_at_hand(tmp_path: Path) -> None:
-    assert await interpreter(target(tmp_path), cache=tmp_path / "cache") == sys.executable
+    assert await prepare_interpreter(target(tmp_path), cache=tmp_path / "cache") == sys.executable
     assert not (tmp_path / "cache").exists()
 
 
@@ -221,8 +223,9 @@ def test_the_contents_of_a_requirement_file_and_of_those_it_includes_are_part_of
 def test_what_cannot_be_held_to_a_hash_is_refused_with_file_line_and_key(
     tmp_path: Path, entry: str, said: str
 ) -> None:
+    text = f'[target]\nname = "mine"\nrequires = ["{entry}"]\n'
     loaded = target(tmp_path, entry)
-    loaded.path.write_text(f'[target]\nname = "mine"\nrequires = ["{entry}"]\n')
+    loaded = dataclasses.replace(loaded, document=Document(loaded.path, text))
 
     with pytest.raises(Malformed) as caught:
         recipe(loaded)

@@ -12,44 +12,43 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from scenarios.live import figures, lane_table
-from scenarios.live.arguments import Asked
-from scenarios.live.departure import TerminalGone, forget_stdout
-from scenarios.live.endpoints import Change, Endpoints, Seen
-from scenarios.live.screen import Screen
+from scenarios.live import series_table
+from scenarios.live.arguments import WatchRequest
+from scenarios.live.endpoints import Endpoints, EndpointStatus, StateChange
+from scenarios.live.screen import Screen, TerminalGone, forget_stdout
 from scenarios.prober import ProberHandle, soon
-from scenarios.prober.series import Lanes
+from scenarios.prober.series import SeriesSet
 
 DRAW_EVERY_S = 0.2
 LATE_S = 0.5
 """From here on the prober's own lateness is shown: it looks like the server's."""
 
-Tell = Callable[[Endpoints], None]
+Output = Callable[[Endpoints], None]
 
 
 @asynccontextmanager
-async def probing(prober: ProberHandle, lanes: Lanes) -> AsyncIterator[Endpoints]:
+async def probing(prober: ProberHandle, series: SeriesSet) -> AsyncIterator[Endpoints]:
     """The endpoints, probed for as long as the context. Raises `ProberFailed`."""
     await prober.news()  # it is there: a process that is still starting would be late, and look like darkness
     began_s = soon()
-    endpoints = Endpoints(lanes, began_s)
+    endpoints = Endpoints(series, began_s)
     prober.on_batch = endpoints.add
-    await prober.watch(lanes.probed, began_s)
+    await prober.watch(series.probed, began_s)
     try:
         yield endpoints
     finally:
         prober.on_batch = None
 
 
-async def watch(asked: Asked, tell: Tell, for_s: float | None) -> None:
+async def watch(asked: WatchRequest, tell: Output, for_s: float | None) -> None:
     """Tell of the endpoints whenever there is news, for ever or for so long. Raises `ProberFailed`."""
-    async with ProberHandle() as prober, probing(prober, asked.lanes) as endpoints:
+    async with ProberHandle() as prober, probing(prober, asked.series) as endpoints:
         while for_s is None or endpoints.now_s < endpoints.began_s + for_s:
             await prober.news()
             tell(endpoints)
 
 
-class OnScreen:
+class ScreenOutput:
     """Draws them a few times a second."""
 
     def __init__(self, screen: Screen, title: str) -> None:
@@ -61,23 +60,23 @@ class OnScreen:
         if endpoints.now_s - self._drawn_s < DRAW_EVERY_S:
             return
         self._drawn_s = endpoints.now_s
-        lasts = figures.age(max(0.0, endpoints.now_s - endpoints.began_s))
+        lasts = series_table.age(max(0.0, endpoints.now_s - endpoints.began_s))
         title = Text(f"wedge watch · {self._title} · {lasts}", style="bold")
         foot = [Text("▇ lit  ▄ missed  ▁ dark  · waiting      Ctrl-C leaves", style="dim")]
         foot += lateness(endpoints)
-        self._screen.draw([title, Text(), *lane_table.rows(endpoints, self._screen.width), Text(), *foot])
+        self._screen.draw([title, Text(), *series_table.rows(endpoints, self._screen.width), Text(), *foot])
 
 
-class AsLines:
+class LineOutput:
     """One line whenever an endpoint goes dark or comes back."""
 
     def __call__(self, endpoints: Endpoints) -> None:
         """Print the changes. Raises `TerminalGone`."""
         for change in endpoints.changes():
-            _echo(f"{datetime.now().astimezone():%H:%M:%S} {in_words(change)}")
+            _echo(f"{datetime.now().astimezone():%H:%M:%S} {describe(change)}")
 
 
-class AsJson:
+class JsonOutput:
     """One object a second."""
 
     def __init__(self) -> None:
@@ -92,7 +91,7 @@ class AsJson:
         _echo(msgspec.json.encode(as_value(endpoints)).decode())
 
 
-def in_words(change: Change) -> str:
+def describe(change: StateChange) -> str:
     """`http /health: lit → dark (no answer for 2.0 s; the last probe: timeout)`."""
     if change.first:
         way = "dark" if change.dark else "lit"
@@ -100,7 +99,7 @@ def in_words(change: Change) -> str:
         way = "lit → dark" if change.dark else "dark → lit"
     told = []
     if change.after_s is not None:
-        told.append(f"{'no answer for' if change.dark else 'after'} {figures.age(change.after_s)}")
+        told.append(f"{'no answer for' if change.dark else 'after'} {series_table.age(change.after_s)}")
     if change.dark and change.outcome is not None:
         told.append(f"the last probe: {change.outcome}")
     return f"{change.name}: {way}" + (f" ({'; '.join(told)})" if told else "")
@@ -123,17 +122,17 @@ def lateness(endpoints: Endpoints) -> list[Text]:
     late_s = endpoints.late_s()
     if late_s < LATE_S:
         return []
-    return [Text(f"the prober itself was up to {figures.latency(late_s)} late: this machine is too busy",
+    return [Text(f"the prober itself was up to {series_table.latency(late_s)} late: this machine is too busy",
                  style="yellow")]  # fmt: skip
 
 
 def summary(endpoints: Endpoints, console: Console) -> None:
     """The last state, left in the terminal when the screen is gone."""
-    for line in lane_table.rows(endpoints, console.width):
+    for line in series_table.rows(endpoints, console.width):
         console.print(line, soft_wrap=True, highlight=False)
 
 
-def _endpoint(seen: Seen) -> dict[str, object]:
+def _endpoint(seen: EndpointStatus) -> dict[str, object]:
     return {
         "name": seen.name,
         "state": seen.state,

@@ -1,4 +1,6 @@
-"""The endpoints as rows: state, a moving strip of lit and dark, latencies and the longest gap."""
+"""The endpoints as rows: state, a moving strip of lit and dark, latencies and the longest gap; and figures in
+the width of a column, two or three digits, with a dash where there is none.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,9 @@ from collections.abc import Callable, Iterable
 
 from rich.text import Text
 
-from scenarios.live import figures
-from scenarios.live.connection import Mark
-from scenarios.live.endpoints import Endpoints, Seen
+from scenarios.live.endpoints import Endpoints, EndpointStatus, Mark
 from scenarios.record import SeriesState
+from scenarios.report.numbers import NONE, duration
 from scenarios.terminal.rows import COLOURS
 
 _MARKS: dict[Mark | None, tuple[str, str]] = {
@@ -53,17 +54,17 @@ def strip(marks: Iterable[Mark | None]) -> Text:
     return text
 
 
-def last(seen: Seen) -> str:
+def last(seen: EndpointStatus) -> str:
     """The last answer's latency, or what came instead of an answer."""
     if seen.outcome is None or seen.outcome == "ok":
-        return figures.latency(seen.last_s)
+        return latency(seen.last_s)
     return f"{seen.outcome} {seen.status}" if seen.outcome == "wrong" and seen.status else seen.outcome
 
 
-def _lane(seen: Seen, name_width: int, cells: int) -> Text:
+def _lane(seen: EndpointStatus, name_width: int, cells: int) -> Text:
     state, style = _STATES[seen.state]
     if seen.dark_s is not None:
-        state += f" {figures.age(seen.dark_s)}"
+        state += f" {age(seen.dark_s)}"
     text = _row((seen.name, name_width, str.ljust))
     text.append(" " * _BETWEEN)
     text.append(state.ljust(_STATE), style=style)
@@ -72,8 +73,8 @@ def _lane(seen: Seen, name_width: int, cells: int) -> Text:
     text.append(" " * (cells - len(seen.strip)))
     for word, width in (
         (last(seen), _LAST),
-        (figures.pair(seen.p50_s, seen.p99_s), _PAIR),
-        (figures.latency(seen.longest_gap_s), _GAP),
+        (pair(seen.p50_s, seen.p99_s), _PAIR),
+        (latency(seen.longest_gap_s), _GAP),
     ):
         text.append(" " * _BETWEEN + word[:width].rjust(width))
     return text
@@ -86,3 +87,31 @@ def _row(*cells: tuple[str, int, Callable[[str, int], str]]) -> Text:
 
 def _cut(word: str, width: int) -> str:
     return word if len(word) <= width else word[: width - 1] + "…"
+
+
+def latency(seconds: float | None) -> str:
+    """As `0.31 ms`, `12 ms`, `2.6 s`: nine characters at most below an hour."""
+    if seconds is None:
+        return NONE
+    return duration(seconds) if seconds < 59.95 else age(seconds)
+
+
+def pair(one_s: float | None, other_s: float | None) -> str:
+    """Two latencies in milliseconds, without the unit: `0.3/1.2`, `12/340`."""
+    return f"{_ms(one_s)}/{_ms(other_s)}" if one_s is not None else NONE
+
+
+def age(seconds: float) -> str:
+    """How long something lasts: `12.3 s`, `123 s`, `12 min`, `3.4 h`."""
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _ms(seconds: float | None) -> str:
+    if seconds is None:
+        return NONE
+    ms = seconds * 1e3
+    return f"{ms:.2f}" if ms < 0.995 else f"{ms:.1f}" if ms < 9.95 else f"{ms:.0f}"
