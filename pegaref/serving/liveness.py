@@ -81,7 +81,7 @@ class LivenessCycle(RequestResponseCycle):
         self._route = route
         self._answer = _ANSWERS.get(method, _OTHER_METHOD)
         self._headers = headers
-        self._began = route.begin()
+        self._began = 0.0
         self.transport = transport
         self.keep_alive = keep_alive
         self.on_response = on_response
@@ -92,6 +92,7 @@ class LivenessCycle(RequestResponseCycle):
 
     def start(self) -> None:
         """Have the answer written when the placement's dispatch says so."""
+        self._began = self._route.begin()  # not before: a queued request may never come to its turn
         self._liveness.dispatch.call(self._write)
 
     async def run_asgi(self, app: object) -> None:
