@@ -30,11 +30,11 @@ A = TypeVar("A", bound="ControlAnswer")
 
 
 class ControlRequest(msgspec.Struct, frozen=True, tag_field="do", tag=str.lower, forbid_unknown_fields=True):
-    """What a command asks of a session."""
+    """A request of a command to a session."""
 
 
 class ControlAnswer(msgspec.Struct, frozen=True, tag_field="answer", tag=str.lower):
-    """What a session says to that."""
+    """A session's answer to one."""
 
 
 class ShowStatus(ControlRequest, frozen=True):

@@ -176,11 +176,11 @@ class Controller:
         return (await self._sidecar.link()).info
 
     def add_process(self, link: AgentLink) -> None:
-        """Have a process be one of the controller's, as one that an agent has reported from."""
+        """Count a process as one of the controller's, as if its agent had reported from it."""
         self._processes.add(link)
 
     def remove_process(self, link: AgentLink) -> None:
-        """Have it be so no more."""
+        """Forget a process that `add_process` brought in."""
         self._processes.remove(link)
 
     def arm(

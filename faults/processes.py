@@ -63,13 +63,13 @@ class Processes:
         return tuple(self._links)
 
     def add(self, link: AgentLink) -> None:
-        """An agent has said hello."""
+        """Count the process of an agent that has said hello."""
         if link not in self._links:
             self._links.append(link)
             self._ever.add(link.info.pid)
 
     def remove(self, link: AgentLink) -> None:
-        """Its connection has ended."""
+        """Forget the process of an agent whose connection has ended."""
         if link in self._links:
             self._links.remove(link)
         self._imported.pop(link, None)

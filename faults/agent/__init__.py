@@ -7,7 +7,7 @@ The interpreter imports `sitecustomize` from here as it starts. Nothing in this 
 from pathlib import Path
 
 AGENT_DIRECTORY = Path(__file__).parent
-"""What goes on PYTHONPATH."""
+"""The directory that goes on PYTHONPATH."""
 
 AGENT_VARIABLE = "FAULTS_AGENT"
 """The environment variable with the path of the controller's socket; without it the agent does nothing."""

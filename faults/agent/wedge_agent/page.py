@@ -40,7 +40,7 @@ class Page:
         self.words = memoryview(self._map).cast("Q")
 
     def read(self) -> dict[str, int]:
-        """All words by name."""
+        """The value of every word, by its name."""
         return dict(zip(WORDS, self.words))
 
     def threads(self) -> list[int]:
