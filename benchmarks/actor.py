@@ -17,7 +17,7 @@ import uvloop
 from benchmarks.figures import Latencies, Section
 from pegaref.messages import ContextKey, Layer, RegisterLayers
 from pegaref.placement import open_placement
-from pegaref.registry.handle import RegistryHandle
+from pegaref.registry import RegistryHandle
 from pegaref.wrapper import SharedMemory, encode_wrapper
 
 ECHO = (

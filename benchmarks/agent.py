@@ -73,7 +73,7 @@ async def _idle(section: Section, controller: Controller, rounds: int) -> None:
     without_s, ratios, woken = [], [], 0
     for _ in range(_PAIRS_A_ROUND * rounds):
         with _worker(dict(os.environ)) as plain, _worker(controller.environment(os.environ)) as inhabited:
-            await controller.process(Selector(pid=inhabited.pid, imports="sys"))  # the agent has answered
+            await controller.wait_process(Selector(pid=inhabited.pid, imports="sys"))  # it has answered
             await asyncio.to_thread(_work_s, inhabited)
             before = _switches_of_the_agent(inhabited.pid)
             taken = [

@@ -27,11 +27,11 @@ async def _break(order: dict[str, Any]) -> None:
             env=controller.environment(os.environ), start_new_session=True,
         )  # fmt: skip
         ticker = Selector(pid=target.pid)
-        await controller.process(ticker)
+        await controller.wait_process(ticker)
         async with controller.arm(
             order["fault"], process=ticker, params=order["params"], lease_s=_LIVES_FOR_S
         ) as fault:
-            await fault.biting(timeout_s=10)
+            await fault.wait_biting(timeout_s=10)
             print(json.dumps({"controller": os.getpid(), "target": target.pid}), flush=True)
             await asyncio.sleep(_LIVES_FOR_S)
 

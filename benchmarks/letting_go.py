@@ -48,7 +48,7 @@ async def by_release(section: Section, controller: Controller, rounds: int) -> N
         "a process is woken through a pipe, p99", floor.p99_ms, "ms", note=f"p50 {floor.p50_ms:.3g} ms"
     )
     with _ticker(controller.environment(os.environ)) as (process, ticks):
-        await controller.process(Selector(pid=process.pid))
+        await controller.wait_process(Selector(pid=process.pid))
         for name, params in WAITING:
             taken = []
             for _ in range(times):
@@ -66,12 +66,12 @@ def _add_release(section: Section, what: str, taken: Latencies) -> None:
 async def through_a_relay(section: Section, controller: Controller, rounds: int) -> None:
     """Release latency of the faults that keep what goes through a relay: from the call to the byte kept."""
     with _ticker(controller.environment(os.environ)) as (process, _):
-        await controller.process(Selector(pid=process.pid))
+        await controller.wait_process(Selector(pid=process.pid))
         listening = await asyncio.start_server(_echo, "127.0.0.1", 0)
         async with listening:
             to = {"to": f"127.0.0.1:{listening.sockets[0].getsockname()[1]}"}
             async with controller.arm("net.relay", process=process.pid, params=to) as relay:
-                await relay.biting(_WITHIN_S)
+                await relay.wait_biting(_WITHIN_S)
                 port = relay.status().details["port"]
                 for name, params in RELAYED:
                     taken = []
@@ -159,7 +159,7 @@ async def again_and_again(section: Section, controller: Controller, rounds: int)
     """What the process has more of after many faults have come and gone."""
     cycles = _CYCLES_A_ROUND * rounds
     with _ticker(controller.environment(os.environ)) as (process, ticks):
-        await controller.process(Selector(pid=process.pid))
+        await controller.wait_process(Selector(pid=process.pid))
         for _ in range(_WARM_UP):
             await _released_after_s(controller.arm("gil.hold", process=process.pid), ticks)
         before = _possessions(process.pid)

@@ -1,8 +1,7 @@
 """Break a running, unmodified process for real, prove that it is broken, and give it back."""
 
-from faults.armed import Fault
-from faults.catalogue import catalogue
-from faults.controller import Controller
+from faults.catalogue import catalogue, fault_info
+from faults.controller import Controller, validate
 from faults.errors import (
     ArmFailed,
     BadParameter,
@@ -23,6 +22,7 @@ from faults.errors import (
     UnknownSelector,
     UnknownSite,
 )
+from faults.fault import Fault
 from faults.launch import Launched
 from faults.model import (
     DEFAULT_LEASE_S,
@@ -37,6 +37,8 @@ from faults.model import (
     Thread,
     ThreadStack,
 )
+from faults.procfs import thread_run_delays_ns
+from faults.stacks import format_stacks
 
 __all__ = [
     "DEFAULT_LEASE_S",
@@ -72,4 +74,8 @@ __all__ = [
     "UnknownSelector",
     "UnknownSite",
     "catalogue",
+    "fault_info",
+    "format_stacks",
+    "thread_run_delays_ns",
+    "validate",
 ]

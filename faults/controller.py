@@ -10,29 +10,36 @@ import logging
 import os
 import shutil
 import socket
-import time
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from faults import agentless, directory, keeper, procfs
-from faults.agents import AgentLink, peer
-from faults.armed import Fault
+from faults import directory
+from faults.agent import AGENT_DIRECTORY, AGENT_VARIABLE
+from faults.agent.wedge_agent import protocol
+from faults.agent_link import AgentLink, peer
 from faults.catalogue import definition
 from faults.errors import LeaseTooLong, NoSuchProcess, NotOpen
+from faults.fault import Fault, FaultRegistry
 from faults.launch import Launched, Stream, launch
-from faults.model import DEFAULT_LEASE_S, LEASE_LIMIT_S, FaultStatus, Newcomers, ProcessInfo, Selector
+from faults.model import (
+    DEFAULT_LEASE_S,
+    LEASE_LIMIT_S,
+    Definition,
+    FaultStatus,
+    Newcomers,
+    ProcessInfo,
+    Selector,
+)
 from faults.parameters import check, check_trigger
 from faults.processes import Processes
+from faults.sidecar import Sidecar
 
 log = logging.getLogger(__name__)
 
-_HELLO_WITHIN_S = 5.0
-_KEEPER_WITHIN_S = 10.0
-_LOOK_EVERY_S = 0.02
+_LOOK_EVERY_S = 0.1
 _BACKLOG = 512
-_STATUSES_KEPT = 100
 
 
 class Controller:
@@ -48,17 +55,14 @@ class Controller:
         self, processes: Mapping[str, Selector] | None = None, sites: Mapping[str, str] | None = None
     ) -> None:
         self._sites = dict(sites or {})
-        self._processes = Processes(processes or {})
-        self._armed: dict[str, Fault] = {}
-        self._ended: list[FaultStatus] = []
+        self._processes = Processes(processes or {}, self._launched_pids)
+        self._registry = FaultRegistry()
+        self._sidecar = Sidecar(lambda: self.path, on_event=self._on_event, on_lost=self._on_sidecar_lost)
         self._numbers = itertools.count(1)
         self._launched: list[Launched] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._directory: Path | None = None
         self._listener: socket.socket | None = None
-        self._keeper: AgentLink | None = None
-        self._keeper_process: asyncio.subprocess.Process | None = None
-        self._keeper_starting = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         self._directory = directory.create()
@@ -71,6 +75,7 @@ class Controller:
         except BaseException:
             await self.close()
             raise
+        self._processes.is_open = True
         self._spawn(self._accept(self._listener))
         return self
 
@@ -92,10 +97,10 @@ class Controller:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if self._listener is not None:
                 self._listener.close()
-            if self._keeper_process is not None:
-                await keeper.ended(self._keeper_process)
+            await self._sidecar.stop()
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
+            self._processes.is_open = False
 
     @property
     def path(self) -> Path:
@@ -109,8 +114,8 @@ class Controller:
         NotOpen.
         """
         before = environ.get("PYTHONPATH")
-        path = str(keeper.AGENT_DIRECTORY) + (os.pathsep + before if before else "")
-        return {**environ, "PYTHONPATH": path, "WEDGE_AGENT": str(self.path / directory.AGENT_SOCKET)}
+        path = str(AGENT_DIRECTORY) + (os.pathsep + before if before else "")
+        return {**environ, "PYTHONPATH": path, AGENT_VARIABLE: str(self.path / directory.AGENT_SOCKET)}
 
     async def launch(
         self,
@@ -138,36 +143,43 @@ class Controller:
         """The processes whose agents are connected, in the order in which they came."""
         return tuple(link.info for link in self._processes.links)
 
-    async def process(self, selector: str | Selector, *, timeout_s: float = 10.0) -> ProcessInfo:
-        """The first process that matches, waited for. Raises NoSuchProcess, UnknownSelector."""
-        return (await self.matching(self._processes.selector(selector), within_s=timeout_s))[0].info
+    async def wait_process(self, selector: str | Selector, *, timeout_s: float = 10.0) -> ProcessInfo:
+        """Wait for a process that matches; the first that does. Raises NoSuchProcess, UnknownSelector,
+        NotOpen.
+        """
+        wanted = self._processes.selector(selector)
+        return (await self._processes.wait_matching(wanted, timeout_s=timeout_s))[0].info
 
-    async def matching(self, selector: Selector, *, within_s: float) -> list[AgentLink]:
-        """Every agent whose process matches, at least one. Raises NoSuchProcess."""
-        if self._directory is None:
-            raise NotOpen
-        give_up = time.monotonic() + within_s
-        while not (found := await self._processes.matching(selector)):
-            if time.monotonic() >= give_up:
-                seen = [str(info) for info in self.processes()]
-                raise NoSuchProcess(str(selector), seen, self._without_agent(), within_s)
-            await asyncio.sleep(_LOOK_EVERY_S)
-        return found
+    process = wait_process
+    """Its former name."""
 
-    def _without_agent(self) -> list[str]:
-        known = {info.pid for info in self.processes()}
-        below = [pid for launched in self._launched for pid in launched.pids() if pid not in known]
-        return [
-            f"{pid} ({' '.join(procfs.argv(pid))[:80]}): {agentless.reason(pid)}"
-            for pid in below
-            if procfs.runs_python(pid)
-        ]
+    async def find_processes(
+        self, selector: str | int | Selector, *, timeout_s: float = 0.0
+    ) -> tuple[ProcessInfo, ...]:
+        """Every process with an agent that matches, as soon as there is one; none if there is none in time.
 
-    def take_in(self, link: AgentLink) -> None:
+        Raises UnknownSelector, NotOpen.
+        """
+        try:
+            found = await self._processes.wait_matching(
+                self._processes.selector(selector), timeout_s=timeout_s
+            )
+        except NoSuchProcess:
+            return ()
+        return tuple(link.info for link in found)
+
+    def _launched_pids(self) -> list[int]:
+        return [pid for launched in self._launched for pid in launched.pids()]
+
+    async def sidecar(self) -> ProcessInfo:
+        """The process beside this one that does what is done from outside; it is started if need be."""
+        return (await self._sidecar.link()).info
+
+    def add_process(self, link: AgentLink) -> None:
         """Have a process be one of the controller's, as one that an agent has reported from."""
         self._processes.add(link)
 
-    def part_with(self, link: AgentLink) -> None:
+    def remove_process(self, link: AgentLink) -> None:
         """Have it be so no more."""
         self._processes.remove(link)
 
@@ -190,54 +202,31 @@ class Controller:
         Raises UnknownFault, UnknownParameter, BadParameter, UnknownSite, BadTrigger, UnknownSelector,
         LeaseTooLong, at once; entering it raises what only the target can know.
         """
-        chosen = definition(name)
-        if not 0 < lease_s <= LEASE_LIMIT_S:
-            raise LeaseTooLong(lease_s, LEASE_LIMIT_S)
+        chosen, checked_params, checked_trigger = _check(name, lease_s, params, trigger, self._sites)
         return Fault(
-            self,
             chosen,
             id=f"f{next(self._numbers)}",
             selector=self._processes.selector(process),
             lease_s=lease_s,
-            params=check(chosen.info, params or {}, self._sites),
-            trigger=check_trigger(chosen.info, trigger or {}),
+            params=checked_params,
+            trigger=checked_trigger,
             newcomers=newcomers,
+            processes=self._processes,
+            sidecar=self._sidecar,
+            registry=self._registry,
         )
 
     def faults(self) -> tuple[Fault, ...]:
         """The faults that are not over."""
-        return tuple(self._armed.values())
+        return self._registry.armed
 
     def statuses(self) -> tuple[FaultStatus, ...]:
         """The faults that are not over, and before them the last hundred that are."""
-        return (*self._ended, *(fault.status() for fault in self._armed.values()))
+        return self._registry.statuses()
 
     async def release_all(self) -> None:
         """Release every fault."""
         await asyncio.gather(*(fault.release() for fault in self.faults()))
-
-    def remember(self, fault: Fault) -> None:
-        """Called by a fault that is being armed."""
-        self._armed[fault.id] = fault
-
-    def silenced(self, link: AgentLink, *, but: Fault) -> bool:
-        """Whether a fault other than `but` keeps that agent from answering right now."""
-        return any(fault.silences(link) for fault in self._armed.values() if fault is not but)
-
-    def forget(self, fault: Fault) -> None:
-        """Called by a fault that is over."""
-        if self._armed.pop(fault.id, None) is not None:
-            self._ended = [*self._ended, fault.status()][-_STATUSES_KEPT:]
-
-    async def keeper(self) -> AgentLink:
-        """The process that does what is done from outside the target; started when first needed."""
-        async with self._keeper_starting:
-            if self._keeper is None or self._keeper.gone.is_set():
-                self._keeper_process, sock = await keeper.start(self.path)
-                self._keeper = AgentLink(sock, self._heard)
-                self._spawn(self._serve(self._keeper))
-                await self._keeper.ask({"do": "ping"}, within_s=_KEEPER_WITHIN_S)
-            return self._keeper
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -253,41 +242,83 @@ class Controller:
                 log.warning("process %d of user %d was turned away", pid, uid)
                 sock.close()
                 continue
-            self._spawn(self._serve(AgentLink(sock, self._heard), pid))
+            self._spawn(self._serve(AgentLink(sock, self._on_event), pid))
 
-    async def _serve(self, link: AgentLink, pid: int = 0) -> None:
-        link.know(pid, {})
+    async def _serve(self, link: AgentLink, pid: int) -> None:
+        link.identify(pid)
         try:
-            await link.messages()
+            await link.serve()
         finally:
             self._processes.remove(link)
-            if link is self._keeper:
-                for fault in self.faults():
-                    await fault.keeper_lost(link)
 
-    def _heard(self, link: AgentLink, message: dict[str, Any]) -> None:
-        if "hello" in message:
-            if link is self._keeper:
-                link.know(int(message["pid"]), message)
-            elif link.know(link.info.pid, message):
-                self._processes.add(link)
-                log.info("process %s has an agent, python %s", link.info, link.info.python)
-                for armed in self.faults():
-                    self._spawn(self._introduce(link, armed))
-        elif fault := self._armed.get(message.get("failed") or message.get("expired") or ""):
-            if "failed" in message:
-                self._spawn(
-                    fault.refused_late(link.info.pid, message["kind"], message["message"], message["near"])
-                )
-            else:
-                self._spawn(fault.expired())
+    async def _on_sidecar_lost(self, link: AgentLink) -> None:
+        for fault in self.faults():
+            await fault.on_sidecar_lost(link)
+
+    def _on_event(self, link: AgentLink, event: protocol.Event) -> None:
+        if isinstance(event, protocol.Hello):
+            self._on_hello(link, event)
+        elif isinstance(event, protocol.Failed):
+            if fault := self._registry.find(event.fault):
+                refused = protocol.Refused(event.kind, event.message, event.near)
+                self._spawn(fault.fail_refused(link.info.pid, refused))
+        elif isinstance(event, protocol.Expired) and (fault := self._registry.find(event.fault)):
+            self._spawn(fault.expire())
+
+    def _on_hello(self, link: AgentLink, hello: protocol.Hello) -> None:
+        if hello.version != protocol.VERSION:
+            log.warning(
+                "the agent of process %s speaks version %d of the protocol, not %d, and is left alone",
+                link.info,
+                hello.version,
+                protocol.VERSION,
+            )
+            link.close()
+        elif link.identify(link.info.pid, hello.python):
+            self._processes.add(link)
+            log.info("process %s has an agent, python %s", link.info, link.info.python)
+            for fault in self.faults():
+                self._spawn(self._introduce(link, fault))
 
     async def _introduce(self, link: AgentLink, fault: Fault) -> None:
         """Tell a fault of a newcomer, as soon as it matches: what it imports is known only after a while."""
-        while not link.gone.is_set() and fault.id in self._armed:
+        while not link.gone.is_set() and self._registry.find(fault.id):
             if link in await self._processes.matching(fault.selector):
-                await fault.newcomer(link)
+                await fault.on_new_process(link)
                 return
             if fault.selector.imports is None:
                 return
-            await asyncio.sleep(5 * _LOOK_EVERY_S)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _check(
+    name: str,
+    lease_s: float,
+    params: Mapping[str, Any] | None,
+    trigger: Mapping[str, Any] | None,
+    sites: Mapping[str, str],
+) -> tuple[Definition, dict[str, Any], dict[str, Any]]:
+    """The fault, its parameters and its trigger, complete. Raises what `Controller.arm` does."""
+    found = definition(name)
+    if not 0 < lease_s <= LEASE_LIMIT_S:
+        raise LeaseTooLong(lease_s, LEASE_LIMIT_S)
+    return found, check(found.info, params or {}, sites), check_trigger(found.info, trigger or {})
+
+
+def validate(
+    name: str,
+    *,
+    process: str | int | Selector | None = None,
+    lease_s: float = DEFAULT_LEASE_S,
+    params: Mapping[str, Any] | None = None,
+    trigger: Mapping[str, Any] | None = None,
+    processes: Mapping[str, Selector] | None = None,
+    sites: Mapping[str, str] | None = None,
+) -> None:
+    """Check what `Controller(processes, sites).arm(…)` would check, with neither a controller nor a target.
+
+    Raises UnknownFault, UnknownParameter, BadParameter, UnknownSite, BadTrigger, UnknownSelector,
+    LeaseTooLong.
+    """
+    _check(name, lease_s, params, trigger, sites or {})
+    Processes(processes or {}).selector(process)

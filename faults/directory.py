@@ -24,12 +24,12 @@ def root() -> Path:
     """
     own = os.environ.get("XDG_RUNTIME_DIR")
     path = (
-        Path(own) / "wedge"
+        Path(own) / "faults"
         if own and Path(own).is_dir()
-        else Path(tempfile.gettempdir()) / f"wedge-{os.getuid()}"
+        else Path(tempfile.gettempdir()) / f"faults-{os.getuid()}"
     )
     if len(os.fsencode(path)) + 32 > _SOCKET_PATH_LIMIT_BYTES:
-        path = Path("/tmp") / f"wedge-{os.getuid()}"
+        path = Path("/tmp") / f"faults-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:

@@ -137,7 +137,9 @@ class NotArmed(FaultsError):
 
 
 class NeverHit(FaultsError):
-    """Raised by `Fault.biting` when nothing ran into the fault in time: what follows would prove nothing."""
+    """Raised by `Fault.wait_biting` when nothing ran into the fault in time: what follows would prove
+    nothing.
+    """
 
     def __init__(self, fault: str, waited_s: float, found: Sequence[str]) -> None:
         self.fault, self.waited_s, self.found = fault, waited_s, tuple(found)

@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 from faults import procfs
-from faults.agent.wedge_agent.page import Page
-from faults.agents import AgentLink
+from faults.agent.wedge_agent.protocol import Done, Ping, Refused
 from faults.errors import NotAnswered, ProcessGone
-from faults.model import ProcessInfo
+from faults.injection import Injection
+from faults.model import Proof
 
 SILENCE_S = 0.2
 """How long an agent must be silent for its GIL to be called held; it answers in less than a millisecond
@@ -22,153 +20,143 @@ otherwise.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One process that a fault runs in (`link`), its page, and the processes it is done to (`processes`).
-
-    `limit_before` is how many descriptors the first could have before the fault came.
-    """
-
-    link: AgentLink
-    page: Page
-    processes: tuple[ProcessInfo, ...]
-    params: Mapping[str, Any]
-    limit_before: int = 0
-
-
 Findings = list[str]
 
 _BURNS_S = 0.1
 
 
-async def answers(place: Place) -> Findings:
+async def answers(injection: Injection) -> Findings:
     """The agent answers: nothing is broken."""
     asked = time.monotonic()
     try:
-        await place.link.ask({"do": "ping"}, within_s=SILENCE_S)
-    except (NotAnswered, ProcessGone):
+        await injection.link.ask(Ping(), Done, within_s=SILENCE_S)
+    except (NotAnswered, ProcessGone, Refused):
         return []
-    return [
-        f"the agent of process {place.link.info.pid} answered in {(time.monotonic() - asked) * 1e3:.1f} ms"
-    ]
+    took_ms = (time.monotonic() - asked) * 1e3
+    return [f"the agent of process {injection.link.info.pid} answered in {took_ms:.1f} ms"]
 
 
-async def gil_is_held(place: Place) -> Findings:
+async def gil_is_held(injection: Injection) -> Findings:
     """A thread says that it keeps the GIL, and the agent's thread, which needs the GIL to answer, is
     silent.
     """
-    words, pid = place.page.read(), place.link.info.pid
-    if not words["gil_held"] or await answers(place) or not procfs.alive(pid, place.link.info.started):
+    counters, pid = injection.page.read(), injection.link.info.pid
+    if not counters["gil_held"] or await answers(injection) or not _runs(injection):
         return []
     return [
         f"the agent of process {pid} is silent for {SILENCE_S * 1e3:.0f} ms: its GIL is held",
-        *_seat(place),
+        *_where(injection),
     ]
 
 
-async def is_inside(place: Place) -> Findings:
+async def is_inside(injection: Injection) -> Findings:
     """A thread or task is in the fault; if it says that it keeps the GIL, that is proven too."""
-    words, pid = place.page.read(), place.link.info.pid
-    if not words["inside"] or not procfs.alive(pid, place.link.info.started):
+    counters, pid = injection.page.read(), injection.link.info.pid
+    if not counters["inside"] or not _runs(injection):
         return []
-    if words["gil_held"]:
-        held = await gil_is_held(place)
-        return [f"{words['inside']} inside in process {pid}", *held] if held else []
-    return [f"{words['inside']} inside in process {pid}", *_seat(place)]
+    if counters["gil_held"]:
+        held = await gil_is_held(injection)
+        return [f"{counters['inside']} inside in process {pid}", *held] if held else []
+    return [f"{counters['inside']} inside in process {pid}", *_where(injection)]
 
 
-async def was_hit(place: Place) -> Findings:
+async def was_hit(injection: Injection) -> Findings:
     """The fault acted at least once."""
-    words = place.page.read()
+    counters = injection.page.read()
     return (
-        [f"{words['hits']} of {words['calls']} calls hit in process {place.link.info.pid}"]
-        if words["hits"]
+        [f"{counters['hits']} of {counters['calls']} calls hit in process {injection.link.info.pid}"]
+        if counters["hits"]
         else []
     )
 
 
-async def is_stopped(place: Place) -> Findings:
+async def is_stopped(injection: Injection) -> Findings:
     """The kernel says that every one of the processes is stopped."""
-    states = [(process.pid, procfs.stat(process.pid)) for process in place.processes]
+    states = [(process.pid, procfs.stat(process.pid)) for process in injection.processes]
     if not all(found is not None and found.state == "T" for _, found in states):
         return []
     return [f"process {pid} is in state T (stopped)" for pid, _ in states]
 
 
-async def is_gone(place: Place) -> Findings:
+async def is_gone(injection: Injection) -> Findings:
     """Every one of the processes has ended."""
-    if any(procfs.alive(process.pid, process.started) for process in place.processes):
+    if any(procfs.alive(process.pid, process.started) for process in injection.processes):
         return []
-    return [f"process {process.pid} has ended" for process in place.processes]
+    return [f"process {process.pid} has ended" for process in injection.processes]
 
 
-async def is_exhausted(place: Place) -> Findings:
+async def is_exhausted(injection: Injection) -> Findings:
     """The kernel says that the process has as many descriptors open as it may have, but for those left to
     it; or that it may have fewer than before, and it was refused one: it has given some up since.
     """
-    pid = place.link.info.pid
+    pid = injection.link.info.pid
     count, limit = procfs.descriptors(pid) + procfs.accepting(pid), procfs.descriptor_limit(pid)
     says = f"process {pid} has {count} descriptors open, and may have {limit}"
-    if limit and count and count >= limit - place.params["leave"]:
+    if limit and count and count >= limit - injection.params["leave"]:
         return [says]
-    if place.page.read()["hits"] and not place.params["leave"] and 0 < limit < place.limit_before:
-        return [f"{says} instead of {place.limit_before}; when it had as many it was refused one more"]
+    if injection.page.read()["hits"] and not injection.params["leave"] and 0 < limit < injection.limit_before:
+        return [f"{says} instead of {injection.limit_before}; when it had as many it was refused one more"]
     return []
 
 
-async def is_grown(place: Place) -> Findings:
+async def is_grown(injection: Injection) -> Findings:
     """The kernel says that at least as much memory is resident as the process was made to take."""
-    pid, size = place.link.info.pid, place.params["size"]
+    pid, size = injection.link.info.pid, injection.params["size"]
     resident = procfs.resident_bytes(pid)
     return [f"process {pid} has {resident >> 20} MiB resident, {size >> 20} of them forced on it"] * (
         resident >= size
     )
 
 
-async def is_starved(place: Place) -> Findings:
-    """The keeper's hogs burn the CPUs that the processes would have; and how long those waited for one
+async def is_starved(injection: Injection) -> Findings:
+    """The sidecar's hogs burn the CPUs that the processes would have; and how long those waited for one
     meanwhile.
     """
-    hogs = procfs.descendants(place.link.info.pid)
-    burnt, waited, began = _burnt(hogs), _waited(place), time.monotonic()
+    hogs = procfs.descendants(injection.link.info.pid)
+    used_s, delay_s, began = _cpu_time_s(hogs), _run_delay_s(injection), time.monotonic()
     await asyncio.sleep(_BURNS_S)
     took = time.monotonic() - began
-    cpus = (_burnt(hogs) - burnt) / took
+    cpus = (_cpu_time_s(hogs) - used_s) / took
     if cpus <= 0.0:
         return []
-    late_ms, took_ms = (_waited(place) - waited) * 1e3, took * 1e3
+    late_ms, took_ms = (_run_delay_s(injection) - delay_s) * 1e3, took * 1e3
     waits = f"the process waited {late_ms:.0f} of {took_ms:.0f} ms for one"
     return [f"{len(hogs)} hogs burn {cpus:.1f} cpus; {waits}"]
 
 
-def _burnt(pids: Sequence[int]) -> float:
-    return sum(procfs.burnt_s(pid) for pid in pids)
+def _cpu_time_s(pids: Sequence[int]) -> float:
+    return sum(procfs.cpu_time_s(pid) for pid in pids)
 
 
-def _waited(place: Place) -> float:
-    return sum(procfs.waited_s(process.pid) for process in place.processes)
+def _run_delay_s(injection: Injection) -> float:
+    return sum(procfs.run_delay_s(process.pid) for process in injection.processes)
 
 
-def _seat(place: Place) -> Findings:
-    tid = place.page.read()["tid"]
-    where = procfs.where(place.link.info.pid, tid)
+def _runs(injection: Injection) -> bool:
+    return procfs.alive(injection.link.info.pid, injection.link.info.started)
+
+
+def _where(injection: Injection) -> Findings:
+    tid = injection.page.read()["tid"]
+    where = procfs.where(injection.link.info.pid, tid)
     return [f"thread {tid} waits in the kernel ({where})"] if where else []
 
 
-PROVERS: dict[str, Callable[[Place], Awaitable[Findings]]] = {
-    "answer": answers,
-    "gil": gil_is_held,
-    "inside": is_inside,
-    "hit": was_hit,
-    "stopped": is_stopped,
-    "gone": is_gone,
-    "exhausted": is_exhausted,
-    "grown": is_grown,
-    "starved": is_starved,
+PROVERS: dict[Proof, Callable[[Injection], Awaitable[Findings]]] = {
+    Proof.ANSWER: answers,
+    Proof.GIL: gil_is_held,
+    Proof.INSIDE: is_inside,
+    Proof.HIT: was_hit,
+    Proof.STOPPED: is_stopped,
+    Proof.GONE: is_gone,
+    Proof.EXHAUSTED: is_exhausted,
+    Proof.GROWN: is_grown,
+    Proof.STARVED: is_starved,
 }
 
-BITES_WHEN_INSIDE: Sequence[str] = ("gil", "inside", "stopped")
-"""Proofs of faults that bite only while something is in them; the others bite from their first hit on."""
 
-ALL_MUST_BITE: Sequence[str] = tuple(proof for proof in PROVERS if proof not in ("inside", "hit"))
-"""Proofs that every process has to give; the others need traffic, which may go to one process alone."""
+async def prove(proof: Proof, injections: Sequence[Injection]) -> Findings:
+    """What was found in the processes of a fault, if that proves that it bites; else nothing."""
+    found = [await PROVERS[proof](injection) for injection in injections]
+    proven = all(found) if proof.needs_all else any(found)
+    return [finding for findings in found for finding in findings] if proven else []

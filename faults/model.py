@@ -90,7 +90,14 @@ class ParameterInfo:
 
 @dataclass(frozen=True, slots=True)
 class FaultInfo:
-    """One fault of the catalogue."""
+    """One fault of the catalogue.
+
+    It runs inside the target's process, or outside it in the sidecar. `triggers`: it takes conditions on
+    calls. `is_control`: it breaks nothing, and what goes dark under it does so for another reason.
+    `takes_cores`: the target lacks cores under it because the fault has them. `site_kind` is what its site
+    has to be, None where it has no site. `needs` names what must be there for it besides a process: `gpu`,
+    or `relay`, an armed net.relay that the clients go through.
+    """
 
     name: str
     summary: str
@@ -99,6 +106,50 @@ class FaultInfo:
     runs: Literal["inside", "outside"] = "inside"
     triggers: bool = False
     origin: str = ""
+    is_control: bool = False
+    takes_cores: bool = False
+    site_kind: Literal["function", "class"] | None = None
+    needs: tuple[str, ...] = ()
+
+
+class Proof(StrEnum):
+    """How it is seen from outside that a fault bites; `faults.evidence` has what looks for each."""
+
+    ANSWER = "answer"
+    GIL = "gil"
+    INSIDE = "inside"
+    HIT = "hit"
+    STOPPED = "stopped"
+    GONE = "gone"
+    EXHAUSTED = "exhausted"
+    GROWN = "grown"
+    STARVED = "starved"
+
+    @property
+    def needs_inside(self) -> bool:
+        """Whether the fault bites only while something is in it; others bite from their first hit on."""
+        return self in (Proof.GIL, Proof.INSIDE, Proof.STOPPED)
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether every process of the fault has to give it; traffic, which the others need, may all go to
+        one process.
+        """
+        return self not in (Proof.INSIDE, Proof.HIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A fault of the catalogue together with what is sent to where it runs: its file's `source`.
+
+    `sidecar_function` is what is called in the sidecar besides, for a fault inside the target that must be
+    ended from outside when the controller dies; empty where there is none.
+    """
+
+    info: FaultInfo
+    source: str
+    proof: Proof
+    sidecar_function: str = ""
 
 
 @dataclass(frozen=True, slots=True)

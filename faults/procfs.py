@@ -141,7 +141,7 @@ def resident_bytes(pid: int) -> int:
         return 0
 
 
-def burnt_s(pid: int) -> float:
+def cpu_time_s(pid: int) -> float:
     """The CPU time that it has used, its threads' together; 0 when it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
@@ -150,8 +150,9 @@ def burnt_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def ran_and_waited_ns(pid: int) -> dict[str, tuple[int, int]]:
-    """For each of its threads, how long it has run, and how long it has waited for a CPU while it could have.
+def thread_run_delays_ns(pid: int) -> dict[str, tuple[int, int]]:
+    """For each thread of process `pid`, by its number: the nanoseconds that it has run, and those that it has
+    waited for a CPU while it could have run (its run delay).
 
     Threads that end meanwhile are left out, and all of them where the kernel does not say.
     """
@@ -164,9 +165,9 @@ def ran_and_waited_ns(pid: int) -> dict[str, tuple[int, int]]:
     return found
 
 
-def waited_s(pid: int) -> float:
+def run_delay_s(pid: int) -> float:
     """How long its threads together have waited for a CPU while they could have run."""
-    return sum(waited for _, waited in ran_and_waited_ns(pid).values()) / 1e9
+    return sum(waited for _, waited in thread_run_delays_ns(pid).values()) / 1e9
 
 
 def where(pid: int, tid: int) -> str:

@@ -4,7 +4,7 @@
     async def test_health_survives(fault_controller):
         await fault_controller.launch([sys.executable, "server.py"])
         async with fault_controller.arm("gil.hold", process=Selector(cmdline="server.py")) as fault:
-            await fault.biting(5)
+            await fault.wait_biting(5)
             ...
 
 What was launched is ended, and every fault released, when the test is over, however it ends. Needs

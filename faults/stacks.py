@@ -15,32 +15,35 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from faults.agent.wedge_agent.protocol import ReadStacks, Refused, Stacks
 from faults.errors import NotAnswered, ProcessGone
-from faults.evidence import Place
+from faults.injection import Injection
 from faults.model import Frame, Thread, ThreadStack
 
 _ASK_WITHIN_S = 0.5
 _READ_WITHIN_S = 10.0
 
 
-async def stacks(place: Place, inside: Set[int]) -> list[ThreadStack]:
-    """The threads of a place: those in the fault, where the agent answers; else all of its processes.
+async def stacks(injection: Injection, inside: Set[int]) -> list[ThreadStack]:
+    """The threads of an injection: those in the fault, where the agent answers; else all of its processes.
 
     `inside` are those of its threads that are in the fault, as the kernel numbers them.
     """
-    found = await _from_agent(place) if place.link.info in place.processes else []
+    found = await _from_agent(injection) if injection.link.info in injection.processes else []
     if found:
         return found
-    return [thread for process in place.processes for thread in await _from_outside(process.pid, inside)]
+    return [thread for process in injection.processes for thread in await _from_outside(process.pid, inside)]
 
 
-def as_text(threads: Sequence[ThreadStack]) -> tuple[str, ...]:
+def format_stacks(threads: Sequence[ThreadStack]) -> tuple[str, ...]:
     """In Python's own words, the innermost call last, one text for each process."""
     pids = dict.fromkeys(found.thread.pid for found in threads)
-    return tuple("\n".join(_as_text(found) for found in threads if found.thread.pid == pid) for pid in pids)
+    return tuple(
+        "\n".join(_format_stack(found) for found in threads if found.thread.pid == pid) for pid in pids
+    )
 
 
-def _as_text(found: ThreadStack) -> str:
+def _format_stack(found: ThreadStack) -> str:
     name = f" {found.name!r}" if found.name else ""
     where = ", in the fault" if found.inside else ""
     lines = [f"thread {found.thread.tid}{name} of process {found.thread.pid}{where}:"]
@@ -51,17 +54,17 @@ def _as_text(found: ThreadStack) -> str:
     return "\n".join(lines) + "\n"
 
 
-async def _from_agent(place: Place) -> list[ThreadStack]:
+async def _from_agent(injection: Injection) -> list[ThreadStack]:
     try:
-        answer = await place.link.ask({"do": "stacks"}, within_s=_ASK_WITHIN_S)
-    except (NotAnswered, ProcessGone):
+        answer = await injection.link.ask(ReadStacks(), Stacks, within_s=_ASK_WITHIN_S)
+    except (NotAnswered, ProcessGone, Refused):
         return []
-    pid = place.link.info.pid
+    pid = injection.link.info.pid
     return [
         ThreadStack(
             Thread(pid, tid), tuple(Frame(*frame) for frame in frames), True, "MainThread" * (tid == pid)
         )
-        for tid, frames in answer["threads"]
+        for tid, frames in answer.threads
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from pegaref import __version__, config
-from pegaref.config import Address, ConfigError, Limits, ServerConfig, Tls
+from pegaref.config import Address, ConfigError, Limits, RegistrySettings, ServerConfig, Tls
 from pegaref.errors import RegistryError
 
 Value = TypeVar("Value")
@@ -20,6 +20,7 @@ INTERRUPTED = 130
 
 _DEFAULTS = ServerConfig()
 _LIMITS = Limits()
+_REGISTRY = RegistrySettings()
 
 _SERVE_HELP = """Serve the registry of shared GPU memory, over HTTP and gRPC.
 
@@ -59,7 +60,7 @@ class Parsed(click.ParamType[Any]):
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Raises click.BadParameter with the function's own words."""
+        """Raises click.BadParameter with the message of the function's ConfigError."""
         if not isinstance(value, str):
             return value
         try:
@@ -89,7 +90,7 @@ _OPTIONS = (
     ),
     _option(
         "--devices",
-        Parsed("n,n…", config.parse_devices),
+        Parsed("n,n…", config.parse_device_ids),
         "0",
         "CUDA devices to serve, by index; one actor each.",
     ),
@@ -99,13 +100,13 @@ _OPTIONS = (
     _option(
         "--wedge-after",
         _SECONDS,
-        _DEFAULTS.wedge_after_s,
+        _REGISTRY.wedge_after_s,
         "Seconds after which a running command counts as wedged.",
     ),
     _option(
         "--on-wedge",
         Parsed("report|respawn", lambda word: config.choose(word, config.WEDGE_POLICIES, "policy")),
-        _DEFAULTS.on_wedge,
+        _REGISTRY.on_wedge,
         "What to do then: report it only, or replace the actor's process too.",
     ),
     _option(
@@ -114,8 +115,10 @@ _OPTIONS = (
         _LIMITS.deadline_s,
         "Seconds that any call may wait, whatever its caller asked.",
     ),
-    _option("--mailbox-commands", _COUNT, _LIMITS.mailbox_commands, "Registers that may wait per device."),
-    _option("--mailbox-bytes", _COUNT, _LIMITS.mailbox_bytes, "Bytes of registers that may wait per device."),
+    _option("--mailbox-commands", _COUNT, _REGISTRY.mailbox_commands, "Registers that may wait per device."),
+    _option(
+        "--mailbox-bytes", _COUNT, _REGISTRY.mailbox_bytes, "Bytes of registers that may wait per device."
+    ),
     _option("--max-message-bytes", _COUNT, _LIMITS.message_bytes, "Largest gRPC message taken."),
     _option(
         "--max-header-bytes",
@@ -204,12 +207,16 @@ def server_config(**flags: Any) -> ServerConfig:
     token_file: Path | None = flags["token_file"]
     return ServerConfig(
         placement=flags["placement"],
-        devices=flags["devices"],
+        device_ids=flags["devices"],
         http=flags["http_addr"],
         grpc=flags["addr"],
         workers=flags["workers"],
-        wedge_after_s=flags["wedge_after"],
-        on_wedge=flags["on_wedge"],
+        registry=RegistrySettings(
+            wedge_after_s=flags["wedge_after"],
+            on_wedge=flags["on_wedge"],
+            mailbox_commands=flags["mailbox_commands"],
+            mailbox_bytes=flags["mailbox_bytes"],
+        ),
         limits=Limits(
             message_bytes=flags["max_message_bytes"],
             header_bytes=flags["max_header_bytes"],
@@ -218,8 +225,6 @@ def server_config(**flags: Any) -> ServerConfig:
             sessions=flags["max_sessions"],
             deadline_s=flags["max_deadline"],
             cleanup_timeout_s=min(_LIMITS.cleanup_timeout_s, flags["max_deadline"]),
-            mailbox_commands=flags["mailbox_commands"],
-            mailbox_bytes=flags["mailbox_bytes"],
         ),
         client_versions=tuple(flags["client_version"]),
         token=None if token_file is None else config.read_token(token_file),

@@ -1,4 +1,4 @@
-"""Time as an argument: handle, mailbox and supervisor read no clock but the one they are given."""
+"""Time as an argument: the registry reads no clock but the one it is given. Deadlines are kept in a heap."""
 
 from __future__ import annotations
 
@@ -9,12 +9,23 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
+_MARGIN_MOST_S = 0.1
+_MARGIN_SHARE = 0.1
+
+
+def answer_within_s(deadline_s: float) -> float:
+    """How long a call with this deadline may take so that its answer still reaches a caller who is waiting.
+
+    That is a tenth less than the deadline, but never more than 0.1 s less.
+    """
+    return deadline_s - min(_MARGIN_MOST_S, deadline_s * _MARGIN_SHARE)
+
 
 class Timer(Protocol):
     """A call that is due later."""
 
     def cancel(self) -> None:
-        """Forget the call; harmless when it was made already."""
+        """Drop the call; does nothing when it was made already."""
         ...
 
 
@@ -40,7 +51,7 @@ class LoopClock:
         self.call_at: Callable[[float, Callable[[], None]], Timer] = loop.call_at
 
 
-class _Due:
+class _Deadline:
     __slots__ = ("callback", "heap")
 
     def __init__(self, callback: Callable[[], None], heap: DeadlineHeap) -> None:
@@ -50,7 +61,7 @@ class _Due:
     def cancel(self) -> None:
         if self.callback is not None:
             self.callback = None
-            self.heap.cancelled()
+            self.heap.count_cancelled()
 
 
 class DeadlineHeap:
@@ -65,35 +76,35 @@ class DeadlineHeap:
     def __init__(self, clock: Clock) -> None:
         self.now = clock.now
         self._call_at = clock.call_at
-        self._heap: list[tuple[float, int, _Due]] = []
+        self._heap: list[tuple[float, int, _Deadline]] = []
         self._order = itertools.count()
-        self._dead = 0  # in the heap, but cancelled
+        self._cancelled = 0  # calls in the heap that will not be made
         self._armed: Timer | None = None
         self._armed_s = math.inf
 
     def call_at(self, when_s: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` once, no earlier than `when_s`."""
-        due = _Due(callback, self)
+        due = _Deadline(callback, self)
         heapq.heappush(self._heap, (when_s, next(self._order), due))
         if when_s < self._armed_s:
             self._arm(when_s)
         return due
 
     def stop(self) -> None:
-        """Forget every call."""
+        """Cancel every call."""
         self._heap.clear()
-        self._dead = 0
+        self._cancelled = 0
         if self._armed is not None:
             self._armed.cancel()
         self._armed, self._armed_s = None, math.inf
 
-    def cancelled(self) -> None:
-        """One of the calls was cancelled; once they are the most, they are thrown out."""
-        self._dead += 1
-        if self._dead > self.COMPACT_FROM and 2 * self._dead > len(self._heap):
+    def count_cancelled(self) -> None:
+        """Note that one call was cancelled. Once more than half of them are, those are thrown out."""
+        self._cancelled += 1
+        if self._cancelled > self.COMPACT_FROM and 2 * self._cancelled > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].callback is not None]
             heapq.heapify(self._heap)
-            self._dead = 0
+            self._cancelled = 0
 
     def _arm(self, when_s: float) -> None:
         if self._armed is not None:
@@ -108,7 +119,7 @@ class DeadlineHeap:
             due = heapq.heappop(self._heap)[2]
             callback, due.callback = due.callback, None
             if callback is None:
-                self._dead -= 1
+                self._cancelled -= 1
             else:
                 callback()
         if self._heap and self._heap[0][0] < self._armed_s:

@@ -1,4 +1,4 @@
-"""Everything a server can be told, as one frozen value, parsed once at the edge.
+"""All settings of a server, as one frozen value, parsed once at the edge.
 
 Nothing behind the command line reads an environment variable or a flag: it is given a `ServerConfig`.
 """
@@ -10,15 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from pegaref.registry.settings import RegistrySettings
-
 PlacementName = Literal["inline", "pool", "thread", "process"]
 WedgePolicy = Literal["report", "respawn"]
 
 PLACEMENTS: tuple[PlacementName, ...] = get_args(PlacementName)
 WEDGE_POLICIES: tuple[WedgePolicy, ...] = get_args(WedgePolicy)
 
-_REGISTRY = RegistrySettings()  # its defaults are the server's, and stand there
 _LAST_PORT = 65535  # of TCP
 # Longer lists of devices than any host has GPUs are a mistake, not a wish.
 _MOST_DEVICES = 64
@@ -82,6 +79,20 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """What the registry works within. The defaults fit a server with up to 8 devices."""
+
+    wedge_after_s: float = 5.0  # without progress on a command, an actor counts as wedged after this
+    on_wedge: WedgePolicy = "report"
+    mailbox_commands: int = 2048  # registers that may wait for one device
+    mailbox_bytes: int = 64 * 1024 * 1024  # and the bytes that they may weigh together
+    start_within_s: float = 120.0  # torch loads within this, or the actor counts as wedged
+    kill_grace_s: float = 2.0  # an actor that lives longer than this after SIGKILL is quarantined
+    backoff_first_s: float = 0.5  # before the second respawn in a row; the first comes at once
+    backoff_most_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What one peer, or all of them together, may take. Liveness is outside every one of them."""
 
@@ -94,10 +105,8 @@ class Limits:
     sessions: int = 10_000
     deadline_s: float = 60.0  # no call waits longer, whatever its caller asked for
     cleanup_timeout_s: float = (
-        10.0  # an HTTP clean-up without ?timeout= is answered by then, with 202 if need be
+        10.0  # an HTTP cleanup without ?timeout= is answered by then, with 202 if need be
     )
-    mailbox_commands: int = _REGISTRY.mailbox_commands  # waiting registers per device
-    mailbox_bytes: int = _REGISTRY.mailbox_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +114,11 @@ class ServerConfig:
     """One server. The defaults are those of `pegaref serve` without flags."""
 
     placement: PlacementName = "process"
-    devices: tuple[int, ...] = (0,)
+    device_ids: tuple[int, ...] = (0,)
     http: Address = Address("127.0.0.1", 9091)
     grpc: Address = Address("127.0.0.1", 50055)
     workers: int = 2  # only placement `pool` has workers
-    wedge_after_s: float = _REGISTRY.wedge_after_s
-    on_wedge: WedgePolicy = _REGISTRY.on_wedge
+    registry: RegistrySettings = RegistrySettings()
     limits: Limits = Limits()
     client_versions: tuple[str, ...] = ()  # patterns such as 0.22.*; empty accepts any
     token: str | None = field(default=None, repr=False)
@@ -146,19 +154,19 @@ def parse_placement(word: str) -> PlacementName:
     return cast(PlacementName, choose(word, PLACEMENTS, "placement"))
 
 
-def parse_devices(text: str) -> tuple[int, ...]:
-    """Reads `0,1` into device numbers, in the order given. Raises ConfigError."""
+def parse_device_ids(text: str) -> tuple[int, ...]:
+    """Reads `0,1` into device ids, in the order given. Raises ConfigError."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise ConfigError(f"{text!r} is no list of devices: write numbers from 0 with commas, such as 0,1")
-    devices = tuple(int(part) for part in parts)
-    if len(set(devices)) != len(devices):
+    device_ids = tuple(int(part) for part in parts)
+    if len(set(device_ids)) != len(device_ids):
         raise ConfigError(f"{text!r} names a device twice: each gets one actor, so name it once")
-    if len(devices) > _MOST_DEVICES:
+    if len(device_ids) > _MOST_DEVICES:
         raise ConfigError(
-            f"{len(devices)} devices are more than one server takes: name at most {_MOST_DEVICES}"
+            f"{len(device_ids)} devices are more than one server takes: name at most {_MOST_DEVICES}"
         )
-    return devices
+    return device_ids
 
 
 def read_token(path: Path) -> str:

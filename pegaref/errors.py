@@ -1,4 +1,4 @@
-"""The one exception tree of the server: every refusal carries its gRPC status name and its values."""
+"""What the server and its client raise. Every refusal carries its gRPC status name and its values."""
 
 from __future__ import annotations
 
@@ -95,6 +95,12 @@ class ActorRefused(RegistryError):
     """Raised with the actor's own code and message when it answered that it did not do it."""
 
 
+class DeviceMissing(RegistryError):
+    """Raised by an actor that cannot start because its host has GPUs, but not the one that it is to serve."""
+
+    code = "FAILED_PRECONDITION"
+
+
 class TorchMissing(RegistryError):
     """Raised by open_placement when torch is not installed, so that no actor could ever start."""
 
@@ -105,3 +111,15 @@ class UnknownPlacement(RegistryError):
     """Raised for a placement name that does not exist."""
 
     code = "INVALID_ARGUMENT"
+
+
+class ClientError(Exception):
+    """Raised by pegaref.client when a call was not carried out.
+
+    `code` is the name of the gRPC status, such as ALREADY_EXISTS.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message

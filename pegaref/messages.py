@@ -66,7 +66,8 @@ class Clear(Struct, frozen=True, array_like=True, tag="clear"):
     """Release everything that the actor holds."""
 
 
-Command: TypeAlias = RegisterLayers | DropInstance | DropContext | Clear
+CleanupCommand: TypeAlias = DropInstance | DropContext | Clear
+Command: TypeAlias = RegisterLayers | CleanupCommand
 
 
 class Registered(Struct, frozen=True, array_like=True, tag="registered"):
@@ -88,6 +89,9 @@ class Dropped(Struct, frozen=True, array_like=True, tag="dropped"):
     tensors: int = 0
     bytes: int = 0
     note: str = ""
+
+
+NOTHING_DROPPED: Final = Dropped()
 
 
 class Refused(Struct, frozen=True, array_like=True, tag="refused"):
@@ -116,9 +120,39 @@ class Reply(Struct, frozen=True, array_like=True, tag="reply"):
 
 
 class Ready(Struct, frozen=True, array_like=True, tag="ready"):
-    """The actor's first word: torch is loaded, requests are read from now on."""
+    """The first thing an actor sends: torch is loaded, and requests are read from now on."""
 
     torch_version: str
+
+
+class StartFailed(Struct, frozen=True, array_like=True, tag="start_failed"):
+    """The only thing that an actor sends which cannot start; it ends at once."""
+
+    reason: str
+
+
+class Pulse(Struct, frozen=True):
+    """Counters that the actor advances in shared memory. Only their change matters, never their value.
+
+    `beat` moves with time as long as the actor's interpreter can run a thread; `progress` moves with every
+    tensor that is mapped or released; `started` and `finished` are the serials of requests.
+    """
+
+    beat: int
+    started: int
+    finished: int
+    progress: int
+
+
+def matches(command: CleanupCommand, key: ContextKey) -> bool:
+    """Whether the cleanup releases this context."""
+    if isinstance(command, DropInstance):
+        return key.instance_id == command.instance_id and (
+            command.generations is None or key.generation in command.generations
+        )
+    if isinstance(command, DropContext):
+        return key == command.key
+    return True
 
 
 def merge_dropped(parts: tuple[Dropped, ...]) -> Dropped:

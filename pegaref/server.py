@@ -1,4 +1,4 @@
-"""One server, put together: the registry behind its handle, the endpoints in front, and a bounded end.
+"""One server, put together: the registry behind its handle, the endpoints in front of it, and a bounded end.
 
 Everything here runs in the control process, on one event loop, and nothing imports torch.
 """
@@ -11,42 +11,51 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from grpc_reflection.v1alpha import reflection
+from starlette.types import ASGIApp
 
 from pegaref.clock import LoopClock
 from pegaref.config import Address, ServerConfig
 from pegaref.messages import Dropped
-from pegaref.placement import DirectDispatch, Placement, open_placement
-from pegaref.registry.handle import RegistryHandle
-from pegaref.registry.settings import RegistrySettings
-from pegaref.serving import engine, health_grpc
-from pegaref.serving.access import Access, explain
-from pegaref.serving.connections import Connections
-from pegaref.serving.descriptors import Reserve, connections_within, raise_limit
-from pegaref.serving.health import Health
-from pegaref.serving.http import Endpoints
-from pegaref.serving.listening import (
+from pegaref.placement import Placement, open_placement
+from pegaref.registry import RegistryHandle
+from pegaref.serving import (
+    ENGINE_SERVICE,
+    HEALTH_SERVICE,
+    UNIMPLEMENTED,
+    Access,
+    Connections,
+    Endpoints,
+    Engine,
+    GenericHandler,
+    Health,
+    HealthService,
     HttpServer,
+    Liveness,
+    Metrics,
+    Reserve,
+    Service,
+    Sessions,
+    Unimplemented,
     bind_grpc,
     bound_address,
     check_free,
+    connections_within,
+    explain,
+    grpc_credentials,
+    http_context,
     make_grpc_server,
     open_socket,
+    raise_limit,
 )
-from pegaref.serving.liveness import Shortcut
-from pegaref.serving.metrics import Metrics
-from pegaref.serving.rpc import GenericHandler, Service, Unbuilt
-from pegaref.serving.sessions import Sessions
-from pegaref.serving.tls import grpc_credentials, http_context
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _TICK_S = 0.25  # how often the loop's lag is measured, connections are swept and descriptors looked for
 _STOP_WITHIN_S = 9.5  # after that the process ends as it is
 _GRPC_GRACE_S = 1.0  # for answers in progress, once no call waits for an actor any more
-_REFLECTED = (engine.DESCRIPTOR.full_name, health_grpc.DESCRIPTOR.full_name, reflection.SERVICE_NAME)
+_REFLECTED = (ENGINE_SERVICE.full_name, HEALTH_SERVICE.full_name, reflection.SERVICE_NAME)
 
 Announce = Callable[[str], None]
 
@@ -58,37 +67,27 @@ class Server:
         self._config = config
         self._stop = asyncio.Event()
         self._placement = placement
-        self.line = ""  # that says where it listens, once it does
-        self.handle = RegistryHandle(
-            config.devices,
-            placement,
-            settings=RegistrySettings(
-                wedge_after_s=config.wedge_after_s,
-                on_wedge=config.on_wedge,
-                mailbox_commands=config.limits.mailbox_commands,
-                mailbox_bytes=config.limits.mailbox_bytes,
-            ),
-            clock=clock,
-        )
+        self.line = ""  # what is announced, once it listens
+        self.handle = RegistryHandle(config.device_ids, placement, settings=config.registry, clock=clock)
         self.health = Health(self.handle.snapshot, clock)
         self.sessions = Sessions(self._drop, most=config.limits.sessions)
         self.metrics = Metrics(self.handle.snapshot, lambda: len(self.sessions))
-        direct = isinstance(placement.dispatch, DirectDispatch)
-        self.connections = Connections(config.limits, clock, Shortcut(self.metrics) if direct else None)
+        self.connections = Connections(config.limits, clock, Liveness(placement.dispatch, self.metrics))
         self.access = Access(config)
+        self.endpoints = Endpoints(config, self.handle, self.sessions, self.health, self.metrics, self.access)
         self.reserve = Reserve()
-        self.handle.on_lost = self.sessions.lost
+        self.handle.on_lost = self.sessions.end_lost
 
     def shut_down(self, reason: str) -> None:
         """Begin to stop, and return at once."""
         if not self._stop.is_set():
-            log.info("shutting down: %s", reason)
+            logger.info("shutting down: %s", reason)
             self._stop.set()
 
-    async def until_stopped(self) -> None:
-        """Return once somebody has asked for the end, keeping the time meanwhile."""
+    async def wait_stopped(self) -> None:
+        """Return once the end has been asked for; measure the loop's lag and sweep connections meanwhile."""
         loop = asyncio.get_running_loop()
-        loading = loop.run_in_executor(None, self.metrics.load)
+        loading = loop.run_in_executor(None, self.endpoints.load_exposition)
         due = loop.time() + _TICK_S
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
@@ -98,27 +97,24 @@ class Server:
             self.metrics.loop_lag_s = lag
             self.metrics.loop_lag_most_s = max(lag, self.metrics.loop_lag_most_s)
             self.connections.sweep()
-            self.connections.make_room(self.reserve.look())
+            self.connections.make_room(self.reserve.refill())
             due = loop.time() + _TICK_S
         await loading
 
-    def http_app(self) -> Any:
+    def http_app(self) -> ASGIApp:
         """The ASGI application."""
-        endpoints = Endpoints(
-            self._config, self.handle, self.sessions, self.health, self.metrics, self.access
-        )
-        return endpoints.app(self._placement.dispatch)
+        return self.endpoints.app(self._placement.dispatch)
 
     def grpc_handlers(self) -> Sequence[GenericHandler]:
         """The services, each handler counted and dispatched."""
         dispatch, requests = self._placement.dispatch, self.metrics.rpc
-        bodies = engine.Engine(
+        bodies = Engine(
             self._config, self.handle, self.sessions, self.access, dispatch, self.shut_down
         ).bodies
-        service = Service(engine.DESCRIPTOR, bodies, dispatch=dispatch, requests=requests)
-        probes = health_grpc.HealthService(self.health).bodies
-        health = Service(health_grpc.DESCRIPTOR, probes, dispatch=dispatch, requests=requests)
-        return (service.handler, health.handler, Unbuilt(engine.DESCRIPTOR.full_name, engine.UNBUILT))
+        service = Service(ENGINE_SERVICE, bodies, dispatch=dispatch, requests=requests)
+        probes = HealthService(self.health).bodies
+        health = Service(HEALTH_SERVICE, probes, dispatch=dispatch, requests=requests)
+        return (service.handler, health.handler, Unimplemented(ENGINE_SERVICE.full_name, UNIMPLEMENTED))
 
     async def end(self) -> None:
         """Readiness goes first, then the sessions, then the actors: whatever waits for one is answered."""
@@ -138,8 +134,7 @@ class Server:
 async def listening(config: ServerConfig) -> AsyncIterator[Server]:
     """A server that listens, and that is gone when the block is left, wedged or not.
 
-    Raises ConfigError and RegistryError (TorchMissing)
-    before anything listens.
+    Raises ConfigError and RegistryError (TorchMissing) before anything listens.
     """
     connections = connections_within(raise_limit(), config.limits.connections)
     config = replace(config, limits=replace(config.limits, connections=connections))
@@ -168,9 +163,9 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
         await server.handle.start()
         await grpc_server.start()
 
-        server.line = _line(config, bound_address(http_socket, config.http), grpc_address)
+        server.line = _listening_line(config, bound_address(http_socket, config.http), grpc_address)
         if warning := explain(config):
-            log.warning("%s", warning)
+            logger.warning("%s", warning)
         yield server
 
 
@@ -184,10 +179,10 @@ async def serve(config: ServerConfig, announce: Announce) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.shut_down, number.name)
         announce(server.line)
-        await server.until_stopped()
+        await server.wait_stopped()
         # From C, so that it happens whatever hangs, a held GIL included.
         faulthandler.dump_traceback_later(_STOP_WITHIN_S, exit=True)
-    log.info("stopped")
+    logger.info("stopped")
 
 
 def run(config: ServerConfig, announce: Announce) -> None:
@@ -201,8 +196,8 @@ def run(config: ServerConfig, announce: Announce) -> None:
         runner.run(serve(config, announce))
 
 
-def _line(config: ServerConfig, http: Address, grpc_address: Address) -> str:
-    devices = ",".join(str(device) for device in config.devices)
+def _listening_line(config: ServerConfig, http: Address, grpc_address: Address) -> str:
+    devices = ",".join(str(device_id) for device_id in config.device_ids)
     return (
         f"pegaref listening http={http} grpc={grpc_address} pid={os.getpid()} "
         f"placement={config.placement} devices={devices}"

@@ -1,7 +1,8 @@
 """Where a layer's memory is: typed values that a client sends and only an actor opens. Imports no torch.
 
 A wrapper travels as msgpack, a map whose `kind` says which value it is. The other form that an actor
-accepts, PegaFlow's pickled CudaIPCWrapper, is read in pegaref.actor.pickled and becomes a CudaIpc as well.
+accepts, PegaFlow's pickled CudaIPCWrapper, is read in pegaref.actor.pickled_wrapper and becomes a CudaIpc
+as well.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Every Python that the target starts runs this file, also one that is too old for the agent: it is written so
 that Python 2.7 can read it, and whatever keeps the agent from starting, the program goes on without it.
 
-Without WEDGE_AGENT in the environment this does nothing but hand over. Either way the directory leaves
-`sys.path`, so that the program sees the path that it would have seen without it; child processes find it
-through PYTHONPATH.
+Without FAULTS_AGENT (or WEDGE_AGENT, its former name) in the environment this does nothing but hand over.
+Either way the directory leaves `sys.path`, so that the program sees the path that it would have seen
+without it; child processes find it through PYTHONPATH.
 """
 
 import os
@@ -15,12 +15,14 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 _OLDEST = (3, 8)
 
 
-if os.environ.get("WEDGE_AGENT") and sys.version_info >= _OLDEST:
+_address = os.environ.get("FAULTS_AGENT") or os.environ.get("WEDGE_AGENT")
+
+if _address and sys.version_info >= _OLDEST:
     _before = set(sys.modules)
     try:
         import wedge_agent  # type: ignore[import-not-found]
 
-        wedge_agent.start(os.environ["WEDGE_AGENT"])
+        wedge_agent.start(_address)
     except Exception:  # noqa: BLE001  # the program must not hear of it; the controller tells why there is none
         for _name in set(sys.modules) - _before:
             if _name.partition(".")[0] == "wedge_agent":

@@ -39,7 +39,7 @@ async def attach(controller: Controller, pid: int, *, within_s: float = LOAD_WIT
     if outcome != "loaded":
         raise _refusal(target, outcome, within_s)
     try:
-        info = await controller.process(Selector(pid=pid), timeout_s=within_s)
+        info = await controller.wait_process(Selector(pid=pid), timeout_s=within_s)
     except NoSuchProcess:
         raise NeverLoaded(pid, "its agent came and went", "see whether it still runs") from None
     log.info("process %s has an agent after %.0f ms", info, (time.monotonic() - begun) * 1e3)

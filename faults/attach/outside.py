@@ -8,10 +8,10 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from faults import procfs
-from faults.agents import AgentLink
+from faults.agent.wedge_agent.protocol import Request
+from faults.agent_link import A, AgentLink
 from faults.attach.refusals import AlreadyAttached, NoAgent, NoProcess, NotAllowed, NotAttachable
 from faults.controller import Controller
 from faults.model import ProcessInfo
@@ -26,15 +26,15 @@ class Bystander(AgentLink):
         nobody, other = socket.socketpair()
         other.close()
         super().__init__(nobody, lambda link, message: None)
-        self.know(pid, {})
+        self.identify(pid)
 
     async def ask(
-        self, request: dict[str, Any], *, within_s: float, fds: Sequence[int] = ()
-    ) -> dict[str, Any]:
+        self, request: Request, expected: type[A], *, within_s: float, fds: Sequence[int] = ()
+    ) -> A:
         """Raises NoAgent, at once."""
         for fd in fds:
             os.close(fd)
-        raise NoAgent(self.info.pid, request["do"])
+        raise NoAgent(self.info.pid, request.NAME)
 
 
 @asynccontextmanager
@@ -52,11 +52,11 @@ async def outside(controller: Controller, pid: int) -> AsyncIterator[ProcessInfo
 
     def part() -> None:
         loop.remove_reader(handle)
-        controller.part_with(link)
+        controller.remove_process(link)
         link.close()
 
     loop.add_reader(handle, part)  # readable once the process has ended (pidfd_open(2))
-    controller.take_in(link)
+    controller.add_process(link)
     log.info("process %s is taken in without an agent", link.info)
     try:
         yield link.info

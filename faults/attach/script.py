@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from faults.agent import AGENT_DIRECTORY
 from faults.directory import AGENT_SOCKET
-from faults.keeper import AGENT_DIRECTORY
 
 _LOOK_EVERY_S = 0.01
 _FINISH_WITHIN_S = 5.0

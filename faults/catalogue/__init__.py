@@ -5,22 +5,22 @@ standard library. It has
 
 - a docstring: what it does, what a user sees, what it cannot do; its first line is the summary,
 - `NAME`: `family.action`,
-- `PROOF`: how to see from outside that it bites (`faults.evidence`),
-- `arm(fault)`: install it, given a `faults.agent.wedge_agent.fault.Fault`; what it returns is called to start
-  it,
-- `arm_beside(fault)`, where something must be done by the keeper too if the controller dies,
-- and, where they differ from the default, `RUNS` ("inside" the target or "outside", in the keeper),
-  `TRIGGERS` (whether conditions on calls make sense) and `PARAMETERS` (name: a table of `type`, `default`,
-  `help`, `choices`, `required`).
+- `PROOF`: how to see from outside that it bites, a value of `faults.model.Proof`,
+- `arm(fault)`: install it, given a `faults.agent.wedge_agent.fault.InjectedFault`; what it returns is called
+  to start it,
+- `arm_sidecar(fault)`, where something must be done by the sidecar too if the controller dies,
+- and, where they differ from the default, `RUNS` ("inside" the target or "outside", in the sidecar),
+  `TRIGGERS` (whether conditions on calls make sense), `PARAMETERS` (name: a table of `type`, `default`,
+  `help`, `choices`, `required`), and what a judge may want to know of it (`faults.model.FaultInfo`):
+  `IS_CONTROL`, `TAKES_CORES`, `SITE_KIND` ("function", the default where it has a site, or "class"), `NEEDS`.
 
-Plugins name such a module in the entry-point group `pegaref.faults`.
+Plugins name such a module in the entry-point group `faults.catalogue`.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -28,20 +28,11 @@ from types import ModuleType
 from typing import Any
 
 from faults.errors import BrokenPlugin, UnknownFault
-from faults.evidence import PROVERS
-from faults.model import FaultInfo, ParameterInfo
+from faults.model import Definition, FaultInfo, ParameterInfo, Proof
 
-PLUGIN_GROUP = "pegaref.faults"
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """A fault of the catalogue together with what is sent to the process it runs in."""
-
-    info: FaultInfo
-    source: str
-    proof: str
-    beside: bool = False
+PLUGIN_GROUP = "faults.catalogue"
+OLD_PLUGIN_GROUP = "pegaref.faults"
+"""The group's former name, in which plugins are found as well."""
 
 
 def catalogue() -> tuple[FaultInfo, ...]:
@@ -49,8 +40,13 @@ def catalogue() -> tuple[FaultInfo, ...]:
     return tuple(definition.info for definition in definitions().values())
 
 
+def fault_info(name: str) -> FaultInfo:
+    """What the catalogue says of the fault of that name. Raises UnknownFault with the nearest names."""
+    return definition(name).info
+
+
 def definition(name: str) -> Definition:
-    """The fault of that name. Raises UnknownFault with the nearest names."""
+    """The fault of that name, with what is sent to where it runs. Raises UnknownFault."""
     known = definitions()
     try:
         return known[name]
@@ -64,7 +60,12 @@ def definitions() -> dict[str, Definition]:
     modules = [
         importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)
     ]
-    for point in entry_points(group=PLUGIN_GROUP):
+    points = {
+        point.value: point
+        for group in (OLD_PLUGIN_GROUP, PLUGIN_GROUP)
+        for point in entry_points(group=group)
+    }  # a plugin for old and new versions may be in both
+    for point in points.values():
         try:
             modules.append(point.load())
         except Exception as error:
@@ -89,19 +90,30 @@ def _read(module: ModuleType) -> Definition:
             raise BrokenPlugin(origin, f"it has no {needed}")
     if not module.__doc__:
         raise BrokenPlugin(origin, "it has no docstring")
-    if module.PROOF not in PROVERS:
-        raise BrokenPlugin(origin, f"PROOF is {module.PROOF!r}; it must be one of {', '.join(PROVERS)}")
+    try:
+        proof = Proof(module.PROOF)
+    except ValueError:
+        raise BrokenPlugin(
+            origin, f"PROOF is {module.PROOF!r}; it must be one of {', '.join(Proof)}"
+        ) from None
     doc = module.__doc__.strip()
+    params = tuple(_parameter(origin, *item) for item in getattr(module, "PARAMETERS", {}).items())
+    has_site = any(parameter.type == "site" for parameter in params)
     info = FaultInfo(
         name=module.NAME,
         summary=doc.partition("\n")[0],
-        params=tuple(_parameter(origin, *item) for item in getattr(module, "PARAMETERS", {}).items()),
+        params=params,
         doc=doc,
         runs=getattr(module, "RUNS", "inside"),
         triggers=getattr(module, "TRIGGERS", False),
         origin=origin,
+        is_control=getattr(module, "IS_CONTROL", False),
+        takes_cores=getattr(module, "TAKES_CORES", False),
+        site_kind=getattr(module, "SITE_KIND", "function") if has_site else None,
+        needs=tuple(getattr(module, "NEEDS", ())),
     )
-    return Definition(info, Path(origin).read_text(), module.PROOF, hasattr(module, "arm_beside"))
+    in_sidecar = next((name for name in ("arm_sidecar", "arm_beside") if hasattr(module, name)), "")
+    return Definition(info, Path(origin).read_text(), proof, in_sidecar)
 
 
 def _parameter(origin: str, name: str, table: dict[str, Any]) -> ParameterInfo:

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Awaitable, Callable
 
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "call.corrupt"
 PROOF = "hit"
@@ -30,7 +30,7 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> None:
+def arm(fault: InjectedFault) -> None:
     """Patch the site."""
     change = {"replace": lambda _: fault.params["value"], "halve": _halve, "negate": _negate, "flip": _flip}
     how = fault.params["how"]

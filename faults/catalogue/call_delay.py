@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Awaitable, Callable
 
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "call.delay"
 PROOF = "hit"
@@ -23,7 +23,7 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> None:
+def arm(fault: InjectedFault) -> None:
     """Patch the site."""
     delay_s = fault.params["delay"]
 

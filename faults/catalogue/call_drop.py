@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Awaitable, Callable
 
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "call.drop"
 PROOF = "hit"
@@ -29,7 +29,7 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> None:
+def arm(fault: InjectedFault) -> None:
     """Patch the site."""
     runs = fault.params["what"] == "result"
 

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
 
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "call.raise"
 PROOF = "hit"
@@ -31,7 +31,7 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> None:
+def arm(fault: InjectedFault) -> None:
     """Find the exception, try to make one, and patch the site."""
     error = _find(fault)
     try:
@@ -48,7 +48,7 @@ def arm(fault: Fault) -> None:
     fault.patch(fault.params["site"], fail, fail_task)
 
 
-def _find(fault: Fault) -> Callable[[str], BaseException]:
+def _find(fault: InjectedFault) -> Callable[[str], BaseException]:
     text = fault.params["error"]
     module_name, _, qualname = text.rpartition(":")
     found: Any = sys.modules.get(module_name) if module_name else builtins

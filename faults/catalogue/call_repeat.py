@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Awaitable, Callable
 
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "call.repeat"
 PROOF = "hit"
@@ -32,7 +32,7 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> None:
+def arm(fault: InjectedFault) -> None:
     """Patch the site."""
     runs, keeps_first = fault.params["runs"], fault.params["outcome"] == "first"
     if not 2 <= runs <= 1000:

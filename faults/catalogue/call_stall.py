@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Awaitable, Callable
 
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "call.stall"
 PROOF = "inside"
@@ -32,7 +32,7 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> None:
+def arm(fault: InjectedFault) -> None:
     """Patch the site."""
     gil = fault.params["gil"]
 

@@ -1,9 +1,9 @@
 """A stream of the GPU waits for a word of host memory: a real device wedge, with no kernel and no reset.
 
 Does: queues `cuStreamWaitValue32` on a stream of the process's primary context, on a word that controller
-and keeper can write. Whoever waits for the stream or the device waits with it: synchronize, item, empty_cache
-with a cached block, and the closing of CUDA IPC memory, which keeps the GIL meanwhile. Work queued before it
-still runs.
+and sidecar can write. Whoever waits for the stream or the device waits with it: synchronize, item,
+empty_cache with a cached block, and the closing of CUDA IPC memory, which keeps the GIL meanwhile. Work
+queued before it still runs.
 A user sees: a GPU at rest, and calls that never return. Release, the lease's end and the controller's death
 write the word from outside, so that nothing in the process is needed for it.
 Cannot: stall a process that has not used its GPU yet (refused), or what waits for another stream only.
@@ -19,10 +19,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "cuda.stream_stall"
 PROOF = "inside"
+NEEDS = ("gpu",)
 PARAMETERS = {
     "device": {"type": "int", "default": 0, "help": "the GPU, as this process numbers them"},
     "stream": {
@@ -38,14 +39,14 @@ NOT_READY = 600
 WAIT_VALUE_GEQ = 0
 REGISTER_PORTABLE_DEVICEMAP = 0x1 | 0x2
 PAGE_BYTES = 4096
-LET_GO_AT_BYTES = 9 * 8  # the word `let_go` of the fault's page
+RELEASED_AT_BYTES = 9 * 8  # the word `released` of the fault's page
 DRAIN_WITHIN_S = 5.0
 
 
 class Driver:
     """The primary context of one GPU, through libcuda alone: no CUDA toolkit, no torch."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: InjectedFault) -> None:
         try:
             self._library = ctypes.CDLL("libcuda.so.1")
         except OSError:
@@ -97,10 +98,10 @@ class Driver:
         return code == NOT_READY
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Refuse where there is no GPU in use; else queue the wait when told to."""
     driver = Driver(fault)
-    fault.undo(fault.let_go)
+    fault.undo(fault.set_released)
 
     def stall() -> None:
         with fault.page_address() as address:
@@ -113,12 +114,12 @@ def arm(fault: Fault) -> object:
     return lambda: fault.thread(stall)
 
 
-def arm_beside(fault: Fault) -> None:
-    """In the keeper: free the GPU when controller or lease are gone, whatever holds the GIL."""
-    fault.undo(fault.let_go)
+def arm_sidecar(fault: InjectedFault) -> None:
+    """In the sidecar: free the GPU when controller or lease are gone, whatever holds the GIL."""
+    fault.undo(fault.set_released)
 
 
-def _stall(fault: Fault, driver: Driver, address: int) -> None:
+def _stall(fault: InjectedFault, driver: Driver, address: int) -> None:
     word, stream = ctypes.c_uint64(), ctypes.c_void_p()
     page = ctypes.c_void_p(address)
     own = fault.params["stream"] == "own"
@@ -129,9 +130,9 @@ def _stall(fault: Fault, driver: Driver, address: int) -> None:
         driver.need("cuMemHostGetDevicePointer_v2", ctypes.byref(word), page, ctypes.c_uint(0))
         if own:
             driver.need("cuStreamCreate", ctypes.byref(stream), ctypes.c_uint(0))
-        if not fault.takes():
+        if not fault.count_call():
             return
-        word.value += LET_GO_AT_BYTES
+        word.value += RELEASED_AT_BYTES
         driver.need("cuStreamWaitValue32_v2", stream, word, ctypes.c_uint32(1), ctypes.c_uint(WAIT_VALUE_GEQ))
         time.sleep(0.01)  # what was queued before may run; what still waits after it waits for the word
         if not driver.waits(stream):
@@ -146,9 +147,9 @@ def _stall(fault: Fault, driver: Driver, address: int) -> None:
         driver.need("cuMemHostUnregister", page)
 
 
-def _drain(fault: Fault, driver: Driver, stream: ctypes.c_void_p) -> None:
+def _drain(fault: InjectedFault, driver: Driver, stream: ctypes.c_void_p) -> None:
     """Wait until the stream is through, which it is at once when only the word kept it."""
-    fault.let_go()
+    fault.set_released()
     give_up = time.monotonic() + DRAIN_WITHIN_S
     while driver.waits(stream) and time.monotonic() < give_up:
         time.sleep(0.001)

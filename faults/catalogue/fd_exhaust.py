@@ -16,7 +16,7 @@ import resource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "fd.exhaust"
 PROOF = "exhausted"
@@ -25,7 +25,7 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Exhaust when told to."""
     fillers: list[int] = []
 
@@ -46,7 +46,7 @@ def arm(fault: Fault) -> object:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit + fault.params["leave"], before[1]))
         while not fault.params["leave"] and _fill(fillers, below=limit):  # what others have closed meanwhile
             continue
-        fault.takes()
+        fault.count_call()
 
     return exhaust
 

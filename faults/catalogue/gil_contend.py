@@ -14,7 +14,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "gil.contend"
 PROOF = "inside"
@@ -24,7 +24,7 @@ PARAMETERS = {
 _LOOKS_EVERY = 10_000
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Refuse where there is no GIL; else start the threads when told to."""
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         fault.refuse("this interpreter runs without a GIL, so there is none to fight for")
@@ -32,7 +32,7 @@ def arm(fault: Fault) -> object:
         fault.refuse("threads must be 1 to 64")
 
     def fight() -> None:
-        if not (fault.takes() and fault.enter()):
+        if not (fault.count_call() and fault.enter()):
             return
         try:
             while fault.live and time.monotonic_ns() < fault.until_ns:

@@ -15,13 +15,13 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "gil.hold"
 PROOF = "gil"
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Refuse where there is no GIL; else start the thread when told to."""
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         fault.refuse(
@@ -29,7 +29,7 @@ def arm(fault: Fault) -> object:
         )
 
     def hold() -> None:
-        if fault.takes():
+        if fault.count_call():
             fault.wait("held")
 
     return lambda: fault.thread(hold)

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "loop.block"
 PROOF = "inside"
@@ -29,14 +29,14 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Find the loops; block them when told to."""
     loops = _running_loops()
     if not loops:
         fault.refuse("no asyncio event loop is running in the process")
 
     def block() -> None:
-        if fault.takes():
+        if fault.count_call():
             fault.wait(fault.params["gil"])
 
     def start() -> None:

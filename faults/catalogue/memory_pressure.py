@@ -14,7 +14,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "memory.pressure"
 PROOF = "grown"
@@ -24,7 +24,7 @@ PARAMETERS = {
 _CHUNK = bytes(1024 * 1024)
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Refuse what would be too much; grow when told to."""
     size, left = fault.params["size"], _left_bytes()
     if not 0 < size <= left // 2:
@@ -33,7 +33,7 @@ def arm(fault: Fault) -> object:
     fault.undo(memory.close)
 
     def grow() -> None:
-        fault.takes()
+        fault.count_call()
         try:
             for at in range(0, size, len(_CHUNK)):
                 if not fault.live:

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "net.half_open"
 PROOF = "inside"
 RUNS = "outside"
+NEEDS = ("relay",)
 PARAMETERS = {
     "relay": {"type": "int", "default": 0, "help": "the relay's port; 0 for the only one"},
 }
 
 
-def arm(fault: Fault) -> object:
-    """Find the relay; change its manner when told to."""
-    from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the keeper
+def arm(fault: InjectedFault) -> object:
+    """Find the relay; change its policy when told to."""
+    from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the sidecar
 
-    change: object = relay.changing(fault, relay.Manner(fault, holds=True))
+    change: object = relay.policy_change(fault, relay.RelayPolicy(fault, holds=True))
     return change

@@ -1,6 +1,6 @@
 """A relay stands in front of a port and passes everything on: what the other net faults work through.
 
-Does: the keeper, a process beside the controller, listens on `listen` and passes what comes to `to`. Nothing
+Does: the sidecar, a process beside the controller, listens on `listen` and passes what comes to `to`. Nothing
 is broken: it is the control for net.half_open, net.slow and net.reset, which change what it does.
 A user sees: `address` (and `port`) in the fault's details; clients that connect there reach the port behind
 it.
@@ -12,11 +12,12 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "net.relay"
 PROOF = "answer"
 RUNS = "outside"
+IS_CONTROL = True
 PARAMETERS = {
     "to": {"type": "str", "required": True, "help": "where the target listens: HOST:PORT"},
     "listen": {
@@ -27,9 +28,9 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Open the relay."""
-    from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the keeper
+    from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the sidecar
 
-    relay.open_for(fault)
-    return fault.takes
+    relay.open_relay(fault)
+    return fault.count_call

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "net.slow"
 PROOF = "hit"
 RUNS = "outside"
+NEEDS = ("relay",)
 PARAMETERS = {
     "relay": {"type": "int", "default": 0, "help": "the relay's port; 0 for the only one"},
     "delay": {"type": "seconds", "default": 0.1, "help": "how late each piece is, in seconds"},
@@ -23,10 +24,10 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> object:
-    """Find the relay; change its manner when told to."""
-    from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the keeper
+def arm(fault: InjectedFault) -> object:
+    """Find the relay; change its policy when told to."""
+    from wedge_agent import relay  # type: ignore[import-not-found]  # by the name that it has in the sidecar
 
-    manner = relay.Manner(fault, delay_s=fault.params["delay"], bytes_per_s=fault.params["rate"])
-    change: object = relay.changing(fault, manner)
+    policy = relay.RelayPolicy(fault, delay_s=fault.params["delay"], bytes_per_s=fault.params["rate"])
+    change: object = relay.policy_change(fault, policy)
     return change

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "noop"
 PROOF = "answer"
+IS_CONTROL = True
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Count one hit when it starts."""
-    return fault.takes
+    return fault.count_call

@@ -15,11 +15,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Awaitable, Callable
 
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "object.finalizer_stall"
 PROOF = "inside"
 TRIGGERS = True
+SITE_KIND = "class"
 PARAMETERS = {
     "site": {"type": "site", "required": True, "help": "the class: module:qualname, or a site's name"},
     "gil": {
@@ -31,7 +32,7 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> None:
+def arm(fault: InjectedFault) -> None:
     """Patch, or add, the finaliser."""
 
     def stall(call: Callable[[], Any]) -> Any:

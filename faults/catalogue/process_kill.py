@@ -1,6 +1,6 @@
 """The process is killed (SIGKILL): no handler, no finally, no goodbye.
 
-Does: the keeper, a process beside the controller, sends SIGKILL to the very process that was selected.
+Does: the sidecar, a process beside the controller, sends SIGKILL to the very process that was selected.
 A user sees: what an out-of-memory kill looks like. Connections are reset, shared memory stays behind.
 Cannot: be taken back. Release does nothing, and whether the process comes back is up to its supervisor.
 """
@@ -11,20 +11,20 @@ import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "process.kill"
 PROOF = "gone"
 RUNS = "outside"
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Take a hold on each process that a reused number cannot fool, and kill them when told to."""
     handles = fault.process_handles()
 
     def kill() -> None:
         for handle in handles:
             signal.pidfd_send_signal(handle, signal.SIGKILL)  # type: ignore[attr-defined, unused-ignore]
-            fault.takes()
+            fault.count_call()
 
     return kill

@@ -1,6 +1,6 @@
 """The process is stopped (SIGSTOP): it exists, holds everything it has, and does nothing.
 
-Does: the keeper, a process beside the controller, sends SIGSTOP, and SIGCONT on release, at the lease's end,
+Does: the sidecar, a process beside the controller, sends SIGSTOP, and SIGCONT on release, at the lease's end,
 or when the controller dies.
 A user sees: state T. Connections to it are accepted by the kernel and answered by nobody.
 Cannot: stop a process in an uninterruptible wait (state D) before that wait ends. A shell with job control,
@@ -13,14 +13,14 @@ import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "process.stop"
 PROOF = "stopped"
 RUNS = "outside"
 
 
-def arm(fault: Fault) -> object:
+def arm(fault: InjectedFault) -> object:
     """Take a hold on each process that a reused number cannot fool, and stop them when told to."""
     handles = fault.process_handles()
 
@@ -36,7 +36,7 @@ def arm(fault: Fault) -> object:
     def stop() -> None:
         fault.undo(go_on)
         for handle in handles:
-            fault.takes()
+            fault.count_call()
             fault.enter()
             signal.pidfd_send_signal(handle, signal.SIGSTOP)  # type: ignore[attr-defined, unused-ignore]
 

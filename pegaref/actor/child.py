@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import faulthandler
-import gc
 import logging
 import os
 import resource
@@ -17,14 +16,14 @@ import signal
 import sys
 from typing import Final, NoReturn
 
-from pegaref.actor.frames import FrameError, FrameReader, FrameWriter, request_reader
-from pegaref.actor.heartbeat import Heartbeat, PulsePage
-from pegaref.actor.loop import ActorLoop
-from pegaref.messages import Ready, Reply, Request
+from pegaref.actor.frames import AnswerPipe, FrameError, FrameReader, request_reader
+from pegaref.actor.heartbeat import TRACEBACK_SIGNAL, Heartbeat, PulsePage
+from pegaref.actor.loop import ActorLoop, load_actor
+from pegaref.errors import RegistryError
+from pegaref.messages import Request, StartFailed
 
 logger = logging.getLogger("pegaref.actor.child")
 
-TRACEBACK_SIGNAL: Final = signal.SIGUSR2
 RECEIVE_BYTES: Final = 64 * 1024
 PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 
@@ -38,7 +37,9 @@ def main() -> NoReturn:
     arguments = _arguments()
     logging.basicConfig(
         level=arguments.log_level,
-        format=f"%(asctime)s %(levelname)s actor[{arguments.device}.{arguments.epoch}] %(name)s: %(message)s",
+        format=(
+            f"%(asctime)s %(levelname)s actor[{arguments.device_id}.{arguments.epoch}] %(name)s: %(message)s"
+        ),
     )
     _die_with(arguments.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
@@ -48,7 +49,7 @@ def main() -> NoReturn:
     _offer_traceback(arguments.trace_fd, page)
     _raise_descriptor_limit()
     try:
-        _serve(arguments.requests_fd, arguments.answers_fd, arguments.device, page)
+        _serve(arguments.requests_fd, arguments.answers_fd, arguments.device_id, page)
     except FrameError as error:
         logger.error("the control process is not understood: %s", error)
         _exit(EXIT_BAD_FRAME)
@@ -59,7 +60,7 @@ def main() -> NoReturn:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pegaref.actor.child")
-    for name in ("device", "epoch", "parent", "requests-fd", "answers-fd", "page-fd", "trace-fd"):
+    for name in ("device-id", "epoch", "parent", "requests-fd", "answers-fd", "page-fd", "trace-fd"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--log-level", type=int, default=logging.INFO)
     return parser.parse_args()
@@ -82,7 +83,7 @@ def _offer_traceback(trace_fd: int, page: PulsePage) -> None:
     faulthandler.register(TRACEBACK_SIGNAL, file=trace_fd, all_threads=True)
     Heartbeat(page, "heartbeat").start()
     signal.pthread_sigmask(signal.SIG_BLOCK, {TRACEBACK_SIGNAL})
-    page.attend()
+    page.enable_traceback()
 
 
 def _raise_descriptor_limit() -> None:
@@ -91,25 +92,14 @@ def _raise_descriptor_limit() -> None:
 
 
 def _serve(requests_fd: int, answers_fd: int, device_id: int, page: PulsePage) -> None:
+    answers = AnswerPipe(answers_fd)
     try:
-        import torch
-
-        from pegaref.actor.tensors import CudaTensorRegistry
-    except ImportError as error:
-        logger.error("torch cannot be loaded: %s", error)
+        loop, ready = load_actor(device_id, page, answers)
+    except (ImportError, RegistryError, RuntimeError) as error:  # the last is how CUDA says that it cannot
+        logger.error("the actor cannot start: %s", error)
+        answers.send_ready(StartFailed(f"it cannot start: {error}"))
         _exit(EXIT_START_FAILED)
-    torch.set_num_threads(1)
-    gc.collect()
-    gc.freeze()  # torch's own objects are never garbage: a collection after a release need not look at them
-    writer = FrameWriter()
-
-    def post(message: Reply | Ready) -> None:
-        frame = writer.frame(message)
-        while frame:  # a signal may cut a long write short
-            frame = frame[os.write(answers_fd, frame) :]
-
-    loop = ActorLoop(CudaTensorRegistry(device_id, page.step), page, post)
-    post(Ready(str(torch.__version__)))
+    answers.send_ready(ready)
     _answer_until_closed(requests_fd, request_reader(), loop)
 
 

@@ -35,16 +35,16 @@ def open_cuda_ipc(wrapper: CudaIpc, device_id: int) -> torch.Tensor:
         whole_bytes=wrapper.storage_bytes,
         item_bytes=dtype.itemsize,
     )
-    device = _device(wrapper)
-    if device != device_id:
+    named_id = _named_device_id(wrapper)
+    if named_id != device_id:
         raise InvalidCommand(
-            f"the memory is on GPU {device} and was registered on device {device_id}: "
+            f"the memory is on device {named_id} and was registered on device {device_id}: "
             "a device's actor maps its own GPU's memory alone",
             field="device_id",
         )
     try:
         storage = torch.UntypedStorage._new_shared_cuda(
-            device,
+            device_id,
             wrapper.memory_handle,
             wrapper.storage_bytes,
             wrapper.storage_offset_bytes,
@@ -62,12 +62,12 @@ def open_cuda_ipc(wrapper: CudaIpc, device_id: int) -> torch.Tensor:
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InvalidCommand(f"the GPU memory cannot be opened: {reason}", field=FIELD) from None
-    tensor = torch.empty(0, dtype=dtype, device=f"cuda:{device}")
+    tensor = torch.empty(0, dtype=dtype, device=f"cuda:{device_id}")
     return tensor.set_(storage, wrapper.offset, wrapper.shape, stride)
 
 
-def _device(wrapper: CudaIpc) -> int:
-    """The index, in this process, of the GPU that the wrapper names."""
+def _named_device_id(wrapper: CudaIpc) -> int:
+    """The device id, in this process, of the GPU that the wrapper names."""
     uuids = _uuids()
     if not uuids:
         raise RegistryError(

@@ -6,12 +6,15 @@ the types that the other may send; anything else is a FrameError, after which th
 
 from __future__ import annotations
 
+import os
 import struct
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from pegaref.messages import MAX_FRAME_BYTES, Ready, Reply, Request
+from pegaref.messages import MAX_FRAME_BYTES, Ready, Reply, Request, StartFailed
+
+FromActor: TypeAlias = Ready | Reply | StartFailed
 
 HEADER: Final = struct.Struct(">I")
 
@@ -26,17 +29,39 @@ class FrameError(Exception):
 
 
 class FrameWriter:
-    """Makes frames; keeps its encoder."""
+    """Encodes messages into frames."""
 
     __slots__ = ("_encode",)
 
     def __init__(self) -> None:
         self._encode = msgspec.msgpack.Encoder().encode
 
-    def frame(self, message: Request | Reply | Ready) -> bytes:
+    def frame(self, message: Request | FromActor) -> bytes:
         """One message with its length in front."""
         payload = self._encode(message)
         return HEADER.pack(len(payload)) + payload
+
+
+class AnswerPipe:
+    """The actor's end of the pipe on which it answers. Writing waits when the pipe is full."""
+
+    __slots__ = ("_fd", "_writer")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._writer = FrameWriter()
+
+    def send_ready(self, message: Ready | StartFailed) -> None:
+        """Say that requests are read from now on, or that they never will be. Raises BrokenPipeError."""
+        self._write(self._writer.frame(message))
+
+    def send_reply(self, reply: Reply) -> None:
+        """Send one answer. Raises BrokenPipeError when the control process reads no more."""
+        self._write(self._writer.frame(reply))
+
+    def _write(self, frame: bytes) -> None:
+        while frame:  # a signal may cut a long write short
+            frame = frame[os.write(self._fd, frame) :]
 
 
 class FrameReader(Generic[Incoming]):
@@ -89,10 +114,10 @@ class FrameReader(Generic[Incoming]):
 
 
 def request_reader() -> FrameReader[Request]:
-    """For the actor's side."""
+    """Makes the reader of the actor's side."""
     return FrameReader(msgspec.msgpack.Decoder(Request))
 
 
-def answer_reader() -> FrameReader[Ready | Reply]:
-    """For the control side."""
-    return FrameReader(msgspec.msgpack.Decoder(Ready | Reply))
+def answer_reader() -> FrameReader[FromActor]:
+    """Makes the reader of the control process's side."""
+    return FrameReader(msgspec.msgpack.Decoder(FromActor))

@@ -9,15 +9,17 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import signal
 import threading
 from typing import Final
 
-from pegaref.registry.link import Pulse
+from pegaref.messages import Pulse
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 BEAT_EVERY_S: Final = 0.1
+TRACEBACK_SIGNAL: Final = signal.SIGUSR2  # has an actor's process write a traceback of every thread
 
-_BEAT, _STARTED, _FINISHED, _PROGRESS, _ATTENTIVE = range(5)
+_BEAT, _STARTED, _FINISHED, _PROGRESS, _TRACEBACK_READY = range(5)
 
 
 class PulsePage:
@@ -31,37 +33,37 @@ class PulsePage:
         self._cells = memoryview(self._map).cast("Q")
 
     def beat(self) -> None:
-        """Time passes and a thread of the actor can run."""
+        """Count a beat: the actor's interpreter can run a thread."""
         self._cells[_BEAT] += 1
 
     def begin(self, serial: int) -> None:
-        """The request is being worked on."""
+        """Note that work on the request has begun."""
         self._cells[_STARTED] = serial
 
     def finish(self, serial: int) -> None:
-        """The request is done and its answer is on the way."""
+        """Note that the request is done and its answer was sent."""
         self._cells[_FINISHED] = serial
 
     def step(self) -> None:
-        """One tensor more was mapped or released."""
+        """Count a tensor that was mapped or released."""
         self._cells[_PROGRESS] += 1
 
-    def attend(self) -> None:
-        """From now on the process answers a traceback signal with a traceback, and does not die of it."""
-        self._cells[_ATTENTIVE] = 1
+    def enable_traceback(self) -> None:
+        """Note that the process now answers TRACEBACK_SIGNAL with a traceback, and does not die of it."""
+        self._cells[_TRACEBACK_READY] = 1
 
     @property
-    def attentive(self) -> bool:
+    def traceback_ready(self) -> bool:
         """Whether a traceback may be asked for."""
-        return self._cells[_ATTENTIVE] == 1
+        return self._cells[_TRACEBACK_READY] == 1
 
     def read(self) -> Pulse:
-        """The counters now."""
+        """Read the counters."""
         cells = self._cells
         return Pulse(cells[_BEAT], cells[_STARTED], cells[_FINISHED], cells[_PROGRESS])
 
     def close(self) -> None:
-        """Let go of the memory. Nothing may be read or written afterwards."""
+        """Unmap the memory. Nothing may be read or written afterwards."""
         self._cells.release()
         self._map.close()
 
@@ -87,11 +89,11 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Beat from now on."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Beat no more; does not wait."""
+        """Have the thread end at its next beat; does not wait for it."""
         self._ended.set()
 
     def _run(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Callable
 from typing import Protocol
 
 from pegaref.actor.heartbeat import PulsePage
@@ -14,6 +14,7 @@ from pegaref.messages import (
     DropContext,
     DropInstance,
     Dropped,
+    Ready,
     Refused,
     Registered,
     RegisterLayers,
@@ -23,11 +24,13 @@ from pegaref.messages import (
 
 logger = logging.getLogger(__name__)
 
-Post = Callable[[Reply], None]
 
+class TensorRegistry(Protocol):
+    """What an actor owns: the tensors of one device. Each method carries out one command."""
 
-class Releasing(Protocol):
-    """The part of a registry that releases."""
+    def register_layers(self, command: RegisterLayers) -> Registered:
+        """Map a context's layers, all or none."""
+        ...
 
     def drop_instance(self, command: DropInstance) -> Dropped:
         """Release an instance's contexts."""
@@ -42,32 +45,27 @@ class Releasing(Protocol):
         ...
 
 
-class Registry(Releasing, Protocol):
-    """What an actor owns."""
+class ReplySender(Protocol):
+    """The actor's way back to the control process: a pipe, or the event loop of a process that both share."""
 
-    def register_layers(self, command: RegisterLayers) -> Registered:
-        """Map a context's layers, all or none."""
+    def send_reply(self, reply: Reply) -> None:
+        """Send one answer."""
         ...
-
-
-def deliver(post: Post, reply: Reply) -> None:
-    """Hand one reply back to the handle. Every reply of every placement goes through here, once."""
-    post(reply)
 
 
 class ActorLoop:
     """Answers requests one at a time; errors are answers too."""
 
-    def __init__(self, registry: Registry, page: PulsePage, post: Post) -> None:
+    def __init__(self, registry: TensorRegistry, page: PulsePage, sender: ReplySender) -> None:
         self._registry = registry
         self._page = page
-        self._post = post
+        self._sender = sender
 
     def handle(self, request: Request) -> None:
-        """Carry out one request and deliver its answer."""
+        """Carry out one request and send its answer."""
         self._page.begin(request.serial)
         answer = self._answer(request)
-        deliver(self._post, Reply(request.serial, answer))
+        self._sender.send_reply(Reply(request.serial, answer))
         self._page.finish(request.serial)
 
     def _answer(self, request: Request) -> Answer:
@@ -94,3 +92,20 @@ class ActorLoop:
             logger.error("request %d: expected %s, got %r", request.serial, expected.__name__, type(answer))
             return Refused("INTERNAL", f"the registry gave a {type(answer).__name__} for {expected.__name__}")
         return answer
+
+
+def load_actor(device_id: int, page: PulsePage, sender: ReplySender) -> tuple[ActorLoop, Ready]:
+    """Import torch and take the device, which takes seconds.
+
+    Raises ImportError where torch cannot be loaded, DeviceMissing where there is no such GPU, and whatever
+    CUDA raises when the device cannot be had.
+    """
+    import torch
+
+    from pegaref.actor.tensors import CudaTensorRegistry
+
+    torch.set_num_threads(1)
+    registry = CudaTensorRegistry(device_id, page.step)
+    gc.collect()
+    gc.freeze()  # torch's own objects are never garbage: a collection after a release need not look at them
+    return ActorLoop(registry, page, sender), Ready(str(torch.__version__))

@@ -11,15 +11,23 @@ from traceback import clear_frames
 import torch
 
 from pegaref.actor.cuda_ipc import open_cuda_ipc
-from pegaref.actor.pickled import is_pickle, read_pickled
+from pegaref.actor.pickled_wrapper import is_pickle, read_pickled
 from pegaref.actor.shared_memory import OpenFiles, open_shared_memory
-from pegaref.errors import AlreadyExists, InvalidCommand
-from pegaref.messages import ContextKey, DropContext, DropInstance, Dropped, Layer, Registered, RegisterLayers
+from pegaref.errors import AlreadyExists, DeviceMissing, InvalidCommand
+from pegaref.messages import (
+    NOTHING_DROPPED,
+    ContextKey,
+    DropContext,
+    DropInstance,
+    Dropped,
+    Layer,
+    Registered,
+    RegisterLayers,
+    matches,
+)
 from pegaref.wrapper import CudaIpc, decode_wrapper
 
 logger = logging.getLogger(__name__)
-
-NOTHING = Dropped()
 
 
 @dataclass(slots=True)
@@ -32,11 +40,22 @@ class CudaTensorRegistry:
     """Maps and releases tensors. Not thread-safe: its actor calls it one command at a time."""
 
     def __init__(self, device_id: int, step: Callable[[], None]) -> None:
-        """`step` is called after each tensor, so that slow can be told from stuck."""
+        """Take the device. `step` is called after each tensor, so that slow can be told from stuck.
+
+        Where CUDA has no device at all, there is none to take: host memory can be registered all the same.
+        Raises DeviceMissing where there are GPUs, but not this one.
+        """
         self._device_id = device_id
         self._step = step
         self._contexts: dict[ContextKey, _Context] = {}
-        if device_id < torch.cuda.device_count():  # 0 without a GPU
+        count = torch.cuda.device_count()
+        if count:
+            if device_id >= count:
+                raise DeviceMissing(
+                    f"there is no device {device_id} on this host: CUDA has {count}, numbered from 0; "
+                    "name others with --devices",
+                    field="device_id",
+                )
             torch.cuda.set_device(device_id)
             torch.empty(1, device="cuda")  # makes the context now: the first register need not wait for it
 
@@ -66,13 +85,7 @@ class CudaTensorRegistry:
 
     def drop_instance(self, command: DropInstance) -> Dropped:
         """Release the instance's contexts, of all generations or of those named."""
-        generations = command.generations
-        return self.release_contexts(
-            key
-            for key in self._contexts
-            if key.instance_id == command.instance_id
-            and (generations is None or key.generation in generations)
-        )
+        return self.release_contexts(key for key in self._contexts if matches(command, key))
 
     def drop_context(self, command: DropContext) -> Dropped:
         """Release one context, if it is there."""
@@ -87,11 +100,11 @@ class CudaTensorRegistry:
 
         The GPU is asked only if live tensors went: asking may block for ever, and needlessly so.
         """
-        doomed = tuple(keys)
-        if not doomed:
-            return NOTHING
+        released = tuple(keys)
+        if not released:
+            return NOTHING_DROPPED
         tensors = total_bytes = 0
-        for key in doomed:
+        for key in released:
             context = self._contexts.pop(key)
             total_bytes += context.bytes
             while context.tensors:
@@ -106,8 +119,8 @@ class CudaTensorRegistry:
             except Exception as error:
                 logger.exception("device %d: the cache could not be emptied", self._device_id)
                 note = f"empty_cache failed: {type(error).__name__}: {error}"
-        instances = tuple(sorted({key.instance_id for key in doomed}))
-        return Dropped(instances, len(doomed), tensors, total_bytes, note)
+        instances = tuple(sorted({key.instance_id for key in released}))
+        return Dropped(instances, len(released), tensors, total_bytes, note)
 
     def _open(self, layer: Layer, files: OpenFiles) -> torch.Tensor:
         raw = layer.wrapper

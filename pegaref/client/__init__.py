@@ -12,13 +12,13 @@ even when this process is killed.
 
 from typing import TYPE_CHECKING, Any
 
-from pegaref.client.errors import ClientError
-from pegaref.client.memory import SharedTensor
+from pegaref.client.tensors import SharedCudaTensor, SharedTensor
+from pegaref.errors import ClientError
 
 if TYPE_CHECKING:
     from pegaref.client.connection import Client, Session
 
-__all__ = ["Client", "ClientError", "Session", "SharedTensor"]
+__all__ = ["Client", "ClientError", "Session", "SharedCudaTensor", "SharedTensor"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,19 +4,18 @@ It ends at the end of its standard input, at SIGTERM or at SIGINT, and leaves no
 """
 
 import base64
-import contextlib
 import json
 import os
 import select
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn, Self
 
 import click
 
-from pegaref.client.errors import ClientError
-from pegaref.client.memory import Shared, SharedTensor
+from pegaref.client.tensors import Shared, SharedCudaTensor, SharedTensor
+from pegaref.errors import ClientError
 
 USAGE_ERROR = 2
 FAILED = 1
@@ -25,15 +24,18 @@ _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 2.0
 _LAST_CALL_S = 2.0  # for the unregister on the way out
 
 
-class End:
-    """Tells when the process is asked to end. Signals come as bytes on a pipe, so that none is missed."""
+class EndRequest:
+    """The request that this process end: the end of standard input, SIGTERM or SIGINT.
+
+    Signals come as bytes on a pipe, so that none is missed.
+    """
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         self._ended = False
 
-    def __enter__(self) -> "End":
+    def __enter__(self) -> "EndRequest":
         signal.set_wakeup_fd(self._write)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
@@ -76,7 +78,7 @@ def cli() -> None:
 
 _CUDA = click.Option(["--cuda"], is_flag=True, help="Share GPU memory (CUDA IPC); needs torch.")
 _DEVICE = click.Option(
-    ["--device"],
+    ["--device", "device_id"],
     type=click.IntRange(0),
     default=0,
     show_default=True,
@@ -84,24 +86,20 @@ _DEVICE = click.Option(
 )
 
 
-def _tensor(nbytes: int, device: int, *, cuda: bool) -> Shared:
-    if not cuda:
-        return SharedTensor(nbytes)
-    from pegaref.client.gpu import SharedCudaTensor
-
-    return SharedCudaTensor(nbytes, device)
+def _tensor(nbytes: int, device_id: int, *, cuda: bool) -> Shared:
+    return SharedCudaTensor(nbytes, device_id) if cuda else SharedTensor(nbytes)
 
 
 @cli.command(params=[_LAYERS, _BYTES, _CUDA, _DEVICE])
-def share(layers: int, nbytes: int, cuda: bool, device: int) -> None:
+def share(layers: int, nbytes: int, cuda: bool, device_id: int) -> None:
     """Create shared memory, print its wrapper, and hold it.
 
     Prints {"wrapper": BASE64, "layers": L, "bytes": N, "pid": …}. The wrapper may be registered for any
     number of layers and instances; --layers is only passed on.
     """
-    with End() as end, _tensor(nbytes, device, cuda=cuda) as tensor:
+    with EndRequest() as end, _tensor(nbytes, device_id, cuda=cuda) as tensor:
         wrapper = base64.b64encode(tensor.wrapper).decode()
-        _say(wrapper=wrapper, layers=layers, bytes=nbytes, name=tensor.name, pid=os.getpid())
+        _print_line(wrapper=wrapper, layers=layers, bytes=nbytes, name=tensor.name, pid=os.getpid())
         end.wait()
 
 
@@ -114,20 +112,27 @@ def share(layers: int, nbytes: int, cuda: bool, device: int) -> None:
         _CUDA,
         _DEVICE,
         click.Option(["--no-session"], is_flag=True, help="Register without a session."),
-        click.Option(["--ready-first"], is_flag=True, help="Print a line before the server is called, too."),
-        click.Option(["--deadline"], type=click.FloatRange(0, min_open=True), default=10.0, show_default=True,
-                     help="Seconds that a call may take."),
+        click.Option(
+            ["--retry"], is_flag=True, help="Try until the server takes it; it may start after this client."
+        ),
+        click.Option(
+            ["--deadline"],
+            type=click.FloatRange(0, min_open=True),
+            default=10.0,
+            show_default=True,
+            help="Seconds that a call may take.",
+        ),
     ]
-)  # fmt: skip
+)
 def hold(
     addr: str,
     instance: str,
     layers: int,
     nbytes: int,
     cuda: bool,
-    device: int,
+    device_id: int,
     no_session: bool,
-    ready_first: bool,
+    retry: bool,
     deadline: float,
 ) -> None:
     """Share memory, open a session, register, and hold all of it.
@@ -136,85 +141,93 @@ def hold(
     lost the memory or was restarted, opens another and registers again; when another session of the instance
     superseded it, ends. On the way out it unregisters.
 
-    With --ready-first, {"instance": I, "registering": L, …} comes before, for whoever is to end this process
-    while its session or its register hangs.
+    With --retry, prints {"instance": I, "registering": L, …} first, and then tries to register until the
+    server takes it. Without, it ends with an error when the first try fails.
     """
     from pegaref.client.connection import Client
 
     with (
-        End() as end,
-        _tensor(nbytes, device, cuda=cuda) as tensor,
+        EndRequest() as end,
+        _tensor(nbytes, device_id, cuda=cuda) as tensor,
         Client(addr, deadline_s=deadline) as client,
     ):
         names = [f"layer.{number}" for number in range(layers)]
-        holder = Holder(client, instance, dict.fromkeys(names, tensor), device, with_session=not no_session)
-        if ready_first:
-            _say(instance=instance, registering=layers, device=device, name=tensor.name, pid=os.getpid())
-        with holder.held():
+        said = {"device": device_id, "name": tensor.name, "pid": os.getpid()}
+        if retry:
+            _print_line(instance=instance, registering=layers, **said)
+        with Holder(
+            client, instance, dict.fromkeys(names, tensor), device_id, with_session=not no_session
+        ) as holder:
+            if not retry:
+                holder.register()
+            elif not holder.register_until(end):
+                return
             wrapper = base64.b64encode(tensor.wrapper).decode()
-            _say(instance=instance, registered=layers, device=device, wrapper=wrapper,
-                 bytes=nbytes, name=tensor.name, pid=os.getpid())  # fmt: skip
+            _print_line(instance=instance, registered=layers, wrapper=wrapper, bytes=nbytes, **said)
             holder.hold_until(end)
 
 
 class Holder:
-    """Keeps one instance registered."""
+    """Keeps one instance registered inside its `with` block, and unregisters it at the end."""
 
     def __init__(
-        self, client: Any, instance: str, layers: dict[str, Shared], device: int, *, with_session: bool
+        self, client: Any, instance: str, layers: dict[str, Shared], device_id: int, *, with_session: bool
     ) -> None:
         self._client = client
         self._instance = instance
         self._layers = layers
-        self._device = device
+        self._device_id = device_id
         self._with_session = with_session
         self._session: Any = None
         self._registered = False
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Registered inside the block, unregistered after it. Raises ClientError."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            self._register()
-            yield
-            self._client.unregister(self._instance, deadline_s=_LAST_CALL_S)
+            if kind is None and self._registered:
+                self._client.unregister(self._instance, deadline_s=_LAST_CALL_S)
         finally:
             if self._session is not None:
                 self._session.close()
 
-    def hold_until(self, end: End) -> None:
-        """Register again whenever the server ended the session. Raises ClientError when it was superseded."""
-        retry_s = _RETRY_FIRST_S
-        while not end.wait(0.1 if self._with_session else None):
-            if self._session.wait_ended(0):
-                self._lost()
-            elif self._registered:
-                retry_s = _RETRY_FIRST_S
-                continue
-            try:
-                self._register()
-            except ClientError as error:
-                print(f"not registered again yet: {error}", file=sys.stderr)
-                if end.wait(retry_s):
-                    return
-                retry_s = min(2 * retry_s, _RETRY_MOST_S)
-            else:
-                print("registered again", file=sys.stderr)
-
-    def _lost(self) -> None:
-        failure = self._session.failure
-        if failure is not None and failure.code != "UNAVAILABLE":
-            raise failure
-        print(f"session ended ({failure}): registering again", file=sys.stderr)
-
-    def _register(self) -> None:
+    def register(self) -> None:
+        """Open a session, unless there is to be none, and register. Raises ClientError."""
         self._registered = False
         if self._with_session:
             if self._session is not None:
                 self._session.close()
             self._session = self._client.session(self._instance)
-        self._client.register(self._instance, self._layers, device_id=self._device)
+        self._client.register(self._instance, self._layers, device_id=self._device_id)
         self._registered = True
+
+    def register_until(self, end: EndRequest) -> bool:
+        """Try to register, ever less often, until it succeeds; False when the end was asked for first."""
+        retry_s = _RETRY_FIRST_S
+        while True:
+            try:
+                self.register()
+            except ClientError as error:
+                print(f"not registered yet: {error}", file=sys.stderr)
+            else:
+                return True
+            if end.wait(retry_s):
+                return False
+            retry_s = min(2 * retry_s, _RETRY_MOST_S)
+
+    def hold_until(self, end: EndRequest) -> None:
+        """Register again whenever the server ended the session. Raises ClientError when it was superseded."""
+        while not end.wait(0.1 if self._with_session else None):
+            if not self._session.wait_ended(0):
+                continue
+            failure = self._session.failure
+            if failure is not None and failure.code != "UNAVAILABLE":
+                raise failure
+            print(f"session ended ({failure}): registering again", file=sys.stderr)
+            if not self.register_until(end):
+                return
+            print("registered again", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -230,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def _say(**values: Any) -> None:
+def _print_line(**values: Any) -> None:
     print(json.dumps(values), flush=True)
 
 

@@ -10,8 +10,8 @@ from typing import Any, Self
 import grpc
 
 from pegaref import __version__
-from pegaref.client.errors import ClientError
-from pegaref.client.memory import Shared
+from pegaref.client.tensors import Shared
+from pegaref.errors import ClientError
 from pegaref.wire import engine_pb2
 from pegaref.wire.engine_pb2_grpc import EngineStub
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib.util
 from typing import Protocol
 
+from pegaref.config import PLACEMENTS
 from pegaref.errors import TorchMissing, UnknownPlacement
-from pegaref.placement.dispatch import DirectDispatch, Dispatch
-from pegaref.placement.inline import InlinePlacement
+from pegaref.placement.dispatch import Dispatch
+from pegaref.placement.local import InlinePlacement, ThreadPlacement
 from pegaref.placement.pool import PoolPlacement
 from pegaref.placement.process import ProcessPlacement
-from pegaref.placement.thread import ThreadPlacement
-from pegaref.registry.link import Launcher
-
-PLACEMENTS = ("inline", "pool", "thread", "process")
+from pegaref.registry import Launcher
 
 
 class Placement(Launcher, Protocol):
@@ -23,7 +21,7 @@ class Placement(Launcher, Protocol):
     dispatch: Dispatch
 
     def close(self) -> None:
-        """Let go of what the placement itself holds; never waits."""
+        """Free what the placement itself holds; never waits."""
         ...
 
 
@@ -48,4 +46,4 @@ def open_placement(name: str, *, workers: int = 2) -> Placement:
     )
 
 
-__all__ = ["PLACEMENTS", "DirectDispatch", "Dispatch", "Placement", "open_placement"]
+__all__ = ["PLACEMENTS", "Dispatch", "Placement", "open_placement"]

@@ -1,4 +1,7 @@
-"""An actor in the control process itself: what inline, pool and thread have in common.
+"""An actor in the control process itself, on the event loop or on a thread of its own.
+
+`inline` is the bug, at its plainest. `thread` is the fix as PegaFlow made it, which in Python a held GIL
+defeats. What both share with `pool` is here as well.
 
 Only here does the control process import torch, and only in those three placements.
 """
@@ -6,54 +9,60 @@ Only here does the control process import torch, and only in those three placeme
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
+import queue
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
-from pegaref.actor.heartbeat import Heartbeat, PulsePage
-from pegaref.actor.loop import ActorLoop
-from pegaref.messages import Ready, Reply, Request
-from pegaref.registry.link import ActorEvents, Pulse, Vitals
+from pegaref.actor import ActorLoop, Heartbeat, PulsePage, load_actor
+from pegaref.messages import Pulse, Ready, Reply, Request
+from pegaref.placement.dispatch import DirectDispatch, Dispatch
+from pegaref.registry import ActorEvents, Link, Vitals
 
 logger = logging.getLogger(__name__)
 
-Told = TypeVar("Told")
-RunOne = Callable[[Callable[[], None]], None]
+T = TypeVar("T")
+Work = Callable[[], None]
 
 
 class LocalVitals:
-    """How an actor is that shares its process with whoever asks: if the GIL is held, nobody asks."""
+    """The vitals of an actor that shares its reader's process: while the GIL is held, nobody reads them."""
 
     def __init__(self, page: PulsePage) -> None:
         self._page = page
         self._text = ""
-        self.thread: int | None = None  # that works on a request now
+        self.thread: int | None = None  # the one that works on a request now
 
     def pulse(self) -> Pulse:
         """Read the counters."""
         return self._page.read()
 
     def states(self) -> str:
-        """It has no process of its own."""
+        """Always '': the actor has no process of its own."""
         return ""
 
-    def traceback(self, *, ask: bool) -> str:
-        """The stack of the thread that works on the request."""
-        if ask:
-            frame = None if self.thread is None else sys._current_frames().get(self.thread)
-            self._text = "" if frame is None else "".join(traceback.format_stack(frame))
+    def request_traceback(self) -> None:
+        """Take the stack of the thread that works on the request."""
+        frame = None if self.thread is None else sys._current_frames().get(self.thread)
+        self._text = "" if frame is None else "".join(traceback.format_stack(frame))
+
+    def read_traceback(self) -> str:
+        """The stack that was taken last; '' when nothing was being worked on."""
         return self._text
 
 
 class LocalLink:
-    """One actor of this process; `run` decides which thread does the work."""
+    """One actor of this process; `run` has the work done on whichever thread it likes."""
 
     def __init__(
-        self, device_id: int, events: ActorEvents, loop: asyncio.AbstractEventLoop, run: RunOne
+        self,
+        device_id: int,
+        events: ActorEvents,
+        loop: asyncio.AbstractEventLoop,
+        run: Callable[[Work], object],
     ) -> None:
         self._events = events
         self._loop = loop
@@ -70,16 +79,16 @@ class LocalLink:
 
     @property
     def vitals(self) -> Vitals:
-        """How it is."""
+        """What can be told about the actor without its help."""
         return self._vitals
 
     @property
     def pid(self) -> int | None:
-        """It has no process of its own."""
+        """Always None: the actor has no process of its own."""
         return None
 
     def send(self, request: Request) -> None:
-        """Have the request worked on."""
+        """Have the request carried out, on the thread that `run` chooses."""
         if not self._ended:
             self._sent = request.serial
             self._run(lambda: self._work(request))
@@ -91,8 +100,12 @@ class LocalLink:
             self._ended = True
             self._heartbeat.stop()
         if self._page.read().finished == self._sent:  # again: it may have ended before it saw `_ended`
-            self._tell(self._leave, "it was closed")
+            self._call_soon(self._leave, "it was closed")
         return idle
+
+    def send_reply(self, reply: Reply) -> None:
+        """Hand an answer to the owner of the link, on its event loop. Called on the actor's thread."""
+        self._call_soon(self._events.on_reply, reply)
 
     def _work(self, request: Request) -> None:
         self._vitals.thread = threading.get_ident()
@@ -102,31 +115,21 @@ class LocalLink:
         finally:
             self._vitals.thread = None
             if self._ended:
-                self._tell(self._leave, "it was closed")
+                self._call_soon(self._leave, "it was closed")
 
     def _load(self, device_id: int) -> None:
         """Import torch on a thread of its own: the event loop goes on meanwhile."""
         try:
-            import torch
-
-            from pegaref.actor.tensors import CudaTensorRegistry
-
-            registry = CudaTensorRegistry(device_id, self._page.step)
+            self._actor, ready = load_actor(device_id, self._page, self)
         except Exception as error:
-            logger.exception("device %d: the actor cannot be loaded", device_id)
-            self._tell(self._leave, f"it cannot be loaded: {error}")
+            logger.exception("device %d: the actor cannot start", device_id)
+            self._call_soon(self._leave, f"it cannot start: {error}")
             return
-        gc.collect()
-        gc.freeze()  # as in pegaref.actor.child
-        self._actor = ActorLoop(registry, self._page, self._post)
-        self._tell(self._loaded, Ready(str(torch.__version__)))
+        self._call_soon(self._loaded, ready)
 
     def _loaded(self, ready: Ready) -> None:
         if not self._ended:
             self._events.on_ready(ready)
-
-    def _post(self, reply: Reply) -> None:
-        self._tell(self._events.on_reply, reply)
 
     def _leave(self, reason: str) -> None:
         if not self._gone:
@@ -135,8 +138,53 @@ class LocalLink:
             self._actor = None  # and with it the tensors
             self._events.on_gone(reason)
 
-    def _tell(self, callback: Callable[[Told], None], what: Told) -> None:
+    def _call_soon(self, callback: Callable[[T], None], argument: T) -> None:
         try:
-            self._loop.call_soon_threadsafe(callback, what)
+            self._loop.call_soon_threadsafe(callback, argument)
         except RuntimeError:
             logger.debug("the event loop was closed before the actor had ended")
+
+
+class InlinePlacement:
+    """Carries out each request between two other callbacks of the event loop."""
+
+    name = "inline"
+
+    def __init__(self) -> None:
+        self.dispatch: Dispatch = DirectDispatch()
+
+    def launch(self, device_id: int, epoch: int, events: ActorEvents) -> Link:
+        """Make an actor; torch is imported on a thread, the work is done on the loop."""
+        loop = asyncio.get_running_loop()
+        return LocalLink(device_id, events, loop, loop.call_soon)
+
+    def close(self) -> None:
+        """Does nothing: the placement itself holds nothing."""
+
+
+class ThreadPlacement:
+    """Has a thread per device, which ends with the placement; a stuck one ends with the process."""
+
+    name = "thread"
+
+    def __init__(self) -> None:
+        self.dispatch: Dispatch = DirectDispatch()
+        self._queues: list[queue.SimpleQueue[Work | None]] = []
+
+    def launch(self, device_id: int, epoch: int, events: ActorEvents) -> Link:
+        """Make an actor with a thread of its own."""
+        works: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._queues.append(works)
+        threading.Thread(target=serve_queue, args=(works,), name=f"actor-{device_id}", daemon=True).start()
+        return LocalLink(device_id, events, asyncio.get_running_loop(), works.put)
+
+    def close(self) -> None:
+        """Have each thread end when it has done what is queued."""
+        for works in self._queues:
+            works.put(None)
+
+
+def serve_queue(works: queue.SimpleQueue[Work | None]) -> None:
+    """Do what is put into the queue, one after the other, until a None is."""
+    while (work := works.get()) is not None:
+        work()

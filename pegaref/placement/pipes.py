@@ -42,7 +42,7 @@ class Pipes:
 
     @property
     def childs_fds(self) -> tuple[int, int]:
-        """Where the child reads requests and writes answers."""
+        """The descriptors from which the child reads requests and to which it writes answers."""
         return self._requests[0].fileno(), self._answers[1].fileno()
 
     def watch(self) -> None:
@@ -66,7 +66,7 @@ class Pipes:
             self._loop.add_writer(self._write_fd, self._write_more)
 
     def read(self) -> None:
-        """Hand on what has come; called by itself when something has."""
+        """Hand on what has come. Called by the event loop when there is something to read."""
         try:
             data = os.read(self._read_fd, RECEIVE_BYTES)
         except BlockingIOError:

@@ -16,15 +16,14 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from pegaref.placement.dispatch import Dispatch
-from pegaref.placement.local import LocalLink
-from pegaref.registry.link import ActorEvents, Link
+from pegaref.placement.local import LocalLink, Work, serve_queue
+from pegaref.registry import ActorEvents, Link
 
 Result = TypeVar("Result")
-Work = Callable[[], None]
 
 
 class _Slot:
-    """A handler's worker, as long as it is the handler's. Opened and closed on the event loop."""
+    """The worker that a handler has, until the handler ends. Opened and closed on the event loop."""
 
     __slots__ = ("inbox", "open")
 
@@ -45,6 +44,7 @@ class WorkerPool:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
+        # Each is called on a worker with the slot that it gets, and has the event loop go on from there.
         self._handlers: queue.SimpleQueue[Callable[[_Slot], None] | None] = queue.SimpleQueue()
         for number in range(workers):
             threading.Thread(target=self._serve, name=f"worker-{number}", daemon=True).start()
@@ -60,7 +60,7 @@ class WorkerPool:
             else:
                 granted.set_result(slot)
 
-        self._handlers.put(lambda slot: _tell(loop, grant, slot))
+        self._handlers.put(lambda slot: _call_soon(loop, grant, slot))
         try:
             slot = await granted
         except asyncio.CancelledError:
@@ -74,6 +74,18 @@ class WorkerPool:
             _my_slot.reset(token)
             slot.close()
 
+    def call(self, handler: Callable[[], None]) -> None:
+        """Call the handler on the event loop once a worker is free, and keep that worker until it returns."""
+        loop = asyncio.get_running_loop()
+
+        def call_with(slot: _Slot) -> None:
+            try:
+                handler()
+            finally:
+                slot.close()
+
+        self._handlers.put(lambda slot: _call_soon(loop, call_with, slot))
+
     def close(self) -> None:
         """Let idle workers end."""
         for _ in range(self._workers):
@@ -83,8 +95,7 @@ class WorkerPool:
         while (handler := self._handlers.get()) is not None:
             slot = _Slot()
             handler(slot)
-            while (work := slot.inbox.get()) is not None:
-                work()
+            serve_queue(slot.inbox)
 
 
 class PoolPlacement:
@@ -100,7 +111,9 @@ class PoolPlacement:
         self._pool = WorkerPool(workers)
         self._unattended: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self.dispatch: Dispatch = self._pool
-        threading.Thread(target=self._serve_unattended, name="worker-unattended", daemon=True).start()
+        threading.Thread(
+            target=serve_queue, args=(self._unattended,), name="worker-unattended", daemon=True
+        ).start()
 
     def launch(self, device_id: int, epoch: int, events: ActorEvents) -> Link:
         """Make an actor."""
@@ -118,12 +131,8 @@ class PoolPlacement:
         else:
             self._unattended.put(work)
 
-    def _serve_unattended(self) -> None:
-        while (work := self._unattended.get()) is not None:
-            work()
 
-
-def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[_Slot], None], slot: _Slot) -> None:
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[_Slot], None], slot: _Slot) -> None:
     try:
         loop.call_soon_threadsafe(callback, slot)
     except RuntimeError:  # the event loop was closed: nobody needs the worker any more

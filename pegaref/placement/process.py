@@ -11,17 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pegaref.actor.frames import FrameError, FrameWriter, answer_reader
-from pegaref.actor.heartbeat import PulsePage, shared_page_fd
-from pegaref.messages import Ready, Request
+from pegaref.actor import TRACEBACK_SIGNAL, FrameError, FrameWriter, PulsePage, answer_reader, shared_page_fd
+from pegaref.messages import Pulse, Ready, Request, StartFailed
 from pegaref.placement.dispatch import DirectDispatch, Dispatch
 from pegaref.placement.pipes import Pipes
-from pegaref.registry.link import ActorEvents, Link, Pulse, Vitals
+from pegaref.registry import ActorEvents, Link, Vitals
 
 logger = logging.getLogger(__name__)
 
 CHILD_MODULE = "pegaref.actor.child"
-TRACEBACK_SIGNAL = signal.SIGUSR2  # as in pegaref.actor.child
 EXIT_GRACE_S = 1.0
 TRACEBACK_MOST_BYTES = 64 * 1024
 
@@ -43,11 +41,11 @@ class ProcessPlacement:
         return ProcessLink(device_id, epoch, events, asyncio.get_running_loop())
 
     def close(self) -> None:
-        """There is nothing to let go of: each link lets go of its own."""
+        """Does nothing: each link frees what it holds."""
 
 
 class ProcessVitals:
-    """How a child is, from its pulse page, from /proc and from the file that it writes tracebacks to."""
+    """A child's vitals, from its pulse page, from /proc and from the file that it writes tracebacks to."""
 
     def __init__(self, page: PulsePage, trace_fd: int, pid: int, pidfd: int) -> None:
         self._page = page
@@ -71,17 +69,19 @@ class ProcessVitals:
             return "".join(letters)
         return "".join(letters)
 
-    def traceback(self, *, ask: bool) -> str:
-        """All threads' tracebacks, as faulthandler writes them."""
-        if ask:
-            os.ftruncate(self._trace_fd, 0)
-            os.lseek(self._trace_fd, 0, os.SEEK_SET)  # the child's descriptor shares this position
-            if self._page.attentive:
-                _signal(self._pidfd, TRACEBACK_SIGNAL)
+    def request_traceback(self) -> None:
+        """Have faulthandler in the child write the tracebacks of all threads."""
+        os.ftruncate(self._trace_fd, 0)
+        os.lseek(self._trace_fd, 0, os.SEEK_SET)  # the child's descriptor shares this position
+        if self._page.traceback_ready:
+            _signal(self._pidfd, TRACEBACK_SIGNAL)
+
+    def read_traceback(self) -> str:
+        """What faulthandler has written since the last request."""
         return os.pread(self._trace_fd, TRACEBACK_MOST_BYTES, 0).decode(errors="replace")
 
     def close(self) -> None:
-        """The child has ended: let go of what was shared with it. Nothing can be read any more."""
+        """Free what was shared with the child, which has ended. Nothing can be read any more."""
         self._page.close()
         os.close(self._trace_fd)
 
@@ -96,8 +96,8 @@ class ProcessLink:
         self._events = events
         self._frame = FrameWriter().frame
         self._reader = answer_reader()
-        self._last_straw: asyncio.TimerHandle | None = None
-        self._broken = ""  # why the child is not talked with any more
+        self._kill_timer: asyncio.TimerHandle | None = None
+        self._broken = ""  # why the pipes were closed; '' while they are open
         with contextlib.ExitStack() as opened:
             self._pipes = Pipes(loop, self._on_data, self._on_broken)
             opened.callback(self._pipes.close)
@@ -118,12 +118,12 @@ class ProcessLink:
 
     @property
     def vitals(self) -> Vitals:
-        """How the child is."""
+        """What can be told about the child without its help."""
         return self._vitals
 
     @property
     def pid(self) -> int | None:
-        """The child's process."""
+        """The child's process id."""
         return self._process.pid
 
     def send(self, request: Request) -> None:
@@ -133,7 +133,7 @@ class ProcessLink:
     def end(self, *, force: bool) -> bool:
         """Close the pipes, which a child that is well takes as its end; or kill it."""
         if force:
-            self._distrust("it is being killed")
+            self._kill_untrusted("it is being killed")
         else:
             self._break("it is being closed")
         return True
@@ -142,26 +142,31 @@ class ProcessLink:
         try:
             messages = self._reader.feed(data)
         except FrameError as error:
-            self._distrust(str(error))
+            self._kill_untrusted(str(error))
             return
         for message in messages:
             if self._broken:
                 return
             if isinstance(message, Ready):
                 self._events.on_ready(message)
+            elif isinstance(message, StartFailed):
+                self._expect_exit(message.reason)
             else:
                 self._events.on_reply(message)
 
     def _on_broken(self, why: str) -> None:
         if why:
-            self._distrust(why)
+            self._kill_untrusted(why)
             return
-        # Most often it is ending, and its exit status says why; if it is not, it is of no use any more.
-        self._break("it closed its pipe")
-        self._last_straw = self._loop.call_later(EXIT_GRACE_S, _signal, self._pidfd, signal.SIGKILL)
+        self._expect_exit("it closed its pipe")
 
-    def _distrust(self, why: str) -> None:
-        """Kill a child that is not to be talked with any more; most often it is ending by itself already."""
+    def _expect_exit(self, why: str) -> None:
+        """Give a child that is ending the time for it, so that its exit status says how; then kill it."""
+        self._break(why)
+        self._kill_timer = self._loop.call_later(EXIT_GRACE_S, _signal, self._pidfd, signal.SIGKILL)
+
+    def _kill_untrusted(self, why: str) -> None:
+        """Kill a child that broke the rules, or that is to end now."""
         self._break(why)
         _signal(self._pidfd, signal.SIGKILL)
 
@@ -176,8 +181,8 @@ class ProcessLink:
         self._loop.remove_reader(self._pidfd)
         if not self._broken:
             self._pipes.read()  # its last words
-        if self._last_straw is not None:
-            self._last_straw.cancel()
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
         why = f" ({self._broken})" if self._broken else ""
         self._break("it has ended")
         os.close(self._pidfd)
@@ -190,7 +195,7 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     requests_fd, answers_fd = pipe_fds
     options = {
-        "device": device_id,
+        "device-id": device_id,
         "epoch": epoch,
         "parent": os.getpid(),
         "requests-fd": requests_fd,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from pegaref.clock import Clock
+from pegaref.clock import Clock, answer_within_s
+from pegaref.config import RegistrySettings
 from pegaref.errors import (
     DeadlineExpired,
     DeviceLost,
@@ -20,10 +22,11 @@ from pegaref.errors import (
 )
 from pegaref.messages import (
     MAX_FRAME_BYTES,
+    NOTHING_DROPPED,
+    CleanupCommand,
     Clear,
     ContextKey,
     DropContext,
-    DropInstance,
     Dropped,
     Refused,
     Registered,
@@ -31,37 +34,36 @@ from pegaref.messages import (
     Reply,
     Request,
 )
-from pegaref.registry.book import NOTHING, Book
-from pegaref.registry.deadline import answer_within_s
-from pegaref.registry.entry import (
+from pegaref.registry.actor_supervisor import ActorSupervisor
+from pegaref.registry.backoff import CleanupRetry
+from pegaref.registry.commands import (
     CANCELLED,
     DONE,
     EXPIRED,
     OPERATION_NAMES,
     ORPHANED,
     PENDING,
+    REFUSED,
     RUNNING,
     Cleanup,
-    Entry,
+    CommandCounters,
+    PendingRegister,
     State,
+    refusal_error,
 )
-from pegaref.registry.keeper import Keeper
+from pegaref.registry.contexts import ContextTable
 from pegaref.registry.link import Launcher
 from pegaref.registry.mailbox import Mailbox
-from pegaref.registry.observation import observe
-from pegaref.registry.refusal import as_error
-from pegaref.registry.retry import Retry
-from pegaref.registry.settings import RegistrySettings
-from pegaref.registry.snapshot import ContextSummary, DeviceSnapshot, Phase
-from pegaref.registry.tally import Tally
+from pegaref.registry.snapshot import ContextSummary, DeviceSnapshot
 
 logger = logging.getLogger(__name__)
 
-REFUSED = "refused"
-
 
 class Device:
-    """One device. Everything happens on its event loop, in callbacks that never wait."""
+    """One device. Everything happens on its event loop, in callbacks that never wait.
+
+    It is its supervisor's ActorOwner, and gives it one request at a time.
+    """
 
     def __init__(
         self,
@@ -76,119 +78,139 @@ class Device:
         self._clock = clock
         self._on_lost = on_lost
         self._mailbox = Mailbox(settings.mailbox_commands, settings.mailbox_bytes)
-        self._book = Book()
-        self._running: Entry | Cleanup | None = None
+        self._contexts = ContextTable()
+        self._running: PendingRegister | Cleanup | None = None
         self._serial = 0
-        self._created = False  # whether the running register's key was new in the book
+        self._created = False  # whether the running register's context was new in the table
         self._given_up: set[int] = set()  # serials whose answers may still come, and mean nothing
-        self._retry = Retry(clock, self._pump)
-        self._tally = Tally()
-        self.keeper = Keeper(device_id, launcher, settings, clock, self)
+        self._retry = CleanupRetry(clock, self._start_next)
+        self._counters = CommandCounters()
+        self._supervisor = ActorSupervisor(device_id, launcher, settings, clock, self)
 
-    # ---- what the handle asks for
+    # ---- what the handle calls
 
-    def submit(self, command: RegisterLayers, deadline_s: float) -> Entry:
+    def launch(self) -> None:
+        """Start the actor; returns before it is ready."""
+        self._supervisor.launch()
+
+    def submit(self, command: RegisterLayers, deadline_s: float) -> PendingRegister:
         """Let a register wait for its turn. Raises InvalidCommand, MailboxFull, DeviceUnavailable."""
-        self.keeper.refuse_if_unavailable()
+        self._supervisor.refuse_if_unavailable()
         now_s = self._clock.now()
-        entry = Entry(command, asyncio.get_running_loop().create_future(), now_s)
-        if entry.size_bytes > MAX_FRAME_BYTES:
+        register = PendingRegister(command, asyncio.get_running_loop().create_future(), now_s)
+        if register.size_bytes > MAX_FRAME_BYTES:
             raise InvalidCommand(
-                f"a command of {entry.size_bytes} bytes; the limit is {MAX_FRAME_BYTES}", field="layer_names"
+                f"a command of {register.size_bytes} bytes; the limit is {MAX_FRAME_BYTES}",
+                field="layer_names",
             )
         if self._idle:
-            self._begin(entry)
+            self._start(register)
         else:
             try:
-                self._mailbox.put(entry)
+                self._mailbox.put(register)
             except MailboxFull:
-                self._tally.rejected += 1
+                self._counters.rejected += 1
                 raise
-        entry.timer = self._clock.call_at(now_s + answer_within_s(deadline_s), partial(self._expire, entry))
-        return entry
+        register.timer = self._clock.call_at(
+            now_s + answer_within_s(deadline_s), partial(self._expire, register)
+        )
+        return register
 
-    def abandon(self, entry: Entry) -> None:
-        """The caller has gone: skip its register, or undo it."""
-        if entry.future.done() and not entry.future.cancelled():
-            if entry.future.exception() is None:  # asked for, so that it does not count as never retrieved
-                self._roll_back(entry.command.key)
-        elif entry.state == PENDING:
-            self._mailbox.discard(entry)
-            self._end(entry, CANCELLED)
-        elif entry.state == RUNNING:
-            self._end(entry, ORPHANED)
+    def abandon(self, register: PendingRegister) -> None:
+        """Skip a register whose caller has left, or undo it."""
+        if register.future.done() and not register.future.cancelled():
+            if register.future.exception() is None:  # looked at, or asyncio reports it as never retrieved
+                self._roll_back(register.command.key)
+        elif register.state == PENDING:
+            self._mailbox.discard(register)
+            self._end_register(register, CANCELLED)
+        elif register.state == RUNNING:
+            self._end_register(register, ORPHANED)
 
-    def clean(self, command: DropInstance | DropContext | Clear) -> Cleanup | Dropped:
+    def submit_cleanup(self, command: CleanupCommand) -> Cleanup | Dropped:
         """Let a cleanup wait for its turn, or give the outcome at once where there is nothing to do."""
-        for entry in self._mailbox.take_registers(command):
-            self._end(entry, CANCELLED, Superseded("the instance was dropped before this register ran"))
-        if not self.keeper.alive or not (isinstance(command, Clear) or self._book.has(command)):
-            return NOTHING
-        if isinstance(self._running, Cleanup) and self._running.covers(command):
+        for register in self._mailbox.take_matching_registers(command):
+            self._end_register(
+                register, CANCELLED, Superseded("the instance was dropped before this register ran")
+            )
+        if not self._supervisor.alive or not (
+            isinstance(command, Clear) or self._contexts.has_match(command)
+        ):
+            return NOTHING_DROPPED
+        if isinstance(self._running, Cleanup) and self._running.subsumes(command):
             return self._running
         if self._idle:
             cleanup = Cleanup(command, self._clock.now())
-            self._begin(cleanup)
+            self._start(cleanup)
             return cleanup
         return self._mailbox.put_cleanup(command, self._clock.now())
 
     @property
-    def hangs(self) -> bool:
-        """Whether nothing that is asked of it now can be waited for."""
-        return not self.keeper.able and self.keeper.phase in (Phase.WEDGED, Phase.QUARANTINED)
+    def is_wedged(self) -> bool:
+        """Whether waiting for a command to be carried out is pointless: the actor hangs."""
+        return self._supervisor.is_wedged
 
-    def look(self) -> None:
-        """Look at the actor; called now and then."""
-        if self.keeper.look(0 if self._running is None else self._serial):
+    def poll(self) -> None:
+        """Check on the actor; called every `hang_detector.poll_interval_s`."""
+        if self._supervisor.poll(0 if self._running is None else self._serial):
             self._give_up_on_reply()
 
     def close(self) -> None:
-        """Refuse what waits and let the actor go."""
-        self.keeper.close(force=False)
+        """Refuse what waits, and let the actor end when its command is done."""
+        self._supervisor.close(force=False)
         error = ShuttingDown("the server is shutting down")
         self._fail_registers(error)
         for cleanup in self._take_cleanups():
             cleanup.finish(error)
         self._retry.stop()
 
-    # ---- what the keeper says
+    def kill(self) -> None:
+        """Kill the actor; none is launched in its place."""
+        self._supervisor.close(force=True)
 
-    def on_able(self) -> None:
-        """The actor can take a request."""
-        self._pump()
+    async def wait_gone(self) -> None:
+        """Return when the actor has ended."""
+        await self._supervisor.wait_gone()
+
+    # ---- what the supervisor calls
+
+    def on_accepting(self) -> None:
+        """Send the actor the next command."""
+        self._start_next()
 
     def on_reply(self, reply: Reply) -> None:
-        """The actor answered."""
+        """End the command that the actor answered, and send it the next."""
         running, answer = self._running, reply.answer
         if running is None or reply.serial != self._serial:
             if reply.serial in self._given_up:
                 self._given_up.discard(reply.serial)
             else:
-                self.keeper.end(f"reply {reply.serial} was not asked for")
+                self._supervisor.replace(f"reply {reply.serial} was not asked for")
             return
-        if isinstance(running, Entry) and isinstance(answer, (Registered, Refused)):
+        if isinstance(running, PendingRegister) and isinstance(answer, (Registered, Refused)):
             self._running = None
-            self._registered(running, answer)
+            self._finish_register(running, answer)
         elif isinstance(running, Cleanup) and isinstance(answer, (Dropped, Refused)):
             self._running = None
-            self._cleaned(running, answer)
+            self._finish_cleanup(running, answer)
         else:
-            self.keeper.end(f"reply {reply.serial} is a {type(answer).__name__}")
+            self._supervisor.replace(f"reply {reply.serial} is a {type(answer).__name__}")
             return
-        if not self.keeper.able:
-            self.keeper.recovered()
-        self._pump()
+        self._supervisor.mark_recovered()
+        self._start_next()
 
     def on_lost(self, reason: str) -> None:
-        """The actor is gone, with everything that it held."""
+        """End all commands and empty the context table: the actor has ended, with everything that it held."""
         self._given_up.clear()
         self._retry.stop()
         self._fail_registers(DeviceLost(f"the actor of device {self._device_id} died: {reason}"))
         for cleanup in self._take_cleanups():
-            self._tally.ended(cleanup, DONE)
-            cleanup.finish(self._book.forget(cleanup.command))
-        lost = self._book.settled_generations()  # what was being cleaned up is missed by nobody
-        self._book = Book()
+            self._counters.count(cleanup, DONE)
+            cleanup.finish(self._contexts.remove(cleanup.command))
+        lost = (
+            self._contexts.settled_generations()
+        )  # a context that was being cleaned up has no owner to tell
+        self._contexts = ContextTable()
         if lost:
             self._on_lost(lost)
 
@@ -196,47 +218,47 @@ class Device:
 
     @property
     def _idle(self) -> bool:
-        """Whether a command may be sent now. If so nothing waits: whoever makes this true calls _pump."""
-        return self._running is None and not self._retry.waiting and self.keeper.able
+        """Whether a command may be sent now. Nothing waits then: what makes this true calls _start_next."""
+        return self._running is None and not self._retry.pausing and self._supervisor.accepting
 
-    def _pump(self) -> None:
+    def _start_next(self) -> None:
         if self._idle and (command := self._mailbox.take()) is not None:
-            self._begin(command)
+            self._start(command)
 
-    def _begin(self, command: Entry | Cleanup) -> None:
+    def _start(self, command: PendingRegister | Cleanup) -> None:
         self._running = command
         self._serial += 1
         command.state = RUNNING
-        if isinstance(command, Entry):
-            self._created = self._book.expect(command.command.key)
-        command.context.run(self.keeper.send, Request(self._serial, command.command))
+        if isinstance(command, PendingRegister):
+            self._created = self._contexts.add_pending(command.command.key)
+        command.context.run(self._supervisor.send, Request(self._serial, command.command))
 
-    def _registered(self, entry: Entry, answer: Registered | Refused) -> None:
-        key = entry.command.key
+    def _finish_register(self, register: PendingRegister, answer: Registered | Refused) -> None:
+        key = register.command.key
         if isinstance(answer, Registered):
-            self._book.settle(key, answer)
-            if entry.state == RUNNING and not entry.future.done():
-                self._end(entry, DONE)
-                entry.future.set_result(answer)
+            self._contexts.settle(key, answer)
+            if register.state == RUNNING and not register.future.done():
+                self._end_register(register, DONE)
+                register.future.set_result(answer)
             else:
                 self._roll_back(key)
             return
         if answer.code == "INTERNAL":
-            self._make_known(key)
+            self._roll_back_unknown(key)
         elif self._created:
-            self._book.forget(DropContext(key))
-        if entry.state == RUNNING:
-            self._end(entry, DONE, as_error(answer), outcome=REFUSED)
+            self._contexts.remove(DropContext(key))
+        if register.state == RUNNING:
+            self._end_register(register, DONE, refusal_error(answer), outcome=REFUSED)
 
-    def _cleaned(self, cleanup: Cleanup, answer: Dropped | Refused) -> None:
+    def _finish_cleanup(self, cleanup: Cleanup, answer: Dropped | Refused) -> None:
         if isinstance(answer, Dropped):
-            self._book.forget(cleanup.command)
-            self._tally.ended(cleanup, DONE)
+            self._contexts.remove(cleanup.command)
+            self._counters.count(cleanup, DONE)
             cleanup.finish(answer)
             return
         logger.error("device %d: cleanup refused: %s; it is tried again", self._device_id, answer)
-        self._tally.ended(cleanup, REFUSED)
-        self._try_again(cleanup)
+        self._counters.count(cleanup, REFUSED)
+        self._retry_later(cleanup)
 
     def _give_up_on_reply(self) -> None:
         running = self._running
@@ -247,82 +269,120 @@ class Device:
             self._serial,
             OPERATION_NAMES[type(running.command)],
         )
-        self._tally.lost_replies += 1
+        self._counters.lost_replies += 1
         self._given_up.add(self._serial)
         self._running = None
-        if isinstance(running, Entry):
-            self._make_known(running.command.key)
+        if isinstance(running, PendingRegister):
+            self._roll_back_unknown(running.command.key)
             if running.state == RUNNING:
-                self._end(running, ORPHANED, OutcomeUnknown("the actor's answer was lost; it is undone"))
+                self._end_register(
+                    running, ORPHANED, OutcomeUnknown("the actor's answer was lost; it is undone")
+                )
         else:
-            self._try_again(running)
-        self._pump()
+            self._retry_later(running)
+        self._start_next()
 
-    def _expire(self, entry: Entry) -> None:
-        if entry.state == PENDING:
-            self._mailbox.discard(entry)
-            why = self.keeper.reason() or "other commands came first"
-            self._end(entry, EXPIRED, DeadlineExpired(f"not run within the deadline: {why}"))
-        elif entry.state == RUNNING:
-            self._end(
-                entry,
+    def _expire(self, register: PendingRegister) -> None:
+        if register.state == PENDING:
+            self._mailbox.discard(register)
+            why = self._supervisor.reason() or "other commands came first"
+            self._end_register(register, EXPIRED, DeadlineExpired(f"not run within the deadline: {why}"))
+        elif register.state == RUNNING:
+            self._end_register(
+                register,
                 ORPHANED,
                 OutcomeUnknown(
                     "the actor did not answer within the deadline; the register is undone when it does"
                 ),
             )
 
-    def _end(
-        self, entry: Entry, state: State, error: RegistryError | None = None, *, outcome: str = ""
+    def _end_register(
+        self,
+        register: PendingRegister,
+        state: State,
+        error: RegistryError | None = None,
+        *,
+        outcome: str = "",
     ) -> None:
-        self._tally.ended(entry, outcome or state)
-        entry.finish(state, error)
+        self._counters.count(register, outcome or state)
+        register.finish(state, error)
 
     def _roll_back(self, key: ContextKey) -> None:
-        self._tally.rolled_back += 1
+        self._counters.rolled_back += 1
         self._mailbox.put_cleanup(DropContext(key), self._clock.now())
-        self._pump()
+        self._start_next()
 
-    def _make_known(self, key: ContextKey) -> None:
-        """Drop the context if the register may have made it; one that was there before is not its doing."""
+    def _roll_back_unknown(self, key: ContextKey) -> None:
+        """Drop the context if the register may have made it; it did not if the context was there before."""
         if self._created:
             self._roll_back(key)
 
-    def _try_again(self, cleanup: Cleanup) -> None:
-        self._retry.after(cleanup.attempts)
+    def _retry_later(self, cleanup: Cleanup) -> None:
+        self._retry.start(cleanup.attempts)
         cleanup.attempts += 1
         cleanup.state = PENDING
         self._mailbox.put_back(cleanup)
 
     def _fail_registers(self, error: RegistryError) -> None:
         running = self._running
-        if isinstance(running, Entry):
+        if isinstance(running, PendingRegister):
             self._running = None
             if running.state == RUNNING:
                 unknown = OutcomeUnknown(f"{error.message}; nothing of the register is left")
-                self._end(running, ORPHANED, unknown)
-        for entry in self._mailbox.take_all_registers():
-            self._end(entry, CANCELLED, error)
+                self._end_register(running, ORPHANED, unknown)
+        for register in self._mailbox.take_all_registers():
+            self._end_register(register, CANCELLED, error)
 
     def _take_cleanups(self) -> list[Cleanup]:
         running = [self._running] if isinstance(self._running, Cleanup) else []
         self._running = None
         return [*running, *self._mailbox.take_all_cleanups()]
 
-    # ---- how it is
+    # ---- what is shown of it, from memory
 
     def contexts(self) -> tuple[ContextSummary, ...]:
-        """What the actor holds."""
-        return self._book.contexts()
+        """The contexts that the actor holds, or may hold."""
+        return self._contexts.contexts()
 
     def snapshot(self) -> DeviceSnapshot:
-        """All of it, from memory."""
-        return observe(
-            self._device_id,
-            self._clock.now(),
-            keeper=self.keeper,
-            mailbox=self._mailbox,
-            running=self._running,
-            book=self._book,
-            tally=self._tally,
+        """The device's state and its counters."""
+        actor, mailbox, running, counters = (
+            self._supervisor.status(),
+            self._mailbox,
+            self._running,
+            self._counters,
+        )
+        in_flight: Counter[str] = Counter()
+        submitted_s = [] if (oldest_s := mailbox.oldest_s()) is None else [oldest_s]
+        if mailbox.register_count:
+            in_flight["register"] = mailbox.register_count
+        for cleanup in mailbox.cleanups():
+            in_flight[OPERATION_NAMES[type(cleanup.command)]] += 1
+        if running is not None:
+            in_flight[OPERATION_NAMES[type(running.command)]] += 1
+            submitted_s.append(running.submitted_s)
+        now_s = self._clock.now()
+        return DeviceSnapshot(
+            device_id=self._device_id,
+            phase=actor.phase,
+            ready=actor.accepting,
+            reason=actor.reason,
+            hang=actor.hang,
+            hang_age_s=actor.hang_age_s,
+            traceback=actor.traceback,
+            epoch=actor.epoch,
+            pid=actor.pid,
+            mailbox_depth=mailbox.register_count,
+            mailbox_bytes=mailbox.register_bytes,
+            cleanup_depth=mailbox.cleanup_count,
+            oldest_command_age_s=max((now_s - since_s for since_s in submitted_s), default=0.0),
+            contexts=len(self._contexts),
+            tensors=self._contexts.tensors,
+            bytes=self._contexts.bytes,
+            in_flight=dict(in_flight),
+            finished=dict(counters.finished),
+            respawns=actor.respawns,
+            rejected=counters.rejected,
+            rolled_back=counters.rolled_back,
+            lost_replies=counters.lost_replies,
         )

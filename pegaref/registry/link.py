@@ -1,32 +1,17 @@
-"""The line between the control process and one actor, as the control side sees it.
+"""The link between the control process and one actor, as the control process sees it.
 
 A placement makes links; a test or a simulation may make its own. Nothing here waits.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
-from pegaref.messages import Ready, Reply, Request
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """Counters that the actor advances by itself. Only their change matters, never their value.
-
-    `beat` moves with time as long as the actor's interpreter can run a thread; `progress` moves with every
-    tensor that is mapped or released; `started` and `finished` are the serials of requests.
-    """
-
-    beat: int
-    started: int
-    finished: int
-    progress: int
+from pegaref.messages import Pulse, Ready, Reply, Request
 
 
 class Vitals(Protocol):
-    """How an actor is, read without asking it."""
+    """What can be told about an actor from outside, without the actor's help."""
 
     def pulse(self) -> Pulse:
         """Read the counters from memory."""
@@ -36,8 +21,12 @@ class Vitals(Protocol):
         """The kernel's state letters of the actor's threads ('' when it has no process of its own)."""
         ...
 
-    def traceback(self, *, ask: bool) -> str:
-        """What the actor was doing when last asked; with `ask`, ask anew. It shows at a later call."""
+    def request_traceback(self) -> None:
+        """Have the actor's traceback written; `read_traceback` has it a little later. Never waits."""
+        ...
+
+    def read_traceback(self) -> str:
+        """What the actor was doing when a traceback was last requested; '' until it has been written."""
         ...
 
 
@@ -45,15 +34,15 @@ class ActorEvents(Protocol):
     """What a link tells its owner, always on the owner's event loop."""
 
     def on_ready(self, ready: Ready) -> None:
-        """Torch is loaded."""
+        """Called when torch is loaded and requests may be sent."""
         ...
 
     def on_reply(self, reply: Reply) -> None:
-        """An answer came."""
+        """Called with each answer."""
         ...
 
     def on_gone(self, reason: str) -> None:
-        """The actor has ended and holds nothing any more. Comes once, and is the last event."""
+        """Called once, as the last event, when the actor has ended and holds nothing any more."""
         ...
 
 
@@ -62,12 +51,12 @@ class Link(Protocol):
 
     @property
     def vitals(self) -> Vitals:
-        """How it is."""
+        """What can be told about the actor from outside."""
         ...
 
     @property
     def pid(self) -> int | None:
-        """Its process, None when it lives in the caller's."""
+        """The actor's process; None when it lives in the caller's."""
         ...
 
     def send(self, request: Request) -> None:

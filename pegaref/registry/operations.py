@@ -1,19 +1,22 @@
-"""Cleanups that outlast their callers, by id, so that their outcome can be asked for later."""
+"""Cleanups are waited for up to a deadline; those that outlast it are operations that can be asked for."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pegaref.clock import Clock
 from pegaref.errors import RegistryError
 from pegaref.messages import Dropped
-from pegaref.registry.entry import Cleanup
+from pegaref.registry.commands import Cleanup
 
 FINISHED_KEPT = 1024
 
-Parts = Mapping[int, Cleanup | Dropped | RegistryError]
+CleanupPart = Cleanup | Dropped  # of one device: a cleanup that waits or ended, or what was known at once
+_Identity = tuple[str, tuple[tuple[int, int], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,47 +34,51 @@ class Operation:
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenOperation:
     target: str
-    parts: Parts
-    identity: tuple[str, tuple[tuple[int, int], ...]]
+    parts: Mapping[int, CleanupPart]
+    identity: _Identity
 
 
 class Operations:
-    """Open ones are all kept, and the last FINISHED_KEPT that finished.
+    """Open operations are all kept, and of those that finished the last FINISHED_KEPT.
 
     Asking twice for a cleanup that waits gives the same operation, so that there are never more open ones
     than cleanups that wait.
     """
 
     def __init__(self) -> None:
-        self._open: dict[str, _Open] = {}
-        self._by_identity: dict[tuple[str, tuple[tuple[int, int], ...]], str] = {}
+        self._open: dict[str, _OpenOperation] = {}
+        self._by_identity: dict[_Identity, str] = {}
         self._finished: OrderedDict[str, Operation] = OrderedDict()
 
-    def open(self, target: str, parts: Parts) -> str:
-        """The id under which the outcome of these parts can be asked for."""
+    def track(self, target: str, parts: Mapping[int, CleanupPart]) -> str:
+        """The id under which the outcome of these parts can be asked for; at least one of them waits."""
         # A part stays alive as long as its operation is open, so its id() names it.
-        identity = (target, tuple((device, id(part)) for device, part in parts.items() if _waits(part)))
+        identity = (
+            target,
+            tuple((device_id, id(part)) for device_id, part in parts.items() if outcome_of(part) is None),
+        )
         known = self._by_identity.get(identity)
         if known is not None:
             return known
         operation_id = secrets.token_hex(8)
-        self._open[operation_id] = _Open(target, dict(parts), identity)
+        self._open[operation_id] = _OpenOperation(target, dict(parts), identity)
         self._by_identity[identity] = operation_id
         for part in parts.values():
             if isinstance(part, Cleanup) and part.outcome is None:
-                part.on_done[id(identity)] = lambda: self._part_done(operation_id)
+                part.on_done[id(identity)] = lambda: self._close_if_done(operation_id)
         return operation_id
 
     def get(self, operation_id: str) -> Operation | None:
-        """How it is now; None when it is unknown or forgotten."""
+        """The operation as far as it has come; None when the id is unknown or forgotten."""
         opened = self._open.get(operation_id)
         if opened is None:
             return self._finished.get(operation_id)
-        return Operation(operation_id, opened.target, {d: outcome_of(p) for d, p in opened.parts.items()})
+        outcomes = {device_id: outcome_of(part) for device_id, part in opened.parts.items()}
+        return Operation(operation_id, opened.target, outcomes)
 
-    def _part_done(self, operation_id: str) -> None:
+    def _close_if_done(self, operation_id: str) -> None:
         operation = self.get(operation_id)
         if operation is None or not operation.done:
             return
@@ -82,10 +89,40 @@ class Operations:
             self._finished.popitem(last=False)
 
 
-def outcome_of(part: Cleanup | Dropped | RegistryError) -> Dropped | RegistryError | None:
+def outcome_of(part: CleanupPart) -> Dropped | RegistryError | None:
     """The part's outcome, None while it is still to come."""
     return part.outcome if isinstance(part, Cleanup) else part
 
 
-def _waits(part: Cleanup | Dropped | RegistryError) -> bool:
-    return outcome_of(part) is None
+async def wait_for_cleanups(cleanups: Sequence[Cleanup], *, within_s: float, clock: Clock) -> bool:
+    """Wait until all of them have an outcome; False when the time ran out first."""
+    waiter = _CleanupWaiter(len(cleanups))
+    for cleanup in cleanups:
+        cleanup.on_done[id(waiter)] = waiter.count_done
+    timer = clock.call_at(clock.now() + within_s, waiter.stop)
+    try:
+        await waiter.future
+    finally:
+        timer.cancel()
+        for cleanup in cleanups:
+            cleanup.on_done.pop(id(waiter), None)
+    return not waiter.left
+
+
+class _CleanupWaiter:
+    """A future that is done when so many cleanups are, or when `stop` is called."""
+
+    __slots__ = ("future", "left")
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def count_done(self) -> None:
+        self.left -= 1
+        if not self.left:
+            self.stop()
+
+    def stop(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)

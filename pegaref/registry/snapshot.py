@@ -1,4 +1,4 @@
-"""What the registry looks like from the control process: values in memory, made without asking anybody."""
+"""The registry's state as the control process knows it: values in memory, made without asking an actor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pegaref.messages import ContextKey
 
 
 class Hang(StrEnum):
-    """What kind of hang an actor is in, as told from outside it."""
+    """The kinds of hang, as they are told apart from outside the actor."""
 
     STALLED = "stalled"  # the heartbeat goes on: the GIL is free, one call does not return
     GIL_HELD = "gil_held"  # the heartbeat stopped although the process may run
@@ -20,7 +20,7 @@ class Hang(StrEnum):
 
 
 class Phase(StrEnum):
-    """Where a device's actor is in its life."""
+    """The phases of a device's actor."""
 
     STARTING = "starting"  # launched; torch is not loaded yet. Commands wait
     READY = "ready"

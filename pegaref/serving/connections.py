@@ -1,4 +1,4 @@
-"""HTTP connections that cannot crowd liveness out: bounded in number, in header bytes, and in patience.
+"""HTTP connections that cannot crowd liveness out: bounded in number, in header bytes, and in time.
 
 At the limit the connection that has waited longest without a request in progress gives way to the new one, so
 idle connections and half-sent requests, however many, never keep a probe out.
@@ -14,9 +14,10 @@ from uvicorn.server import ServerState
 
 from pegaref.clock import Clock
 from pegaref.config import Limits
-from pegaref.serving.liveness import Shortcut
+from pegaref.serving.liveness import Liveness, LivenessCycle
+from pegaref.serving.metrics import RouteCounters
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -28,10 +29,10 @@ _TOO_LARGE = (
 class Connections:
     """Every connection, and which of them may give way to a new one."""
 
-    def __init__(self, limits: Limits, clock: Clock, shortcut: Shortcut | None = None) -> None:
+    def __init__(self, limits: Limits, clock: Clock, liveness: Liveness) -> None:
         self._limits = limits
         self._clock = clock
-        self._shortcut = shortcut
+        self._liveness = liveness
         # Since when each waits for a request or the rest of one, or works on one; the oldest first.
         self._waiting: dict[BoundedHttpProtocol, float] = {}
         self._working: dict[BoundedHttpProtocol, float] = {}
@@ -51,35 +52,35 @@ class Connections:
             _loop,
             connections=self,
             limits=self._limits,
-            shortcut=self._shortcut,
+            liveness=self._liveness,
         )
 
-    def opened(self, connection: "BoundedHttpProtocol") -> None:
-        """A connection was accepted; one that gives way is closed if there are too many."""
+    def add(self, connection: "BoundedHttpProtocol") -> None:
+        """Take in a connection that was accepted; another gives way to it if there are too many."""
         if len(self) >= self._limits.connections:
             self._evict()
-        self.waits(connection)
+        self.mark_waiting(connection)
 
-    def closed(self, connection: "BoundedHttpProtocol") -> None:
-        """A connection is gone."""
+    def remove(self, connection: "BoundedHttpProtocol") -> None:
+        """Take out a connection that was closed; does nothing when it is out already."""
         self._waiting.pop(connection, None)
         self._working.pop(connection, None)
 
-    def waits(self, connection: "BoundedHttpProtocol") -> None:
-        """It waits for a request, or for the rest of one, from now on."""
-        self.closed(connection)
+    def mark_waiting(self, connection: "BoundedHttpProtocol") -> None:
+        """Note that the connection waits for a request, or for the rest of one, from now on."""
+        self.remove(connection)
         self._waiting[connection] = self._clock.now()
 
-    def works(self, connection: "BoundedHttpProtocol") -> None:
-        """A request is in progress on it: it gives way only if its peer does not read the answer."""
-        self.closed(connection)
+    def mark_working(self, connection: "BoundedHttpProtocol") -> None:
+        """Note that a request is in progress: it gives way only if its peer does not read the answer."""
+        self.remove(connection)
         self._working[connection] = self._clock.now()
 
     def sweep(self) -> None:
-        """Close what has sent half a request, or nothing at all, or read no answer, for too long."""
+        """Close connections that have sent half a request, or nothing, or read no answer, for too long."""
         now = self._clock.now()
         if self._evicted:
-            log.warning("%d idle connections gave way to new ones: %d are open", self._evicted, len(self))
+            logger.warning("%d idle connections gave way to new ones: %d are open", self._evicted, len(self))
             self._evicted = 0
         for connection, since in tuple(self._waiting.items()):
             if since > now - self._limits.header_timeout_s:
@@ -92,7 +93,7 @@ class Connections:
             self._abort(connection)
 
     def make_room(self, count: int) -> None:
-        """So many connections give way now, as far as there are any that may."""
+        """Close `count` connections, or as many as may give way."""
         for _ in range(count):
             self._evict()
 
@@ -105,7 +106,7 @@ class Connections:
             self._abort(victim)
 
     def _abort(self, connection: "BoundedHttpProtocol") -> None:
-        self.closed(connection)
+        self.remove(connection)
         connection.transport.abort()
 
 
@@ -121,12 +122,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         *,
         connections: Connections,
         limits: Limits,
-        shortcut: Shortcut | None,
+        liveness: Liveness,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._registered = connections
-        self._shortcut = shortcut
-        self._answered = False  # by the shortcut: what is left of the request is not for the application
+        self._connections = connections
+        self._liveness = liveness
         self._most_head_bytes = limits.header_bytes
         self._head_bytes = 0  # of the head that is being received; 0 when none is
         self._too_large = False
@@ -142,16 +142,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # With a client authority configured, TLS verified whatever certificate the peer showed.
         if transport.get_extra_info("peercert"):
             self.app_state = {**self.app_state, "certified": True}
-        self._registered.opened(self)
+        self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._registered.closed(self)
+        self._connections.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self.between_requests:
             self.between_requests = False
-            self._registered.waits(self)
+            self._connections.mark_waiting(self)
         self._head_bytes += len(data)
         super().data_received(data)
         if self._head_bytes > self._most_head_bytes and not self.transport.is_closing():
@@ -164,40 +164,45 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if head_bytes > self._most_head_bytes:
             self._too_large = True
             raise ValueError("the request's head is too large")
-        if self._shortcut is not None and (self.cycle is None or self.cycle.response_complete):
-            keep_alive = self.parser.should_keep_alive()
-            answer = self._shortcut.answer(
-                self.parser.get_method(), self.url, self.server_state.default_headers, keep_alive=keep_alive
-            )
-            if answer is not None and not self.parser.should_upgrade():
-                self._answered = True
-                self.transport.write(answer)
-                if keep_alive:
-                    self.on_response_complete()
-                else:
-                    self.transport.close()
-                return
-        self._registered.works(self)
+        route = self._liveness.route(self.url)
+        if route is not None:
+            self._answer_liveness(route)
+            return
+        self._connections.mark_working(self)
         super().on_headers_complete()
 
-    def on_message_begin(self) -> None:
-        self._answered = False
-        super().on_message_begin()
+    def _answer_liveness(self, route: RouteCounters) -> None:
+        is_behind_another = self.cycle is not None and not self.cycle.response_complete
+        cycle = LivenessCycle(
+            self._liveness,
+            route,
+            self.parser.get_method(),
+            transport=self.transport,
+            headers=self.server_state.default_headers,
+            keep_alive=self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        self.cycle = cycle
+        if is_behind_another:  # as uvicorn does
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+        else:
+            cycle.start()
+        if not cycle.response_complete:
+            self._connections.mark_working(self)
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
-        if not self._answered:
-            super().on_body(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
-        if not self._answered:
-            super().on_message_complete()
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         if not self.pipeline:
             self.between_requests = True
-            self._registered.waits(self)
+            self._connections.mark_waiting(self)
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:

@@ -5,7 +5,7 @@ import logging
 import os
 import resource
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 RESERVE = 32  # enough for every probe there is, of all that come anew
 _WANTED = 65_536
@@ -26,7 +26,7 @@ def connections_within(descriptors: int, wanted: int) -> int:
     """How many HTTP connections leave gRPC twice as many, and some to spare."""
     room = max(8, (descriptors - _SPARE) // 3)
     if room < wanted:
-        log.warning(
+        logger.warning(
             "only %d open files are allowed: at most %d HTTP connections; raise it with ulimit -n",
             descriptors,
             room,
@@ -35,7 +35,7 @@ def connections_within(descriptors: int, wanted: int) -> int:
 
 
 class Reserve:
-    """Descriptors kept for the day when there are no others: let go of then, and taken back afterwards.
+    """Descriptors kept for the day when there are no others: closed then, and opened again afterwards.
 
     Whatever took the rest of them, a probe that comes anew is answered out of these.
     """
@@ -44,23 +44,26 @@ class Reserve:
         self._held = _open_up_to(RESERVE)
 
     def check(self) -> None:
-        """Let go of the reserve if there is no other descriptor. Cheap: called before each accept."""
+        """Close the reserve if no other descriptor is left. Cheap: called before each accept."""
         if not self._held:
             return
         try:
             os.close(os.dup(self._held[0]))
         except OSError:
-            log.error("no file descriptor is left: the last %d are let go of", len(self._held))
+            logger.error("no file descriptor is left: the last %d are closed", len(self._held))
             self.close()
 
-    def look(self) -> int:
-        """Look how it stands; called now and then. How many more descriptors should be made free now."""
+    def refill(self) -> int:
+        """Refill the reserve if that is possible; called every quarter of a second.
+
+        Returns how many connections should be closed now, so that there are descriptors for probes.
+        """
         self.check()
         if self._held:
             return 0
         free = _open_up_to(2 * RESERVE)
         if len(free) == 2 * RESERVE:
-            log.warning("there are file descriptors again")
+            logger.warning("there are file descriptors again")
             self._held = free[:RESERVE]
             _close(free[RESERVE:])
             return 0
@@ -68,7 +71,7 @@ class Reserve:
         return max(0, RESERVE // 2 - len(free))
 
     def close(self) -> None:
-        """Let go of all."""
+        """Close the reserve."""
         _close(self._held)
         self._held = []
 

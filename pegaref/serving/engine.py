@@ -8,20 +8,20 @@ from typing import NoReturn
 from pegaref.config import ServerConfig
 from pegaref.errors import Superseded
 from pegaref.placement import Dispatch
-from pegaref.registry.handle import RegistryHandle
+from pegaref.registry import RegistryHandle
 from pegaref.serving.access import Access, Caller, host_of_grpc_peer
 from pegaref.serving.refusal import VersionRefused
 from pegaref.serving.requests import check_name, register_command
-from pegaref.serving.rpc import Body, Context
-from pegaref.serving.sessions import Session, Sessions
+from pegaref.serving.rpc import CallContext, RpcBody
+from pegaref.serving.sessions import OpenSession, Sessions
 from pegaref.wire import engine_pb2
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-DESCRIPTOR = engine_pb2.DESCRIPTOR.services_by_name["Engine"]
+SERVICE = engine_pb2.DESCRIPTOR.services_by_name["Engine"]
 
 # Methods of the real service that are not served; see engine.proto.
-UNBUILT = (
+UNIMPLEMENTED = (
     "Save",
     "Load",
     "LoadPdReceive",
@@ -38,7 +38,7 @@ _OK = engine_pb2.ResponseStatus(ok=True)
 
 
 class Engine:
-    """The bodies of the service's methods. `shut_down` is told who asked, and returns at once."""
+    """The methods of the service. `shut_down` is told who asked, and returns at once."""
 
     def __init__(
         self,
@@ -57,8 +57,8 @@ class Engine:
         self._shut_down = shut_down
 
     @property
-    def bodies(self) -> Mapping[str, Body]:
-        """What `Service` wraps."""
+    def bodies(self) -> Mapping[str, RpcBody]:
+        """The methods by name, for `Service`."""
         return {
             "RegisterContextBatch": self.register_context_batch,
             "UnregisterContext": self.unregister_context,
@@ -68,7 +68,7 @@ class Engine:
         }
 
     async def register_context_batch(
-        self, request: engine_pb2.RegisterContextRequest, context: Context
+        self, request: engine_pb2.RegisterContextRequest, context: CallContext
     ) -> engine_pb2.RegisterContextResponse:
         """Maps all layers of one context, or none. Raises RegistryError."""
         self._access.check_client(self._caller(context))
@@ -80,35 +80,35 @@ class Engine:
             )
         instance_id = request.instance_id
         generation = self._sessions.generation_of(instance_id)
-        command = register_command(request, generation=generation)
+        command = register_command(request, generation=generation, device_ids=self._config.device_ids)
         registered = await self._handle.register(command, deadline_s=self._deadline_s(context))
-        if not self._sessions.registered(instance_id, generation):
+        if not self._sessions.add_registered(instance_id, generation):
             await self._handle.drop_context(command.key, deadline_s=self._deadline_s(context))
             raise Superseded("the instance's session ended meanwhile: the register was undone")
-        log.info(
+        logger.info(
             "instance %s, generation %d, device %d: registered %d tensors of %d bytes",
             instance_id, generation, request.device_id, registered.tensors, registered.bytes,
         )  # fmt: skip
         return engine_pb2.RegisterContextResponse(status=_OK)
 
     async def unregister_context(
-        self, request: engine_pb2.UnregisterRequest, context: Context
+        self, request: engine_pb2.UnregisterRequest, context: CallContext
     ) -> engine_pb2.UnregisterResponse:
         """Drops every generation of an instance on every device. Raises RegistryError."""
         self._access.check_client(self._caller(context))
         check_name(request.instance_id, "instance_id")
-        self._sessions.forget_loose(request.instance_id)
+        self._sessions.clear_sessionless(request.instance_id)
         dropped = await self._handle.drop_instance(
             request.instance_id, generation=None, deadline_s=self._deadline_s(context)
         )
-        log.info("instance %s: unregistered, released %d tensors", request.instance_id, dropped.tensors)
+        logger.info("instance %s: unregistered, released %d tensors", request.instance_id, dropped.tensors)
         message = f"released {dropped.tensors} tensors of {dropped.contexts} contexts"
         status = engine_pb2.ResponseStatus(
             ok=True, message=f"{message}; {dropped.note}" if dropped.note else message
         )
         return engine_pb2.UnregisterResponse(status=status)
 
-    async def session(self, request: engine_pb2.SessionRequest, context: Context) -> NoReturn:
+    async def session(self, request: engine_pb2.SessionRequest, context: CallContext) -> NoReturn:
         """Holds an instance's session for as long as the stream lives; waiting occupies no worker.
 
         The initial metadata tells the client that the session counts. Raises SessionEnded, RegistryError.
@@ -116,7 +116,7 @@ class Engine:
         self._access.check_client(self._caller(context))
         check_name(request.instance_id, "instance_id")
         check_name(request.namespace, "namespace", may_be_empty=True)
-        session: Session | None = None
+        session: OpenSession | None = None
         here = True
 
         async def open_session() -> None:
@@ -135,18 +135,20 @@ class Engine:
                 self._sessions.close(session)
 
     async def shutdown(
-        self, request: engine_pb2.ShutdownRequest, context: Context
+        self, request: engine_pb2.ShutdownRequest, context: CallContext
     ) -> engine_pb2.ShutdownResponse:
         """Asks the server to stop, and answers first. Raises Unauthenticated, Forbidden."""
         self._access.check(self._caller(context))
         self._shut_down(f"Shutdown from {context.peer()}")
         return engine_pb2.ShutdownResponse(status=_OK)
 
-    async def health(self, request: engine_pb2.HealthRequest, context: Context) -> engine_pb2.HealthResponse:
-        """Liveness: the answer is the whole of it."""
+    async def health(
+        self, request: engine_pb2.HealthRequest, context: CallContext
+    ) -> engine_pb2.HealthResponse:
+        """Liveness: that there is an answer says it all."""
         return engine_pb2.HealthResponse(status=_OK)
 
-    def _caller(self, context: Context) -> Caller:
+    def _caller(self, context: CallContext) -> Caller:
         metadata = dict(context.invocation_metadata() or ())
         authorization = metadata.get("authorization")
         return Caller(
@@ -155,7 +157,7 @@ class Engine:
             certified=self._config.mutual_tls,  # gRPC lets nobody else in then
         )
 
-    def _deadline_s(self, context: Context) -> float:
+    def _deadline_s(self, context: CallContext) -> float:
         remaining = context.time_remaining()
         most = self._config.limits.deadline_s
         return most if remaining is None else max(0.0, min(remaining, most))

@@ -1,39 +1,43 @@
-"""Liveness and readiness, on both wires. Both are read from memory; neither ever asks an actor.
+"""Liveness and readiness, and `grpc.health.v1` over them. They are read from memory and never ask an actor.
 
 Liveness says that the control process runs, and nothing else: a wedged GPU must not get it restarted.
 Readiness says whether work would be accepted, and if not, why, device by device.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
 from grpc_health.v1 import health_pb2
 
 from pegaref.clock import Clock, Timer
-from pegaref.registry.snapshot import DeviceSnapshot, RegistrySnapshot
+from pegaref.registry import DeviceSnapshot, RegistrySnapshot
+from pegaref.serving.refusal import NotFound
+from pegaref.serving.rpc import CallContext, RpcBody
 
 SERVING: int = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: int = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN: int = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
+SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
+
 LIVENESS_SERVICES = frozenset({"", "liveness"})
 READINESS_SERVICES = frozenset({"readiness", "pegaflow.Engine"})
 
-# A watcher hears of a change at most this late. The snapshot has no bell to ring: it is read.
+# A watcher hears of a change at most this late. The snapshot tells nobody that it changed: it is polled.
 WATCH_PERIOD_S = 0.1
 
 
 class Stage(StrEnum):
-    """Where the server is in its life."""
+    """The stages of a server's life that readiness tells apart."""
 
     SERVING = "serving"
     STOPPING = "stopping"
 
 
 class Health:
-    """What the probes are told. Used from one event loop only."""
+    """What probes are told. Used from one event loop only."""
 
     def __init__(self, snapshot: Callable[[], RegistrySnapshot], clock: Clock) -> None:
         self._snapshot = snapshot
@@ -41,7 +45,7 @@ class Health:
         self._stage = Stage.SERVING
         self._change: asyncio.Future[None] | None = None  # done at the next change; None while nobody waits
         self._waiting = 0
-        self._seen = False  # readiness when the waiting began
+        self._ready_before = False  # readiness when the waiting began
         self._timer: Timer | None = None
 
     @property
@@ -52,7 +56,7 @@ class Health:
     def stop(self) -> None:
         """Not ready any more, for good; watchers hear of it at once. Liveness stays."""
         self._stage = Stage.STOPPING
-        self._ring()
+        self._wake_watchers()
 
     def status(self, service: str) -> int | None:
         """The status of a name of `grpc.health.v1`; None for an unknown one."""
@@ -69,43 +73,43 @@ class Health:
             "ready": self._stage is Stage.SERVING and snapshot.ready,
             "stage": str(self._stage),
             "devices": {
-                str(number): _device(device, tracebacks=tracebacks)
-                for number, device in snapshot.devices.items()
+                str(device_id): _device_json(device, tracebacks=tracebacks)
+                for device_id, device in snapshot.devices.items()
             },
         }
 
     async def watch(self, service: str) -> AsyncIterator[int | None]:
-        """The status now, and again whenever it changes."""
+        """Yields the status now, and again whenever it changes."""
         last: int | None = -1
         while True:
             status = self.status(service)
             if status == last:
-                await self._changed()
+                await self._wait_changed()
             else:
                 last = status
                 yield status
 
-    async def _changed(self) -> None:
+    async def _wait_changed(self) -> None:
         if self._change is None:
             self._change = asyncio.get_running_loop().create_future()
-            self._seen = self.ready
-            self._look_later()
+            self._ready_before = self.ready
+            self._poll_later()
         self._waiting += 1
         try:
             await asyncio.shield(self._change)
         finally:
             self._waiting -= 1
 
-    def _look_later(self) -> None:
-        self._timer = self._clock.call_at(self._clock.now() + WATCH_PERIOD_S, self._look)
+    def _poll_later(self) -> None:
+        self._timer = self._clock.call_at(self._clock.now() + WATCH_PERIOD_S, self._poll)
 
-    def _look(self) -> None:
-        if self.ready != self._seen or not self._waiting:
-            self._ring()
+    def _poll(self) -> None:
+        if self.ready != self._ready_before or not self._waiting:
+            self._wake_watchers()
         else:
-            self._look_later()
+            self._poll_later()
 
-    def _ring(self) -> None:
+    def _wake_watchers(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -114,7 +118,51 @@ class Health:
             self._change = None
 
 
-def _device(device: DeviceSnapshot, *, tracebacks: bool) -> dict[str, Any]:
+class HealthService:
+    """The methods of `grpc.health.v1.Health`."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    @property
+    def bodies(self) -> Mapping[str, RpcBody]:
+        """The methods by name, for `Service`."""
+        return {"Check": self.check, "List": self.list, "Watch": self.watch}
+
+    async def check(
+        self, request: health_pb2.HealthCheckRequest, context: CallContext
+    ) -> health_pb2.HealthCheckResponse:
+        """The status of one service. Raises NotFound."""
+        status = self._health.status(request.service)
+        if status is None:
+            known = ", ".join(sorted(repr(name) for name in LIVENESS_SERVICES | READINESS_SERVICES))
+            raise NotFound(f"no service {request.service!r} here; known: {known}", field="service")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def list(
+        self, request: health_pb2.HealthListRequest, context: CallContext
+    ) -> health_pb2.HealthListResponse:
+        """The status of every service."""
+        names = LIVENESS_SERVICES | READINESS_SERVICES
+        return health_pb2.HealthListResponse(
+            statuses={
+                name: health_pb2.HealthCheckResponse(status=self._health.status(name))
+                for name in sorted(names)
+            }
+        )
+
+    async def watch(self, request: health_pb2.HealthCheckRequest, context: CallContext) -> None:
+        """Writes the status now and at each change, for as long as the client listens.
+
+        An unknown name is SERVICE_UNKNOWN here and not an error: the protocol has it so, since the service
+        may come later.
+        """
+        async for status in self._health.watch(request.service):
+            known = SERVICE_UNKNOWN if status is None else status
+            await context.write(health_pb2.HealthCheckResponse(status=known))
+
+
+def _device_json(device: DeviceSnapshot, *, tracebacks: bool) -> dict[str, Any]:
     report: dict[str, Any] = {"ready": device.ready, "phase": str(device.phase), "epoch": device.epoch}
     if device.pid is not None:
         report["pid"] = device.pid

@@ -1,11 +1,13 @@
-"""The HTTP endpoints. Two of the registry's five call sites are here: the clean-ups.
+"""The HTTP endpoints but for liveness. Two of the registry's five call sites are here: the cleanups.
 
 Every body runs through the placement's dispatch and gives a response back; sending it is the loop's work.
 """
 
 import contextlib
+import json
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,26 +18,31 @@ from starlette.types import ASGIApp
 
 from pegaref.config import ServerConfig
 from pegaref.errors import CleanupPending, RegistryError
+from pegaref.messages import Dropped, merge_dropped
 from pegaref.placement import Dispatch
-from pegaref.registry.handle import RegistryHandle
+from pegaref.registry import RegistryHandle
 from pegaref.serving.access import Access, Caller
-from pegaref.serving.answers import accepted, json_response, outcomes, released
 from pegaref.serving.health import Health
-from pegaref.serving.liveness import Liveness
-from pegaref.serving.metrics import CONTENT_TYPE, Metrics
+from pegaref.serving.metrics import Metrics
 from pegaref.serving.refusal import NotFound, as_json, http_headers, http_status
 from pegaref.serving.requests import check_name, only_parameters, timeout_s
 from pegaref.serving.sessions import Sessions
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from pegaref.serving.exposition import Exposition
 
-Body = Callable[[Request], Awaitable[Response]]
+logger = logging.getLogger(__name__)
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+CleanupOutcome = Dropped | RegistryError | None  # of one device; None while it is still to come
 
 _AT_ONCE_S = 0.001
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Endpoints:
-    """The bodies of the routes."""
+    """The routes. Each endpoint runs through the placement's dispatch."""
 
     def __init__(
         self,
@@ -53,24 +60,32 @@ class Endpoints:
         self._metrics = metrics
         self._access = access
         self._waits = 0
+        self._exposition: Exposition | None = None
 
     def app(self, dispatch: Dispatch) -> ASGIApp:
-        """The application. Liveness is answered before any routing: it is asked most, and must cost least."""
-        table: tuple[tuple[str, str, Body], ...] = (
+        """The ASGI application."""
+        table: tuple[tuple[str, str, Endpoint], ...] = (
             ("GET", "/ready", self.ready),
             ("GET", "/readyz", self.ready),
-            ("GET", "/metrics", self.exposition),
+            ("GET", "/metrics", self.metrics),
             ("GET", "/instances", self.instances),
             ("POST", "/instances/cleanup", self.cleanup_instances),
             ("POST", "/cache/memory/cleanup", self.cleanup_memory),
             ("GET", "/operations/{operation_id}", self.operation),
         )
         routes = [
-            Route(path, self._endpoint(path, body, dispatch), methods=[method])
-            for method, path, body in table
+            Route(path, self._dispatched(path, endpoint, dispatch), methods=[method])
+            for method, path, endpoint in table
         ]
-        inner = Starlette(routes=routes, exception_handlers={HTTPException: self._unrouted})
-        return Liveness(inner, dispatch, self._metrics)
+        return Starlette(routes=routes, exception_handlers={HTTPException: self._unrouted})
+
+    def load_exposition(self) -> "Exposition":
+        """Load what makes the text of the metrics. From a thread, no scrape has to wait for it."""
+        if self._exposition is None:
+            from pegaref.serving.exposition import Exposition
+
+            self._exposition = Exposition(self._metrics)
+        return self._exposition
 
     async def ready(self, request: Request) -> Response:
         """200 when every device takes work; else 503, with the reason for each device that does not.
@@ -78,16 +93,16 @@ class Endpoints:
         Tracebacks are for callers on this machine, and those that may change things; the log has them too.
         """
         report = self._health.report(tracebacks=self._access.trusts(_caller(request)))
-        return json_response(200 if report["ready"] else 503, report)
+        return _json_response(200 if report["ready"] else 503, report)
 
-    async def exposition(self, request: Request) -> Response:
-        """Prometheus text, from memory."""
-        return Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
+    async def metrics(self, request: Request) -> Response:
+        """The metrics as Prometheus text, from memory."""
+        return Response(self.load_exposition().text(), media_type=_METRICS_TYPE)
 
     async def instances(self, request: Request) -> Response:
-        """Who holds what, as the control process knows it."""
+        """The instances and their contexts, as the control process knows them."""
         contexts = self._handle.contexts()
-        return json_response(
+        return _json_response(
             200,
             {
                 "instances": sorted({context.key.instance_id for context in contexts}),
@@ -109,38 +124,38 @@ class Endpoints:
         )
 
     async def cleanup_instances(self, request: Request) -> Response:
-        """Drops one instance (`?id=`), or all, on every device. An instance that is not there is a 404."""
+        """Drops one instance (`?id=`), or all of them, on every device. 404 if the instance is not there."""
         deadline_s = self._admit(request, "id", "timeout")
         instance_id = request.query_params.get("id")
         if instance_id is None:
             return await self._clear(deadline_s)
         check_name(instance_id, "id")
-        self._sessions.forget_loose(instance_id)
+        self._sessions.clear_sessionless(instance_id)
         with self._waiting(deadline_s) as within_s:
             dropped = await self._handle.drop_instance(instance_id, generation=None, deadline_s=within_s)
         if not dropped.contexts:
             raise NotFound(f"there is no instance {instance_id!r}: nothing was released", field="id")
-        log.info("instance %s: cleaned up, released %d tensors", instance_id, dropped.tensors)
-        return json_response(200, released(dropped))
+        logger.info("instance %s: cleaned up, released %d tensors", instance_id, dropped.tensors)
+        return _json_response(200, _released(dropped))
 
     async def cleanup_memory(self, request: Request) -> Response:
         """Releases everything: the registry's tensors are all the memory that this server keeps."""
         return await self._clear(self._admit(request, "timeout"))
 
     async def operation(self, request: Request) -> Response:
-        """The outcome, so far, of a clean-up that was answered with 202."""
+        """The outcome, so far, of a cleanup that was answered with 202."""
         operation_id = request.path_params["operation_id"]
         operation = self._handle.operation(operation_id)
         if operation is None:
             raise NotFound(f"no operation {operation_id!r}: it never was, or finished long ago")
-        return json_response(
+        return _json_response(
             200,
             {"operation": operation_id, "target": operation.target, "done": operation.done}
-            | outcomes(operation.devices),
+            | _outcomes(operation.devices),
         )
 
     def _admit(self, request: Request, *parameters: str) -> float:
-        """Checks who asks and with which parameters; returns the seconds that the clean-up may take."""
+        """Checks who asks and with which parameters; returns the seconds that the cleanup may take."""
         self._access.check(_caller(request))
         only_parameters(request.query_params, parameters)
         limits = self._config.limits
@@ -149,20 +164,20 @@ class Endpoints:
         )
 
     async def _clear(self, deadline_s: float) -> Response:
-        self._sessions.forget_loose(None)
+        self._sessions.clear_sessionless(None)
         with self._waiting(deadline_s) as within_s:
             devices = await self._handle.clear(deadline_s=within_s)
         pending = [outcome for outcome in devices.values() if isinstance(outcome, CleanupPending)]
         failed = [outcome for outcome in devices.values() if isinstance(outcome, RegistryError)]
-        body = outcomes(devices)
-        log.info("cleaned up everything: released %d tensors", body["removed_tensors"])
+        body = _outcomes(devices)
+        logger.info("cleaned up everything: released %d tensors", body["removed_tensors"])
         if pending:
-            return accepted(pending[0], body)
-        return json_response(http_status(failed[0]) if failed else 200, body)
+            return _accepted(pending[0], body)
+        return _json_response(http_status(failed[0]) if failed else 200, body)
 
     @contextlib.contextmanager
     def _waiting(self, deadline_s: float) -> Iterator[float]:
-        """How long a clean-up may wait. Not at all, and its caller gets a 202, once half of all connections
+        """How long a cleanup may wait. Not at all, and its caller gets a 202, once half of all connections
         are held by those that wait: the other half is the probes'."""
         self._waits += 1
         try:
@@ -170,20 +185,20 @@ class Endpoints:
         finally:
             self._waits -= 1
 
-    def _endpoint(self, path: str, body: Body, dispatch: Dispatch) -> Body:
+    def _dispatched(self, path: str, endpoint: Endpoint, dispatch: Dispatch) -> Endpoint:
         route = self._metrics.http.route(path)
 
         async def answer(request: Request) -> Response:
             began = route.begin()
             status = 500
             try:
-                response = await dispatch.run(lambda: body(request))
+                response = await dispatch.run(lambda: endpoint(request))
                 status = response.status_code
             except CleanupPending as pending:
-                response = accepted(pending, {})
+                response = _accepted(pending, {})
                 status = response.status_code
             except RegistryError as error:
-                response = json_response(http_status(error), as_json(error), http_headers(error))
+                response = _json_response(http_status(error), as_json(error), http_headers(error))
                 status = response.status_code
             finally:
                 route.end(began, str(status))
@@ -195,7 +210,7 @@ class Endpoints:
         assert isinstance(error, HTTPException)
         route = self._metrics.http.route("other")
         route.end(route.begin(), str(error.status_code))
-        return json_response(error.status_code, {"error": error.detail}, error.headers)
+        return _json_response(error.status_code, {"error": error.detail}, error.headers)
 
 
 def _caller(request: Request) -> Caller:
@@ -206,3 +221,47 @@ def _caller(request: Request) -> Caller:
         certified=bool(request.scope.get("state", {}).get("certified")),
         origin=request.headers.get("origin"),
     )
+
+
+def _json_response(
+    status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Response:
+    """One JSON value and a newline."""
+    content = json.dumps(body, separators=(",", ":")) + "\n"
+    return Response(content, status_code=status, headers=headers, media_type="application/json")
+
+
+def _released(dropped: Dropped) -> dict[str, Any]:
+    """What a cleanup released; the first two keys are those of PegaFlow."""
+    body: dict[str, Any] = {
+        "removed_instances": list(dropped.instances),
+        "removed_tensors": dropped.tensors,
+        "removed_contexts": dropped.contexts,
+        "removed_bytes": dropped.bytes,
+    }
+    if dropped.note:
+        body["note"] = dropped.note
+    return body
+
+
+def _outcomes(devices: Mapping[int, CleanupOutcome]) -> dict[str, Any]:
+    """What has been released so far in all, and how it stands on each device."""
+    in_all = merge_dropped(tuple(outcome for outcome in devices.values() if isinstance(outcome, Dropped)))
+    return _released(in_all) | {
+        "devices": {str(device_id): _outcome_json(devices[device_id]) for device_id in devices}
+    }
+
+
+def _outcome_json(outcome: CleanupOutcome) -> dict[str, Any]:
+    if outcome is None or isinstance(outcome, CleanupPending):
+        return {"state": "pending"}
+    if isinstance(outcome, RegistryError):
+        return {"state": "failed"} | as_json(outcome)
+    return {"state": "done"} | _released(outcome)
+
+
+def _accepted(pending: CleanupPending, body: Mapping[str, Any]) -> Response:
+    """202: it is queued and will be carried out; where to ask for its outcome."""
+    where = f"/operations/{pending.operation_id}"
+    content = {"operation": pending.operation_id, "outcome": where, "message": pending.message} | dict(body)
+    return _json_response(202, content, {"location": where})

@@ -1,6 +1,8 @@
-"""The two listeners: uvicorn on a socket of ours, and grpc.aio, in one event loop.
+"""The two listeners: uvicorn on a socket of ours, and grpc.aio, in one event loop, with or without TLS.
 
-Sockets are made here so that a port in use is one clear error before anything else has started.
+Sockets are made here so that a port in use is one clear error before anything else has started. With an
+authority for clients, gRPC lets in nobody without a certificate of it. HTTP asks for one and lets everybody
+in, since a kubelet has none to show: only what changes things needs it (pegaref.serving.access).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import functools
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -18,7 +21,7 @@ import grpc.aio
 import uvicorn
 from starlette.types import ASGIApp
 
-from pegaref.config import Address, ConfigError, Limits
+from pegaref.config import Address, ConfigError, Limits, Tls
 from pegaref.serving.connections import Connections
 from pegaref.serving.rpc import GenericHandler
 
@@ -109,17 +112,17 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
-        """Answers on the socket for as long as the block lasts, and a second longer what was asked before."""
+        """Answers on the socket inside the block, and up to a second longer what was asked before its end."""
         task = asyncio.create_task(self.serve(sockets=[listener]))
         loop = asyncio.get_running_loop()
-        with listener.dup() as bell:
+        with listener.dup() as duplicate:
             try:
                 await self._listening.wait()
                 # The duplicate is polled after the listener and told of first: epoll wakes who came last.
-                loop.add_reader(bell.fileno(), self._before_accept)
+                loop.add_reader(duplicate.fileno(), self._before_accept)
                 yield
             finally:
-                loop.remove_reader(bell.fileno())
+                loop.remove_reader(duplicate.fileno())
                 self.should_exit = True
                 await task
 
@@ -139,7 +142,7 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Captures none: the signals are the caller's."""
         yield
 
 
@@ -187,3 +190,42 @@ def bind_grpc(
             f"{flag} {address}: gRPC cannot listen there ({error}): choose another address"
         ) from None
     return Address(address.host, port)
+
+
+def http_context(tls: Tls) -> ssl.SSLContext:
+    """The context that HTTP listens with. Raises ConfigError for files that are missing or do not fit."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"the certificate {tls.certificate} with the key {tls.key} cannot be used ({error}): "
+            "name two PEM files that belong together"
+        ) from None
+    if tls.client_authority is not None:
+        try:
+            context.load_verify_locations(tls.client_authority)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"the clients' authority {tls.client_authority} cannot be used ({error}): name a PEM file"
+            ) from None
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def grpc_credentials(tls: Tls) -> grpc.ServerCredentials:
+    """What gRPC listens with. Raises ConfigError for files that cannot be read."""
+    authority = None if tls.client_authority is None else _read(tls.client_authority)
+    return grpc.ssl_server_credentials(
+        [(_read(tls.key), _read(tls.certificate))],
+        root_certificates=authority,
+        require_client_auth=authority is not None,
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error}): name a readable PEM file") from None

@@ -1,85 +1,124 @@
-"""`/health` and `/livez`: that the control process runs, and nothing else. In front of everything.
+"""`/health` and `/livez`: that the control process runs, and nothing else.
 
-There are two ways to the same answer. `Liveness` is an application like any other, whose body the placement
-dispatches. Where dispatching is no more than an await, `Shortcut` answers in the connection's protocol,
-without an application and a task: that saves two thirds of the work of what is asked more than all else.
+The answer is short, always the same, and asked for more than all else. So the connection's protocol writes
+it, without an application and a task, which saves two thirds of the work. For all that it is a handler like
+any other: the placement's dispatch says when it runs, which is at once, or in `pool` when a worker is free.
 """
 
-from collections.abc import Sequence
-from time import perf_counter
+import asyncio
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
 
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+import httptools
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from pegaref.placement import Dispatch
-from pegaref.serving.metrics import Metrics
+from pegaref.serving.metrics import Metrics, RouteCounters
 
-PATHS = ("/health", "/livez")
+PATHS: Final = (b"/health", b"/livez")
 
-_START: Message = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"2")],
+_Headers = Sequence[tuple[bytes, bytes]]
+
+_NO_WAITER: Final = asyncio.Event()  # what uvicorn sets for a handler that waits; none of these does
+
+
+class _Answer(NamedTuple):
+    status: int
+    headers: bytes
+    body: bytes
+
+
+_TEXT: Final = b"content-type: text/plain; charset=utf-8\r\ncontent-length: 2\r\n"
+_ANSWERS: Final = {
+    b"GET": _Answer(200, _TEXT, b"ok"),
+    b"HEAD": _Answer(200, _TEXT, b""),
 }
-_BODY = b"ok"
-_OK: Message = {"type": "http.response.body", "body": _BODY}
+_OTHER_METHOD: Final = _Answer(405, b"allow: GET, HEAD\r\ncontent-length: 0\r\n", b"")
 
 
 class Liveness:
-    """Answers `/health` and `/livez` with 200 `ok`, and hands every other request on."""
+    """Makes a cycle for each request that asks for liveness, and keeps the answers as bytes."""
 
-    def __init__(self, inner: ASGIApp, dispatch: Dispatch, metrics: Metrics) -> None:
-        self._inner = inner
-        self._run = dispatch.run
-        self._routes = {path: metrics.http.route(path) for path in PATHS}
+    def __init__(self, dispatch: Dispatch, metrics: Metrics) -> None:
+        self.dispatch = dispatch
+        self._routes = {path: metrics.http.route(path.decode()) for path in PATHS}
+        self._made_with: _Headers | None = None
+        self._encoded: dict[tuple[_Answer, bool], bytes] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        route = self._routes.get(scope["path"])
-        if route is None:
-            await self._inner(scope, receive, send)
+    def route(self, target: bytes) -> RouteCounters | None:
+        """The counters for a request's target, such as `/health?verbose=1`; None for any other target."""
+        return self._routes.get(target) or self._routes.get(_path(target))
+
+    def encoded(self, answer: _Answer, headers: _Headers, *, keep_alive: bool) -> bytes:
+        """An answer with the server's own headers, of which there is a new list each second."""
+        if headers is not self._made_with:
+            self._made_with = headers
+            self._encoded.clear()
+        known = self._encoded.get((answer, keep_alive))
+        if known is None:
+            known = self._encoded[answer, keep_alive] = _encode(answer, headers, keep_alive=keep_alive)
+        return known
+
+
+class LivenessCycle(RequestResponseCycle):
+    """One request for liveness, in the place of uvicorn's cycle, with the part of it that a protocol uses."""
+
+    def __init__(
+        self,
+        liveness: Liveness,
+        route: RouteCounters,
+        method: bytes,
+        *,
+        transport: asyncio.Transport,
+        headers: _Headers,
+        keep_alive: bool,
+        on_response: Callable[[], None],
+    ) -> None:
+        # Nothing of uvicorn's own __init__ is needed, which is for running an application.
+        self._liveness = liveness
+        self._route = route
+        self._answer = _ANSWERS.get(method, _OTHER_METHOD)
+        self._headers = headers
+        self._began = route.begin()
+        self.transport = transport
+        self.keep_alive = keep_alive
+        self.on_response = on_response
+        self.message_event = _NO_WAITER
+        self.body = bytearray()  # of the request: received, and left alone
+        self.disconnected = False
+        self.response_complete = False
+
+    def start(self) -> None:
+        """Have the answer written when the placement's dispatch says so."""
+        self._liveness.dispatch.call(self._write)
+
+    async def run_asgi(self, app: object) -> None:
+        """Start. uvicorn calls this for a request that had to wait for the answer to the one before it."""
+        self.start()
+
+    def _write(self) -> None:
+        self.response_complete = True
+        if self.disconnected or self.transport.is_closing():
+            self._route.end(self._began, "499")  # its caller left before the answer
             return
-        if scope["method"] not in ("GET", "HEAD"):
-            route.end(route.begin(), "405")
-            await Response(status_code=405, headers={"allow": "GET, HEAD"})(scope, receive, send)
-            return
-        began = route.begin()
-        status = "499"  # its caller left before the answer
-        try:
-            answer = await self._run(self._alive)
-            await send(_START)
-            await send(answer)
-            status = "200"
-        finally:
-            route.end(began, status)
-
-    async def _alive(self) -> Message:
-        return _OK
+        answer = self._answer
+        self.transport.write(self._liveness.encoded(answer, self._headers, keep_alive=self.keep_alive))
+        self._route.end(self._began, str(answer.status))
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
 
-class Shortcut:
-    """The whole of the answer, as bytes, for a connection to write."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._routes = {path.encode(): metrics.http.route(path) for path in PATHS}
-        self._made_of: Sequence[tuple[bytes, bytes]] | None = None
-        self._answers = (b"", b"")
-
-    def answer(
-        self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]], *, keep_alive: bool
-    ) -> bytes | None:
-        """The answer, with the server's own headers (a new list each second); None to any other request."""
-        began = perf_counter()
-        route = self._routes.get(target)
-        if route is None or method != b"GET":
-            return None
-        if headers is not self._made_of:
-            self._made_of = headers
-            self._answers = (_answer(headers, b"connection: close\r\n"), _answer(headers, b""))
-        route.count(began, "200")
-        return self._answers[keep_alive]
+def _encode(answer: _Answer, headers: _Headers, *, keep_alive: bool) -> bytes:
+    status = HTTPStatus(answer.status)
+    own = b"".join(b"%s: %s\r\n" % pair for pair in headers)
+    last = b"" if keep_alive else b"connection: close\r\n"
+    line = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
+    return line + own + answer.headers + last + b"\r\n" + answer.body
 
 
-def _answer(headers: Sequence[tuple[bytes, bytes]], last: bytes) -> bytes:
-    lines = b"".join(b"%s: %s\r\n" % pair for pair in (*headers, *_START["headers"]))
-    return b"HTTP/1.1 200 OK\r\n" + lines + last + b"\r\n" + _BODY
+def _path(target: bytes) -> bytes:
+    path: bytes = httptools.parse_url(target).path
+    return unquote_to_bytes(path) if b"%" in path else path

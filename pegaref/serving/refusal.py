@@ -1,7 +1,7 @@
-"""How a refusal is said on each wire: a gRPC status, or an HTTP status with JSON.
+"""A refusal as each protocol has it: a gRPC status, or an HTTP status with JSON.
 
 Refusals are the `RegistryError` tree; its `code` is the name of a gRPC status, which is the one vocabulary of
-both wires.
+both protocols.
 """
 
 import math
@@ -66,7 +66,7 @@ def grpc_status(error: RegistryError) -> grpc.StatusCode:
     return status
 
 
-def sentence(error: RegistryError) -> str:
+def detail(error: RegistryError) -> str:
     """What went wrong, with the field at fault in front."""
     return f"{error.field}: {error.message}" if error.field else error.message
 
@@ -100,7 +100,7 @@ def http_headers(error: RegistryError) -> dict[str, str]:
 
 def as_json(error: RegistryError) -> dict[str, Any]:
     """A refusal as a JSON object: always `error` and `code`, the rest where it says something."""
-    body: dict[str, Any] = {"error": sentence(error), "code": error.code}
+    body: dict[str, Any] = {"error": detail(error), "code": error.code}
     if error.field:
         body["field"] = error.field
     if error.retry_after_s is not None:

@@ -1,21 +1,31 @@
-"""From a caller's words to a typed command. Checked here is what only the wire has: lists that must fit one
-another, ranks that must fit their sizes, parameters of a URL. The registry checks the command itself."""
+"""From a caller's request to a command that an actor could carry out: the one place where they are checked.
+
+Every refusal names the field at fault. What only an actor can know (whether the memory exists, whether the
+context is new) is its to refuse.
+"""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from pegaref.errors import InvalidCommand
 from pegaref.messages import ContextKey, Layer, RegisterLayers
 from pegaref.wire import engine_pb2
+from pegaref.wrapper import MAX_WRAPPER_BYTES
 
-_LONGEST_NAME = 512  # characters of an instance or a namespace
+_LONGEST_NAME: Final = 512  # characters of an instance or a namespace
+_LONGEST_LAYER_NAME_BYTES: Final = 1024
+_MOST_LAYERS: Final = 4096
+_MOST: Final = 2**63 - 1  # of a number that torch takes
 
 # The lists that have one entry per layer, in the order of `Layer`'s fields.
 _PER_LAYER = ("layer_names", "wrapper_bytes", "num_blocks", "bytes_per_block", "kv_stride_bytes", "segments")
 
 
-def register_command(request: engine_pb2.RegisterContextRequest, *, generation: int) -> RegisterLayers:
-    """The command that a register asks for. Raises InvalidCommand; nothing has happened then."""
+def register_command(
+    request: engine_pb2.RegisterContextRequest, *, generation: int, device_ids: Sequence[int]
+) -> RegisterLayers:
+    """The command that a register asks for, on one of the server's devices. Raises InvalidCommand."""
     check_name(request.instance_id, "instance_id")
     check_name(request.namespace, "namespace", may_be_empty=True)
     for field in ("tp_size", "world_size"):
@@ -23,8 +33,11 @@ def register_command(request: engine_pb2.RegisterContextRequest, *, generation: 
             raise InvalidCommand("must be at least 1", field=field)
     if request.tp_rank >= request.tp_size:
         raise InvalidCommand(f"{request.tp_rank} is not below tp_size {request.tp_size}", field="tp_rank")
-    if request.device_id < 0:
-        raise InvalidCommand(f"{request.device_id} is negative", field="device_id")
+    if request.device_id not in device_ids:
+        known = ", ".join(str(device_id) for device_id in sorted(device_ids))
+        raise InvalidCommand(
+            f"{request.device_id} is none of this server's devices: {known}", field="device_id"
+        )
     key = ContextKey(
         instance_id=request.instance_id,
         generation=generation,
@@ -70,10 +83,38 @@ def _layers(request: engine_pb2.RegisterContextRequest) -> tuple[Layer, ...]:
     count = len(request.layer_names)
     if count == 0:
         raise InvalidCommand("must name at least one layer", field="layer_names")
+    if count > _MOST_LAYERS:
+        raise InvalidCommand(f"has {count} layers; at most {_MOST_LAYERS} are taken", field="layer_names")
     lists = (*_PER_LAYER[1:], *(("layer_group_ids",) if request.layer_group_ids else ()))
     for field in lists:
         entries = len(getattr(request, field))
         if entries != count:
             raise InvalidCommand(f"has {entries} entries for {count} layers", field=field)
     columns = (getattr(request, field) for field in _PER_LAYER)
-    return tuple(Layer(*row) for row in zip(*columns, strict=True))
+    layers = tuple(Layer(*row) for row in zip(*columns, strict=True))
+    names = set[str]()
+    for layer in layers:
+        _check_layer(layer)
+        if layer.name in names:
+            raise InvalidCommand(f"layer {layer.name!r} is named twice", field="layer_names")
+        names.add(layer.name)
+    return layers
+
+
+def _check_layer(layer: Layer) -> None:
+    if not 1 <= len(layer.name.encode()) <= _LONGEST_LAYER_NAME_BYTES:
+        raise InvalidCommand(
+            f"a layer's name has 1 to {_LONGEST_LAYER_NAME_BYTES} bytes", field="layer_names"
+        )
+    if not 1 <= len(layer.wrapper) <= MAX_WRAPPER_BYTES:
+        raise InvalidCommand(
+            f"layer {layer.name!r}: a wrapper has 1 to {MAX_WRAPPER_BYTES} bytes", field="wrapper_bytes"
+        )
+    for field, value, least, most in (
+        ("num_blocks", layer.num_blocks, 1, _MOST),
+        ("bytes_per_block", layer.bytes_per_block, 1, _MOST),
+        ("kv_stride_bytes", layer.kv_stride_bytes, 0, _MOST),
+        ("segments", layer.segments, 1, 2),
+    ):
+        if not least <= value <= most:
+            raise InvalidCommand(f"layer {layer.name!r}: {value} is not {least} to {most}", field=field)

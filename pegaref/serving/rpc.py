@@ -15,20 +15,20 @@ from google.protobuf.message_factory import GetMessageClass
 
 from pegaref.errors import RegistryError
 from pegaref.placement import Dispatch
-from pegaref.serving.metrics import Requests
-from pegaref.serving.refusal import grpc_status, sentence, trailers
+from pegaref.serving.metrics import RequestCounters
+from pegaref.serving.refusal import detail, grpc_status, trailers
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # generic in their stubs only
-    Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+    CallContext: TypeAlias = grpc.aio.ServicerContext[Any, Any]
     GenericHandler: TypeAlias = grpc.GenericRpcHandler[Any, Any]
 else:
-    Context = grpc.aio.ServicerContext
+    CallContext = grpc.aio.ServicerContext
     GenericHandler = grpc.GenericRpcHandler
 
-# Of a unary method: returns the response. Of a stream: writes to the context, and returns nothing.
-Body = Callable[[Any, Context], Awaitable[Any]]
+# A unary method's returns the response; a stream's writes to the context, and returns nothing.
+RpcBody = Callable[[Any, CallContext], Awaitable[Any]]
 
 
 class Service:
@@ -40,10 +40,10 @@ class Service:
     def __init__(
         self,
         descriptor: ServiceDescriptor,
-        bodies: Mapping[str, Body],
+        bodies: Mapping[str, RpcBody],
         *,
         dispatch: Dispatch,
-        requests: Requests,
+        requests: RequestCounters,
     ) -> None:
         self._dispatch = dispatch
         self._requests = requests
@@ -54,7 +54,7 @@ class Service:
         }
         self.handler = grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
-    def _handler(self, method: MethodDescriptor, body: Body) -> grpc.RpcMethodHandler[Any, Any]:
+    def _handler(self, method: MethodDescriptor, body: RpcBody) -> grpc.RpcMethodHandler[Any, Any]:
         make: Any = grpc.unary_stream_rpc_method_handler
         if not method.server_streaming:
             make, body = grpc.unary_unary_rpc_method_handler, self._dispatched(body)
@@ -65,14 +65,14 @@ class Service:
         )
         return handler
 
-    def _dispatched(self, body: Body) -> Body:
+    def _dispatched(self, body: RpcBody) -> RpcBody:
         run = self._dispatch.run
         return lambda request, context: run(lambda: body(request, context))
 
-    def _counted(self, name: str, body: Body) -> Body:
+    def _counted(self, name: str, body: RpcBody) -> RpcBody:
         route = self._requests.route(name)
 
-        async def answer(request: Any, context: Context) -> Any:
+        async def answer(request: Any, context: CallContext) -> Any:
             began = route.begin()
             code = "UNKNOWN"  # what gRPC answers to an exception of any other kind
             try:
@@ -91,12 +91,12 @@ class Service:
         return answer
 
 
-async def refuse(context: Context, error: RegistryError) -> NoReturn:
-    """Ends the call with the refusal's status, sentence and trailing metadata."""
-    await context.abort(grpc_status(error), sentence(error), trailers(error))
+async def refuse(context: CallContext, error: RegistryError) -> NoReturn:
+    """Ends the call with the refusal's status, detail and trailing metadata."""
+    await context.abort(grpc_status(error), detail(error), trailers(error))
 
 
-class Unbuilt(GenericHandler):
+class Unimplemented(GenericHandler):
     """Answers the methods of a known service that this server does not have, by name, with UNIMPLEMENTED."""
 
     def __init__(self, service: str, methods: Collection[str]) -> None:
@@ -108,11 +108,11 @@ class Unbuilt(GenericHandler):
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a method that is not built; None for any other."""
+        """The handler of a method that is not served; None for any other."""
         return self._handlers.get(handler_call_details.method)
 
     def _refusal(self, method: str) -> Any:
-        async def answer(request: bytes, context: Context) -> bytes:
+        async def answer(request: bytes, context: CallContext) -> bytes:
             await context.abort(
                 grpc.StatusCode.UNIMPLEMENTED, f"{self._service}/{method} is not built in pegaref"
             )

@@ -1,8 +1,8 @@
-"""Whose tensors are whose: one open session per instance, and a clean-up when it ends, however it ends.
+"""Whose tensors are whose: one open session per instance, and a cleanup when it ends, however it ends.
 
 An instance lives through generations. A session starts a new one; what is registered meanwhile belongs to it,
-and its end drops that generation and no later one. What an instance registers without a session is *loose*:
-it belongs to generation 0, and to the next session of the instance that ends without being superseded (ranks
+and its end drops that generation and no later one. What an instance registers without a session
+belongs to generation 0, and to the next session of the instance that ends without being superseded (ranks
 may register before their scheduler opens the session).
 """
 
@@ -14,9 +14,9 @@ from pegaref.errors import CleanupPending, RegistryError, ShuttingDown
 from pegaref.messages import Dropped
 from pegaref.serving.refusal import TooMany
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-LOOSE = 0  # the generation of what is registered without a session
+NO_SESSION = 0  # the generation of what is registered without a session
 
 # Drops one generation of an instance through the registry's handle; raises RegistryError.
 Drop = Callable[[str, int], Awaitable[Dropped]]
@@ -28,7 +28,7 @@ class SessionEnded(RegistryError):
     code = "UNAVAILABLE"
 
 
-class Session:
+class OpenSession:
     """One open session. It ends once: by its client, or by `ended` being set with the reason."""
 
     __slots__ = ("ended", "generation", "instance_id", "namespace")
@@ -56,8 +56,8 @@ class Sessions:
     def __init__(self, drop: Drop, *, most: int) -> None:
         self._drop = drop
         self._most = most
-        self._open: dict[str, Session] = {}
-        self._loose: set[str] = set()  # instances that may have loose registers
+        self._open: dict[str, OpenSession] = {}
+        self._sessionless: set[str] = set()  # instances that may have registered without a session
         self._last_generation = 0
         self._watchers: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -65,7 +65,7 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, instance_id: str, namespace: str) -> Session:
+    def open(self, instance_id: str, namespace: str) -> OpenSession:
         """Start a generation. The instance's older session ends with ABORTED; its tensors are dropped.
 
         Raises TooMany, ShuttingDown.
@@ -77,47 +77,49 @@ class Sessions:
             raise TooMany(f"{self._most} sessions are open, which is the limit", retry_after_s=1.0)
         self._last_generation += 1
         ended = asyncio.get_running_loop().create_future()
-        session = Session(instance_id, namespace, self._last_generation, ended)
+        session = OpenSession(instance_id, namespace, self._last_generation, ended)
         self._open[instance_id] = session
-        log.info("%r opened", session)
+        logger.info("%r opened", session)
         if older is not None:
-            self._release(older, SessionEnded(f"superseded by {session!r}", code="ABORTED"), loose=False)
+            self._release(
+                older, SessionEnded(f"superseded by {session!r}", code="ABORTED"), with_sessionless=False
+            )
         return session
 
-    def close(self, session: Session) -> None:
-        """The stream is over: drop what it owned, unless its end came from here and that has been done."""
+    def close(self, session: OpenSession) -> None:
+        """Drop what the session owned, now that its stream is over. Does nothing if the server ended it."""
         if self._open.get(session.instance_id) is session:
             del self._open[session.instance_id]
-            self._release(session, SessionEnded("closed by its client"), loose=True)
+            self._release(session, SessionEnded("closed by its client"), with_sessionless=True)
 
     def generation_of(self, instance_id: str) -> int:
         """The generation that a register for the instance belongs to now."""
         session = self._open.get(instance_id)
-        return LOOSE if session is None else session.generation
+        return NO_SESSION if session is None else session.generation
 
-    def registered(self, instance_id: str, generation: int) -> bool:
-        """Takes note of a finished register. False when its session ended meanwhile: then it has no owner."""
-        if generation == LOOSE:
-            self._loose.add(instance_id)
+    def add_registered(self, instance_id: str, generation: int) -> bool:
+        """Note a finished register. False when its session ended meanwhile, so that it has no owner."""
+        if generation == NO_SESSION:
+            self._sessionless.add(instance_id)
             return True
         session = self._open.get(instance_id)
         return session is not None and session.generation == generation
 
-    def forget_loose(self, instance_id: str | None) -> None:
-        """Somebody drops all of an instance, or of every instance (None)."""
+    def clear_sessionless(self, instance_id: str | None) -> None:
+        """Note that everything of an instance, or of every instance (None), is being dropped."""
         if instance_id is None:
-            self._loose.clear()
+            self._sessionless.clear()
         else:
-            self._loose.discard(instance_id)
+            self._sessionless.discard(instance_id)
 
-    def lost(self, generations: Iterable[tuple[str, int]]) -> None:
-        """These lost their tensors with an actor: their sessions end, so that clients register again."""
+    def end_lost(self, generations: Iterable[tuple[str, int]]) -> None:
+        """End the sessions of generations that were lost with their actor, so that clients register again."""
         for instance_id, generation in generations:
             session = self._open.get(instance_id)
-            if session is not None and generation in (session.generation, LOOSE):
+            if session is not None and generation in (session.generation, NO_SESSION):
                 del self._open[instance_id]
                 reason = SessionEnded("its tensors were lost with their actor: register again")
-                self._release(session, reason, loose=True)
+                self._release(session, reason, with_sessionless=True)
 
     async def end_all(self) -> None:
         """Refuse new sessions and end the open ones. Nothing is dropped: the actors end with the server."""
@@ -129,13 +131,13 @@ class Sessions:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
 
-    def _release(self, session: Session, reason: SessionEnded, *, loose: bool) -> None:
-        log.info("%r ended: %s", session, reason.message)
+    def _release(self, session: OpenSession, reason: SessionEnded, *, with_sessionless: bool) -> None:
+        logger.info("%r ended: %s", session, reason.message)
         session.end(reason)
         generations = [session.generation]
-        if loose and session.instance_id in self._loose:
-            self._loose.discard(session.instance_id)
-            generations.append(LOOSE)
+        if with_sessionless and session.instance_id in self._sessionless:
+            self._sessionless.discard(session.instance_id)
+            generations.append(NO_SESSION)
         for generation in generations:
             watcher = asyncio.get_running_loop().create_task(self._clean_up(session.instance_id, generation))
             self._watchers.add(watcher)
@@ -145,17 +147,17 @@ class Sessions:
         try:
             dropped = await self._drop(instance_id, generation)
         except CleanupPending as pending:
-            log.warning(
-                "instance %s, generation %d: its clean-up waits for an actor as operation %s",
+            logger.warning(
+                "instance %s, generation %d: its cleanup waits for an actor as operation %s",
                 instance_id,
                 generation,
                 pending.operation_id,
             )
         except RegistryError as error:
-            log.warning(
+            logger.warning(
                 "instance %s, generation %d: not cleaned up: %s", instance_id, generation, error.message
             )
         else:
-            log.info(
+            logger.info(
                 "instance %s, generation %d: released %d tensors", instance_id, generation, dropped.tensors
             )

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from faults import DEFAULT_LEASE_S, LEASE_LIMIT_S, LeaseTooLong
-from faults.cli.told import seconds
+from faults.cli import seconds
 from scenarios.errors import CouldNotRun
 from scenarios.live.arguments import Asked, asked
 from scenarios.live.departure import Leave, until_left

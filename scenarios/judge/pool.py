@@ -14,13 +14,13 @@ from scenarios.judge.histogram import Histogram
 from scenarios.record import Distribution, Latency, PooledLatency, ScenarioRecord, Series
 
 SHARES: Final = (0.50, 0.90, 0.99, 0.999)
-_NO_FAULT: Final = "noop"
-"""The fault that does nothing: its window is one more baseline."""
 
 
 def belongs_in_pool(scenario: ScenarioRecord) -> bool:
-    """Whether a scenario has a fault, was expected to stay lit, and its verdict is not `unproven`."""
-    return scenario.expected == "lit" and scenario.verdict != "unproven" and scenario.fault.name != _NO_FAULT
+    """Whether a scenario was expected to stay lit, its verdict is not `unproven`, and its fault breaks
+    something: the window of one that breaks nothing is one more baseline.
+    """
+    return scenario.expected == "lit" and scenario.verdict != "unproven" and not scenario.fault.is_control
 
 
 def pool(scenarios: Iterable[ScenarioRecord]) -> dict[str, dict[str, PooledLatency]]:

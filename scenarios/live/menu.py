@@ -79,16 +79,16 @@ def bar(entries: Sequence[Entry]) -> list[str]:
 
 def _sites(fault: FaultInfo, target: Target) -> tuple[str, ...] | None:
     """The names of the sites it may act on, none where it needs no site; None where it does not fit."""
-    if fault.name.startswith("cuda.") and "gpu" not in target.target.needs:
+    if not set(fault.needs) <= set(
+        target.target.needs
+    ):  # no target has a relay: the endpoints' probes go past it
         return None
-    if any(parameter.name == "relay" for parameter in fault.params):
-        return None  # it acts on connections through a relay, and the endpoints' go past it
     required = [parameter for parameter in fault.params if parameter.required]
     if any(parameter.type != "site" for parameter in required):
         return None
     if not required:
         return ()
-    of_classes = fault.name.startswith("object.")
+    of_classes = fault.site_kind == "class"
     return tuple(name for name, site in target.sites.items() if _is_class(site) is of_classes) or None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from faults import NoSuchProcess, Selector
+from faults import Selector
 from scenarios.server.server import Server
 
 _STATES = {
@@ -51,11 +51,7 @@ async def look(server: Server) -> tuple[Row, ...]:
     } or {MAIN: Selector(main=True)}
     selected: dict[str, list[int]] = {}
     for name, selector in selectors.items():
-        try:
-            links = await server.controller.matching(selector, within_s=0.0)
-            selected[name] = [link.info.pid for link in links]
-        except NoSuchProcess:
-            selected[name] = []
+        selected[name] = [info.pid for info in await server.controller.find_processes(selector)]
     agents = {info.pid for info in server.controller.processes()}
     rows = []
     for pid in server.pids():

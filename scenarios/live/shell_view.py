@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from faults import State
-from faults.stacks import as_text
+from faults import State, format_stacks
 from scenarios.live import figures, lane_table
 from scenarios.live.calls import Tally
 from scenarios.live.endpoints import Endpoints
@@ -84,7 +83,7 @@ def where(glance: Glance) -> list[Text]:
     """The stacks in full, of every fault that holds threads up."""
     lines = []
     for broken in glance.armed:
-        for text in as_text(broken.threads):
+        for text in format_stacks(broken.threads):
             lines.append(Text(f"{broken.fault.id} {_what(broken)}", style="bold"))
             lines += [*map(Text, text.expandtabs().splitlines()), Text()]
     return lines or [Text("no fault holds a thread up that could be looked at")]

@@ -1,8 +1,8 @@
 """Try a target file once: start the server, ask every endpoint, make every call, look at its processes, and
 see which sites resolve and which calls reach them.
 
-A site is tried by arming a fault in it that waits for its two-billionth call: the server runs as before, and
-each call that comes by is counted.
+A site is tried by arming `call.count` in it: the server runs as before, and each call that comes by is
+counted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import httpx
 import msgspec
 import psutil
 
-from faults import Controller, Fault, FaultsError, NoSuchProcess, ProcessInfo, Selector, UnknownSite
+from faults import Controller, Fault, FaultsError, ProcessInfo, Selector, UnknownSite
 from scenarios.errors import CouldNotRun
 from scenarios.onboarding.findings import Checked, MadeCall, ProbedLaneOnce, Seen, TriedSite
 from scenarios.prober.messages import HttpLane, Probed, TcpLane, Watch
@@ -29,8 +29,7 @@ from scenarios.spec.target import Call
 from scenarios.spec.target_file import LoadedTarget
 from scenarios.traffic.caller import CallFailed
 
-_KINDS = ("call.stall", "object.finalizer_stall")
-_NEVER = {"on_hit": 2_000_000_000}
+_SITE_KINDS = ("function", "class")
 _LEASE_S = 120.0
 _MATCH_WITHIN_S = 5.0
 _ONCE_S = 1e6
@@ -138,11 +137,8 @@ async def _processes(server: Server) -> tuple[list[Seen], dict[str, tuple[int, .
     selected: dict[str, tuple[int, ...]] = {}
     for name, wanted in server.target.target.processes.items():
         selector = Selector(wanted.cmdline, wanted.imports, wanted.parent, wanted.main)
-        try:
-            links = await server.controller.matching(selector, within_s=_MATCH_WITHIN_S)
-            selected[name] = tuple(link.info.pid for link in links)
-        except NoSuchProcess:
-            selected[name] = ()
+        found = await server.controller.find_processes(selector, timeout_s=_MATCH_WITHIN_S)
+        selected[name] = tuple(info.pid for info in found)
     agents = {info.pid: info for info in server.controller.processes()}
     seen = []
     for pid in server.pids():
@@ -154,11 +150,8 @@ async def _processes(server: Server) -> tuple[list[Seen], dict[str, tuple[int, .
 
 async def _have_imported(controller: Controller, module: str, pid: int | None = None) -> tuple[int, ...]:
     """The processes that have imported a module."""
-    try:
-        links = await controller.matching(Selector(imports=module, pid=pid), within_s=0.0)
-    except NoSuchProcess:
-        return ()
-    return tuple(link.info.pid for link in links)
+    found = await controller.find_processes(Selector(imports=module, pid=pid))
+    return tuple(info.pid for info in found)
 
 
 async def _call(server: Server, call: Call, sites: _Sites) -> MadeCall:
@@ -183,7 +176,7 @@ async def _call(server: Server, call: Call, sites: _Sites) -> MadeCall:
 
 
 class _Sites:
-    """Every site of the file, armed in every process in which it resolves, with a fault that never acts."""
+    """Every site of the file, armed in every process in which it resolves, to be counted."""
 
     def __init__(self, server: Server, processes: list[Seen]) -> None:
         self._server = server
@@ -211,9 +204,9 @@ class _Sites:
     async def _arm(self, name: str, pid: int) -> None:
         """As a callable, or as a class whose objects die; what both refuse is told as the first did."""
         refusals: list[str] = []
-        for kind in _KINDS:
+        for kind in _SITE_KINDS:
             fault = self._server.controller.arm(
-                kind, process=pid, lease_s=_LEASE_S, params={"site": name}, trigger=_NEVER
+                "call.count", process=pid, lease_s=_LEASE_S, params={"site": name, "kind": kind}
             )
             try:
                 self._armed[name][pid] = await self._stack.enter_async_context(fault)
@@ -252,7 +245,7 @@ class _Sites:
 
 
 def _is_late(fault: Fault) -> bool:
-    return any("not imported yet" in finding for finding in fault.status().evidence)
+    return "awaits_import" in fault.status().details
 
 
 def _command(pid: int, info: ProcessInfo | None) -> str:

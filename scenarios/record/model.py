@@ -31,12 +31,13 @@ Verdict = Literal["pass", "fail", "unproven"]
 
 class FaultRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A fault as it was armed: its parameters, the target's process that it was armed in (None: the main
-    one), and the trigger that says which hits it acts on."""
+    one), and the trigger that says which hits it acts on. `is_control`: it breaks nothing, as `noop`."""
 
     name: str
     params: dict[str, object] = {}
     process: str | None = None
     trigger: dict[str, object] = {}
+    is_control: bool = False
 
 
 class Bite(msgspec.Struct, frozen=True, kw_only=True):

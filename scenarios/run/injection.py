@@ -74,7 +74,7 @@ class Injection:
             self._main = self._fault(Also(row.fault, row.params, row.process, row.trigger))
             await self._armed.enter_async_context(self._main)
             try:
-                await self._main.biting(self._timing.bite_within_s)
+                await self._main.wait_biting(self._timing.bite_within_s)
             except NeverHit as error:
                 self._missed = f"its coming number {self._cycles + 1} did not bite: {error}"
                 return
@@ -131,7 +131,7 @@ class Injection:
 
     async def _wait_bite(self, fault: Fault, name: str) -> Guard:
         try:
-            status = await fault.biting(self._timing.bite_within_s)
+            status = await fault.wait_biting(self._timing.bite_within_s)
         except NeverHit as error:
             return proof(name, False, str(error))
         evidence = "; ".join(status.evidence)

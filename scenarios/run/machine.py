@@ -16,16 +16,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from faults.procfs import ran_and_waited_ns
+from faults import fault_info, thread_run_delays_ns
 from scenarios.judge import proof
 from scenarios.record import Guard
 from scenarios.spec.suite import Row
 
 _OWN_SHARE = 0.5
 """A target that itself ran for this share of all cores starved itself: that is a finding, and no excuse."""
-
-_STARVES = "process.starve"
-"""The fault that takes a target's cores away."""
 
 _TICK_S = 0.05
 
@@ -64,7 +61,7 @@ class CpuUse:
 def read_counters(pids: Iterable[int]) -> CpuCounters:
     """What the kernel has counted until now. A process or thread that ends meanwhile is left out."""
     at_s = time.monotonic()
-    threads = {(pid, tid): spent for pid in pids for tid, spent in ran_and_waited_ns(pid).items()}
+    threads = {(pid, tid): spent for pid in pids for tid, spent in thread_run_delays_ns(pid).items()}
     return CpuCounters(at_s, threads)
 
 
@@ -126,7 +123,7 @@ def cores_guard(use: CpuUse, allowed_s: float, row: Row, *, as_expected: bool) -
     What went as expected stands: a wait does not break a claim that held. A fault that takes the cores is
     meant to, and excuses nothing.
     """
-    starves = _STARVES in (row.fault, *(also.fault for also in row.also))
+    starves = any(fault_info(name).takes_cores for name in (row.fault, *(also.fault for also in row.also)))
     held = as_expected or starves or not use.lacking(allowed_s)
     remedy = "" if held else "; the machine was too busy to tell: run it with fewer --jobs, or alone"
     return proof("no lack of a core decided it", held, f"{use.detail}{remedy}", about="machine")

@@ -69,7 +69,7 @@ class Recovery:
         """Wait for the process that replaces the wedged one, which must not be the same."""
         assert self._scenario.row.process is not None
         try:
-            found = await self._server.controller.process(
+            found = await self._server.controller.wait_process(
                 self._scenario.row.process, timeout_s=self._timing.recover_within_s
             )
         except NoSuchProcess as error:

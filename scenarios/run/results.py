@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from faults import FaultStatus
+from faults import FaultStatus, fault_info
 from scenarios.judge.observation import Observation
 from scenarios.record import (
     AssertionRecord,
@@ -33,7 +33,8 @@ from scenarios.record import (
 from scenarios.run.calls import ScenarioCalls
 from scenarios.run.progress import PHASES
 from scenarios.run.samples import Samples
-from scenarios.spec import Scenario
+from scenarios.spec import Row, Scenario
+from scenarios.spec.suite import Also
 from scenarios.traffic.load import LoadFacts
 
 Stretch = tuple[float, float]
@@ -112,7 +113,7 @@ def raw_record(
     return ScenarioRecord(
         name=scenario.name,
         target=scenario.target.name,
-        fault=FaultRecord(name=row.fault, params=row.params, process=row.process, trigger=row.trigger),
+        fault=_fault(row),
         expected=scenario.expected,
         bite=_bite(results.faults.own, origin_s) if results.faults is not None else Bite(),
         stuck=calls.stuck(origin_s, results.pending_calls)
@@ -162,14 +163,22 @@ def _also(
 ) -> tuple[SimultaneousFault, ...]:
     return tuple(
         SimultaneousFault(
-            fault=FaultRecord(
-                name=also.fault, params=also.params, process=also.process, trigger=also.trigger
-            ),
+            fault=_fault(also),
             bite=_bite(status, origin_s),
         )
         for also, status in zip(
             scenario.row.also, statuses.also if statuses is not None else (), strict=False
         )
+    )
+
+
+def _fault(armed: Row | Also) -> FaultRecord:
+    return FaultRecord(
+        name=armed.fault,
+        params=armed.params,
+        process=armed.process,
+        trigger=armed.trigger,
+        is_control=fault_info(armed.fault).is_control,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from faults import Controller, FaultsError, Selector, UnknownFault, catalogue
+from faults import FaultsError, Selector, UnknownFault, fault_info, validate
 from scenarios.errors import CouldNotRun, did_you_mean, nearest
 from scenarios.spec import LoadedTarget, Row, Scenario, Timing, target_file
 from scenarios.spec.suite import After, CallsDo, Expectation, Traffic
@@ -72,8 +72,8 @@ def _scenario(
         hint = did_you_mean(nearest(asked.call, known)) or f"; it has {', '.join(known) or 'none'}"
         raise CouldNotRun(f"wedge(…): target {loaded.name} has no call named {asked.call!r}{hint}")
     _refuse_unknown(asked, loaded)
-    acts_on_calls = next(info.triggers for info in catalogue() if info.name == asked.fault)
-    calls: CallsDo = asked.calls or ("answered" if asked.fault == "noop" else "pending")
+    fault = fault_info(asked.fault)
+    calls: CallsDo = asked.calls or ("answered" if fault.is_control else "pending")
     count = asked.count if known else 0
     row = Row(
         name=asked.fault,
@@ -83,7 +83,7 @@ def _scenario(
         process=asked.process,
         trigger=asked.trigger,
         traffic=Traffic(asked.call, count, calls, asked.deadline_s),
-        bites="on-traffic" if acts_on_calls and count else "alone",
+        bites="on-traffic" if fault.triggers and count else "alone",
         after=asked.after,
     )
     return Scenario(
@@ -105,8 +105,13 @@ def _refuse_unknown(asked: Asked, loaded: LoadedTarget) -> None:
         name: Selector(s.cmdline, s.imports, s.parent, s.main) for name, s in loaded.target.processes.items()
     }
     try:
-        Controller(selectors, loaded.target.sites).arm(
-            asked.fault, process=asked.process, params=asked.params, trigger=asked.trigger
+        validate(
+            asked.fault,
+            process=asked.process,
+            params=asked.params,
+            trigger=asked.trigger,
+            processes=selectors,
+            sites=loaded.target.sites,
         )
     except UnknownFault as error:
         raise CouldNotRun(f"wedge(…): {error}") from None

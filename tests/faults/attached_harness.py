@@ -20,7 +20,7 @@ async def main(pid: int) -> None:
     async with Controller() as controller:
         await attach(controller, pid)
         async with controller.arm("gil.hold", process=pid, lease_s=_LIVES_FOR_S) as fault:
-            await fault.biting(timeout_s=15)
+            await fault.wait_biting(timeout_s=15)
             sys.stdout.write(json.dumps({"biting": pid}) + "\n")
             sys.stdout.flush()
             await asyncio.sleep(_LIVES_FOR_S)

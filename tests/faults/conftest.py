@@ -25,7 +25,7 @@ async def controller() -> AsyncIterator[Controller]:
 async def target(controller: Controller) -> AsyncIterator[LaunchedTarget]:
     """The workbench, running below the controller, its agent connected."""
     async with launched(controller) as bench:
-        await controller.process("bench")
+        await controller.wait_process("bench")
         yield bench
 
 

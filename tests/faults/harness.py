@@ -40,13 +40,13 @@ async def main(stdin: int, stdout: int, name: str, params: str, state: str, leas
         )
         os.close(stdin)
         os.close(stdout)
-        await controller.process(bench)
+        await controller.wait_process(bench)
         fault = controller.arm(name, process=bench, params=json.loads(params), lease_s=lease_s)
         if state != "connected":
             await fault.arm()
         say(armed=target.pid)
         if state == "biting":
-            await fault.biting(timeout_s=15)
+            await fault.wait_biting(timeout_s=15)
         say(path=str(controller.path))
         await asyncio.sleep(_LIVES_FOR_S)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from faults import Controller, Selector
-from faults.keeper import AGENT_DIRECTORY
+from faults.agent import AGENT_DIRECTORY
 from tests.faults.bench import DEADLINE_S, LaunchedTarget, launched, result, until
 
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
@@ -83,7 +83,7 @@ def test_a_python_that_is_too_old_for_the_agent_runs_as_without_it(
     wedged = {
         **env,
         "PYTHONPATH": os.pathsep.join([str(AGENT_DIRECTORY), str(tmp_path)]),
-        "WEDGE_AGENT": str(tmp_path / "nobody.sock"),
+        "FAULTS_AGENT": str(tmp_path / "nobody.sock"),
     }
     seen, plain = (
         subprocess.run([python, "-c", program], env=each, capture_output=True, text=True, timeout=DEADLINE_S)
@@ -104,7 +104,7 @@ def test_an_error_of_the_users_sitecustomize_is_told_as_ever(tmp_path: Path) -> 
 
 
 def test_without_a_controllers_address_the_agent_opens_nothing() -> None:
-    env = {name: value for name, value in os.environ.items() if name != "WEDGE_AGENT"}
+    env = {name: value for name, value in os.environ.items() if name != "FAULTS_AGENT"}
     env["PYTHONPATH"] = str(AGENT_DIRECTORY)
     program = "import os, sys; print(len(os.listdir('/proc/self/fd')), 'wedge_agent' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=DEADLINE_S)
@@ -113,8 +113,19 @@ def test_without_a_controllers_address_the_agent_opens_nothing() -> None:
     assert b"False" in done.stdout
 
 
+async def test_the_former_name_of_the_variable_is_read_too(controller: Controller) -> None:
+    env = controller.environment(os.environ)
+    env["WEDGE_AGENT"] = env.pop("FAULTS_AGENT")
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", env=env, stdin=pipe)
+    try:
+        assert (await controller.wait_process("main", timeout_s=DEADLINE_S)).pid == process.pid
+    finally:
+        await process.communicate(b"\n")
+
+
 def test_a_controller_that_is_gone_is_no_trouble(tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(AGENT_DIRECTORY), "WEDGE_AGENT": str(tmp_path / "nobody.sock")}
+    env = {**os.environ, "PYTHONPATH": str(AGENT_DIRECTORY), "FAULTS_AGENT": str(tmp_path / "nobody.sock")}
     done = subprocess.run(
         [sys.executable, "-c", "print(1)"], env=env, capture_output=True, timeout=DEADLINE_S
     )
@@ -144,13 +155,13 @@ async def test_a_forked_child_connects_by_itself_and_its_parent_stays_single_thr
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    parent = await controller.process(Selector(main=True))
+    parent = await controller.wait_process(Selector(main=True))
     await until(lambda: len(controller.processes()) == 2)
     child = next(process for process in controller.processes() if process.pid != parent.pid)
     assert child.ppid == parent.pid
     for pid in (parent.pid, child.pid):
         async with controller.arm("noop", process=pid) as fault:
-            await fault.biting(timeout_s=5)
+            await fault.wait_biting(timeout_s=5)
     assert launched.stdin is not None
     launched.stdin.close()
     async with asyncio.timeout(DEADLINE_S):
@@ -167,7 +178,7 @@ async def test_a_fault_of_the_parent_is_not_in_its_forked_child(
     await target.do("import workshop")
     async with controller.arm("call.stall", process="bench", params={"site": "work"}) as fault:
         stuck = target.start("workshop.work(1)")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         await target.do(
             "r, w = os.pipe()\nr2, w2 = os.pipe()\nchild = os.fork()\n"
             "if child == 0:\n"
@@ -239,12 +250,12 @@ async def test_workers_of_multiprocessing_are_found(
     assert launched.stdin is not None
     async with asyncio.timeout(DEADLINE_S):
         assert await launched.stdout.readline() == b"[1, 2]\n"
-    main = await controller.process(Selector(main=True))
+    main = await controller.wait_process(Selector(main=True))
     await until(lambda: len(controller.processes()) >= 3)
     below = [process for process in controller.processes() if process.pid != main.pid]
     for process in below:
         async with controller.arm("noop", process=process.pid) as fault:
-            await fault.biting(timeout_s=5)
+            await fault.wait_biting(timeout_s=5)
     launched.stdin.close()
     async with asyncio.timeout(DEADLINE_S):
         assert await launched.wait() == 0
@@ -272,7 +283,7 @@ async def test_exec_in_the_same_process_connects_anew(controller: Controller) ->
         "import os, sys; os.execv(sys.executable, [sys.executable, '-c', 'import sys; sys.stdin.read()'])"
     )
     launched = await controller.launch([sys.executable, "-c", program], stdin=asyncio.subprocess.PIPE)
-    after = await controller.process(Selector(cmdline=r"^\S+ -c import sys; sys.stdin"))
+    after = await controller.wait_process(Selector(cmdline=r"^\S+ -c import sys; sys.stdin"))
     assert after.pid == launched.pid
     assert [process.pid for process in controller.processes()] == [launched.pid]
 
@@ -285,14 +296,14 @@ def test_what_runs_in_a_target_is_python_3_8(path: Path) -> None:
 @pytest.mark.parametrize("python", SUPPORTED, ids=lambda path: path.parts[-3])
 async def test_every_python_here_can_be_broken_and_given_back(controller: Controller, python: Path) -> None:
     async with launched(controller, python=str(python)) as target:
-        info = await controller.process("bench")
+        info = await controller.wait_process("bench")
         assert info.python == python.parts[-3]
         await target.do("import workshop")
         async with controller.arm("gil.hold", process="bench") as held:
-            await held.biting(timeout_s=5)
+            await held.wait_biting(timeout_s=5)
         async with controller.arm("call.stall", process="bench", params={"site": "work"}) as stall:
             stuck = target.start("workshop.work(1)")
-            await stall.biting(timeout_s=5)
+            await stall.wait_biting(timeout_s=5)
         assert await result(stuck) == 1
         await target.ticks()
 

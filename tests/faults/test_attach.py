@@ -46,7 +46,7 @@ async def test_a_process_attached_to_is_broken_and_given_back_like_any_other(
         info = await attach(controller, target.pid)
         assert (info.pid, info.python.rpartition(".")[0]) == (target.pid, version)
         async with controller.arm("gil.hold", process=target.pid) as fault:
-            await fault.biting(timeout_s=DEADLINE_S)
+            await fault.wait_biting(timeout_s=DEADLINE_S)
             assert await target.is_silent()
         await target.ticks()
 
@@ -104,10 +104,10 @@ async def test_a_process_is_attached_to_anew_after_its_controller_has_gone(contr
         await until(lambda: threads(target.pid) == 2)
         await attach(controller, target.pid)
         async with controller.arm("noop", process=target.pid) as fault:
-            await fault.biting(timeout_s=DEADLINE_S)
+            await fault.wait_biting(timeout_s=DEADLINE_S)
         await target.do("child = os.fork()\nif child == 0: time.sleep(60); os._exit(0)")
         child = await target.ask("child")
-        await controller.process(Selector(pid=child), timeout_s=DEADLINE_S)
+        await controller.wait_process(Selector(pid=child), timeout_s=DEADLINE_S)
         assert [info.pid for info in controller.processes()].count(child) == 1
 
 
@@ -120,7 +120,7 @@ async def test_a_process_with_an_agent_is_not_attached_to_twice(controller: Cont
             with pytest.raises(AlreadyAttached, match="another controller's"):
                 await attach(other, target.pid)
         async with controller.arm("noop", process=target.pid) as fault:
-            await fault.biting(timeout_s=DEADLINE_S)
+            await fault.wait_biting(timeout_s=DEADLINE_S)
 
 
 async def test_what_it_forks_later_is_covered(controller: Controller) -> None:
@@ -128,7 +128,7 @@ async def test_what_it_forks_later_is_covered(controller: Controller) -> None:
         await attach(controller, target.pid)
         await target.do("child = os.fork()\nif child == 0: time.sleep(60); os._exit(0)")
         child = await target.ask("child")
-        assert (await controller.process(Selector(pid=child), timeout_s=DEADLINE_S)).ppid == target.pid
+        assert (await controller.wait_process(Selector(pid=child), timeout_s=DEADLINE_S)).ppid == target.pid
 
 
 async def test_it_lets_go_when_its_controller_is_killed(controller: Controller) -> None:

@@ -32,7 +32,7 @@ async def test_a_program_without_python_is_stopped_and_goes_on(
 ) -> None:
     async with outside(controller, sleeper.pid):
         async with controller.arm("process.stop", process=sleeper.pid) as fault:
-            await fault.biting(timeout_s=DEADLINE_S)
+            await fault.wait_biting(timeout_s=DEADLINE_S)
             assert state(sleeper.pid) == "T"
         await until(lambda: state(sleeper.pid) == "S")
 
@@ -40,9 +40,9 @@ async def test_a_program_without_python_is_stopped_and_goes_on(
 async def test_it_is_starved_and_killed(controller: Controller, sleeper: Launched) -> None:
     async with outside(controller, sleeper.pid):
         async with controller.arm("process.starve", process=sleeper.pid, params={"hogs": 1}) as starved:
-            await starved.biting(timeout_s=DEADLINE_S)
+            await starved.wait_biting(timeout_s=DEADLINE_S)
         async with controller.arm("process.kill", process=sleeper.pid) as killed:
-            await killed.biting(timeout_s=DEADLINE_S)
+            await killed.wait_biting(timeout_s=DEADLINE_S)
         assert await sleeper.wait() == -signal.SIGKILL
         await until(lambda: controller.processes() == ())  # what has ended is nobody's any more
 
@@ -61,7 +61,7 @@ async def test_it_does_not_stand_in_the_way_of_those_with_an_agent(
     controller: Controller, sleeper: Launched
 ) -> None:
     async with outside(controller, sleeper.pid), launched(controller) as target:
-        found = await controller.process(Selector(imports="threading"), timeout_s=DEADLINE_S)
+        found = await controller.wait_process(Selector(imports="threading"), timeout_s=DEADLINE_S)
         assert found.pid == target.pid
 
 
@@ -72,7 +72,7 @@ async def test_afterwards_it_is_not_the_controllers(controller: Controller, slee
             async with outside(controller, sleeper.pid):
                 raise AssertionError("taken in twice")
     with pytest.raises(NoSuchProcess):
-        await controller.process(Selector(pid=sleeper.pid), timeout_s=0.1)
+        await controller.wait_process(Selector(pid=sleeper.pid), timeout_s=0.1)
 
 
 @pytest.mark.parametrize("pid", [os.getpid(), os.getppid()], ids=["itself", "its parent"])

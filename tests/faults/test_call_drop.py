@@ -15,7 +15,7 @@ async def test_the_call_or_its_result_is_lost(
     await target.do("import workshop")
     async with controller.arm("call.drop", process="bench", params={"site": "work", "what": what}) as fault:
         assert await target.ask("workshop.work(1)") is None
-        status = await fault.biting(timeout_s=5)
+        status = await fault.wait_biting(timeout_s=5)
         assert "1 of 1 calls hit" in status.evidence[0]
         assert await target.ask("workshop.made") == made
     assert await target.ask("workshop.work(2)") == 2

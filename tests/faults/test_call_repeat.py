@@ -44,7 +44,7 @@ async def test_it_runs_again_with_the_same_arguments_and_one_result_is_returned(
     params = {"site": f"workshop:{name}", "runs": 3, "outcome": outcome}
     async with controller.arm("call.repeat", process="bench", params=params) as fault:
         assert await shop.ask(call.format(f"{name}(7, key='word')")) == value
-        status = await fault.biting(timeout_s=5)
+        status = await fault.wait_biting(timeout_s=5)
         assert (status.hits, status.calls) == (1, 1)
         assert "1 of 1 calls hit" in status.evidence[0]
         assert await shop.ask("counted") == [[[7], {"key": "word"}]] * 3
@@ -100,7 +100,7 @@ async def test_every_python_repeats(controller: Controller, version: str) -> Non
     if python is None:
         pytest.skip(reason(version))
     async with launched(controller, python=python) as shop:
-        await controller.process("bench")
+        await controller.wait_process("bench")
         await shop.do(COUNTING)
         for name, call in CALLS.items():
             params = {"site": f"workshop:{name}", "outcome": "first"}
@@ -108,4 +108,4 @@ async def test_every_python_repeats(controller: Controller, version: str) -> Non
                 before = await shop.ask("len(counted)")
                 assert await shop.ask(call.format(f"{name}()")) == before + 1
                 assert await shop.ask("len(counted)") == before + 2
-                await fault.biting(timeout_s=5)
+                await fault.wait_biting(timeout_s=5)

@@ -25,7 +25,7 @@ async def test_calls_hang_until_release_and_then_return_what_they_always_did(
 ) -> None:
     async with controller.arm("call.stall", process="bench", params={"site": "work"}) as fault:
         stuck = [shop.start(f"workshop.work({number})") for number in range(4)]
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         assert await pending(stuck[0])
         await until(lambda: fault.status().inside == 4)
     assert [await result(future) for future in stuck] == [0, 1, 2, 3]
@@ -35,7 +35,7 @@ async def test_calls_hang_until_release_and_then_return_what_they_always_did(
 async def test_other_calls_go_on(controller: Controller, shop: LaunchedTarget) -> None:
     async with controller.arm("call.stall", process="bench", params={"site": "work"}) as fault:
         stuck = shop.start("workshop.work()")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         assert await shop.ask("workshop.device_work(1)") == "none on 1"
         await shop.ticks()
     await result(stuck)
@@ -45,7 +45,7 @@ async def test_with_the_gil_held_nothing_goes_on(controller: Controller, shop: L
     params = {"site": "work", "gil": "held"}
     async with controller.arm("call.stall", process="bench", params=params) as fault:
         stuck = shop.start("workshop.work(7)")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         assert await shop.is_silent()
     assert await result(stuck) == 7
     await shop.ticks()
@@ -64,14 +64,14 @@ async def test_sleepers_wake_at_once(controller: Controller, shop: LaunchedTarge
 async def test_nobody_calls_and_so_it_is_never_hit(controller: Controller, shop: LaunchedTarget) -> None:
     async with controller.arm("call.stall", process="bench", params={"site": "work"}) as fault:
         with pytest.raises(NeverHit, match="0 of 0 calls"):
-            await fault.biting(timeout_s=0.1)
+            await fault.wait_biting(timeout_s=0.1)
     assert fault.status().state is State.NEVER_HIT
 
 
 async def test_the_lease_ends_it_without_anybody(controller: Controller, shop: LaunchedTarget) -> None:
     async with controller.arm("call.stall", process="bench", params={"site": "work"}, lease_s=1.5) as fault:
         stuck = shop.start("workshop.work(1)")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         assert await result(stuck) == 1
         await until(lambda: fault.status().state.over)
         assert fault.status().state is State.EXPIRED
@@ -83,7 +83,7 @@ async def test_an_exception_of_the_call_arrives_after_the_stall(
 ) -> None:
     async with controller.arm("call.stall", process="bench", params={"site": "workshop:fail"}) as fault:
         stuck = shop.start("workshop.fail()")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
     with pytest.raises(TargetError, match="KeyError"):
         await result(stuck)
 
@@ -93,7 +93,7 @@ async def test_a_stalled_coroutine_leaves_its_event_loop_running(
 ) -> None:
     async with controller.arm("call.stall", process="bench", params={"site": "workshop:work_async"}) as fault:
         lit = shop.start("workshop.calling_loop_runs_on(workshop.work_async)")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         await until(lambda: fault.status().held_s > 0.2)
     assert await result(lit) is True
 
@@ -104,7 +104,7 @@ async def test_a_coroutine_stalled_with_the_gil_held_stops_everything(
     params = {"site": "workshop:work_async", "gil": "held"}
     async with controller.arm("call.stall", process="bench", params=params) as fault:
         stuck = shop.start("workshop.calling_loop_runs_on(workshop.work_async)")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         assert await shop.is_silent()
     assert await result(stuck) is False
 
@@ -114,7 +114,7 @@ async def test_ctrl_c_does_not_end_a_stalled_call(controller: Controller, shop: 
     await shop.ask("signal.signal(signal.SIGINT, signal.default_int_handler) and None", main=True)
     async with controller.arm("call.stall", process="bench", params={"site": "work"}) as fault:
         stuck = shop.start("workshop.work(1)", main=True)
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         os.kill(shop.pid, signal.SIGINT)
         assert await pending(stuck)
     with pytest.raises(TargetError, match="KeyboardInterrupt"):
@@ -129,7 +129,7 @@ async def test_a_default_sigterm_ends_a_process_that_is_stalled_in_its_only_thre
     launched = await controller.launch([sys.executable, "-c", program])
     params = {"site": "colorsys:rgb_to_hsv", "gil": gil}
     async with controller.arm("call.stall", params=params) as fault:
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         os.kill(launched.pid, signal.SIGTERM)
         async with asyncio.timeout(5):
             assert await launched.wait() == -signal.SIGTERM

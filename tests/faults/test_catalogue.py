@@ -35,15 +35,15 @@ async def test_contending_threads_make_others_late_and_stop_nobody(
     await shop.do("sys.setswitchinterval(0.05)")
     before_s = await usual_nap_s(shop)
     async with controller.arm("gil.contend", process="bench", params={"threads": 3}) as fault:
-        status = await fault.biting(timeout_s=5)
+        status = await fault.wait_biting(timeout_s=5)
         await until(lambda: fault.status().inside == 3)
         assert await usual_nap_s(shop) > max(0.04, before_s)
         await shop.ticks()
         assert status.state is State.BITING
     assert fault.status().inside == 0
-    burnt_s = procfs.burnt_s(shop.pid)
+    cpu_time_s = procfs.cpu_time_s(shop.pid)
     await shop.is_silent(for_s=0.2)
-    assert procfs.burnt_s(shop.pid) - burnt_s < 0.15
+    assert procfs.cpu_time_s(shop.pid) - cpu_time_s < 0.15
 
 
 async def test_a_delayed_call_is_late_by_so_much_and_another_is_not(
@@ -55,7 +55,7 @@ async def test_a_delayed_call_is_late_by_so_much_and_another_is_not(
         assert value == 3
         assert took_s >= 0.2
         assert await shop.ask("workshop.device_work(1)") == "none on 1"
-        status = await fault.biting(timeout_s=5)
+        status = await fault.wait_biting(timeout_s=5)
         assert (status.calls, status.hits) == (1, 1)
     assert await shop.ask("workshop.work(3)") == 3
     assert fault.status().calls == 1
@@ -70,7 +70,7 @@ async def test_a_delayed_coroutine_lets_its_loop_run(controller: Controller, sho
 async def test_release_ends_a_delay_early(controller: Controller, shop: LaunchedTarget) -> None:
     async with controller.arm("call.delay", process="bench", params={"site": "work", "delay": 60}) as fault:
         late = shop.start("workshop.work(1)")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
     assert await result(late) == 1
 
 
@@ -94,7 +94,7 @@ async def test_a_call_raises_what_is_asked_for(
         with pytest.raises(TargetError, match=says):
             await shop.ask("workshop.work(1)")
         assert await shop.ask("workshop.made") == []
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
     assert await shop.ask("workshop.work(1)") == 1
 
 
@@ -130,7 +130,7 @@ async def test_a_result_is_replaced_or_changed(
 ) -> None:
     async with controller.arm("call.corrupt", process="bench", params={"site": "work", **params}) as fault:
         assert await shop.ask(call) == value
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         assert len(await shop.ask("workshop.made")) == 1
     assert await shop.ask("workshop.work(1)") == 1
 
@@ -144,7 +144,7 @@ async def test_a_result_that_cannot_be_so_changed_fails_the_fault(
         assert await shop.ask("workshop.work(5)") == 5
         await until(lambda: fault.status().state is State.FAILED)
         with pytest.raises(ArmFailed, match="cannot change a int"):
-            await fault.biting(timeout_s=5)
+            await fault.wait_biting(timeout_s=5)
 
 
 @pytest.mark.parametrize("owner", ["Machine", "BigMachine"])
@@ -155,7 +155,7 @@ async def test_an_object_blocks_as_it_dies_and_then_is_gone(
     params = {"site": f"workshop:{owner}"}
     async with controller.arm("object.finalizer_stall", process="bench", params=params) as fault:
         dying = shop.start("globals().pop('thing') and None")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         await shop.ticks()
         assert not dying.done()
     await result(dying)
@@ -170,7 +170,7 @@ async def test_the_garbage_collector_blocks_on_a_dying_object_with_the_gil_held(
     params = {"site": "workshop:Machine", "gil": "held"}
     async with controller.arm("object.finalizer_stall", process="bench", params=params) as fault:
         collecting = shop.start("gc.collect() >= 0")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         assert await shop.is_silent()
     assert await result(collecting) is True
 
@@ -187,7 +187,7 @@ async def test_a_finaliser_that_was_there_still_runs(controller: Controller, sho
     params = {"site": "workshop:Mortal"}
     async with controller.arm("object.finalizer_stall", process="bench", params=params) as fault:
         dying = shop.start("Mortal() and None")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
     await result(dying)
     assert await shop.ask("died") == [1]
 
@@ -211,7 +211,7 @@ async def test_a_blocked_event_loop_stands_still_while_other_threads_run(
     await shop.do(LOOP)
     await shop.ask("beating.wait(5)")
     async with controller.arm("loop.block", process="bench", params={"gil": gil}) as fault:
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         if gil == "held":
             assert await shop.is_silent()
         else:
@@ -239,7 +239,7 @@ async def test_descriptors_are_exhausted_but_for_those_left(
         "    except OSError as error: return [len(files), error.errno]"
     )
     async with controller.arm("fd.exhaust", process="bench", params={"leave": leave}) as fault:
-        status = await fault.biting(timeout_s=5)
+        status = await fault.wait_biting(timeout_s=5)
         assert "descriptors open" in status.evidence[0]
         assert await shop.ask("opened()") == [leave, 24]
         await shop.ticks()
@@ -257,7 +257,7 @@ async def test_a_process_that_gives_descriptors_up_was_exhausted_all_the_same(
     async with controller.arm("fd.exhaust", process="bench") as fault:
         await until(lambda: fault.status().hits == 1)
         await shop.do("for fd in spares: os.close(fd)")
-        status = await fault.biting(timeout_s=5)
+        status = await fault.wait_biting(timeout_s=5)
         assert "was refused one more" in status.evidence[0]
     await shop.ask("[os.open('/dev/null', os.O_RDONLY) for _ in range(64)] and None")
 
@@ -267,7 +267,7 @@ async def test_memory_is_taken_and_given_back(controller: Controller, shop: Laun
     before = procfs.resident_bytes(shop.pid)
     async with controller.arm("memory.pressure", process="bench", params={"size": "64M"}) as fault:
         await until(lambda: procfs.resident_bytes(shop.pid) - before >= size)
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         await shop.ticks()
     assert procfs.resident_bytes(shop.pid) - before < size // 2
 
@@ -288,23 +288,23 @@ async def test_a_starved_process_gets_less_of_the_cpu_and_then_all_of_it(
     await shop.do("thread = threading.Thread(target=burn); thread.start()")
     await shop.do("for task in os.listdir('/proc/self/task'): os.sched_setaffinity(int(task), [0])")
     async with controller.arm("process.starve", process="bench", params={"hogs": 4}) as fault:
-        status = await fault.biting(timeout_s=10)
+        status = await fault.wait_biting(timeout_s=10)
         assert status.hits == 4
-        hogs = procfs.descendants((await controller.keeper()).info.pid)
+        hogs = procfs.descendants((await controller.sidecar()).pid)
         assert len(hogs) == 4
-        waited_s, began = procfs.waited_s(shop.pid), time.monotonic()
+        waited_s, began = procfs.run_delay_s(shop.pid), time.monotonic()
         await asyncio.sleep(0.5)
-        assert procfs.waited_s(shop.pid) - waited_s > 0.25 * (time.monotonic() - began)
+        assert procfs.run_delay_s(shop.pid) - waited_s > 0.25 * (time.monotonic() - began)
     assert not any(map(procfs.stat, hogs))
     await shop.do("burning = False; thread.join()")
 
 
-async def test_the_hogs_end_when_their_keeper_is_killed(controller: Controller, shop: LaunchedTarget) -> None:
+async def test_the_hogs_end_when_the_sidecar_is_killed(controller: Controller, shop: LaunchedTarget) -> None:
     async with controller.arm("process.starve", process="bench", params={"hogs": 1}) as fault:
-        await fault.biting(timeout_s=10)
-        keeper = (await controller.keeper()).info
-        hogs = [(pid, procfs.stat(pid)) for pid in procfs.descendants(keeper.pid)]
-        os.kill(keeper.pid, signal.SIGKILL)
+        await fault.wait_biting(timeout_s=10)
+        sidecar = await controller.sidecar()
+        hogs = [(pid, procfs.stat(pid)) for pid in procfs.descendants(sidecar.pid)]
+        os.kill(sidecar.pid, signal.SIGKILL)
         await until(lambda: not any(found and procfs.alive(pid, found.started) for pid, found in hogs))
 
 

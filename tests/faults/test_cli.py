@@ -119,7 +119,7 @@ async def test_ctrl_c_ends_the_command_and_what_breaks_it(
     async with asyncio.timeout(DEADLINE_S):
         assert await process.wait() == 128 + signal.SIGINT
     assert procfs.stat(pid) is None
-    assert list(Path(shell.env["XDG_RUNTIME_DIR"], "wedge").iterdir()) == []
+    assert list(Path(shell.env["XDG_RUNTIME_DIR"], "faults").iterdir()) == []
 
 
 @pytest.mark.parametrize(

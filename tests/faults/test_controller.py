@@ -9,11 +9,13 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from faults import (
     BadParameter,
+    BadTrigger,
     Controller,
     FaultsError,
     LeaseTooLong,
@@ -26,7 +28,9 @@ from faults import (
     UnknownParameter,
     UnknownSelector,
     UnknownSite,
+    validate,
 )
+from faults.agent.wedge_agent import protocol
 from tests.faults.bench import DEADLINE_S, LaunchedTarget, launched, until
 
 FAMILY = """
@@ -46,7 +50,8 @@ import json, os, socket
 os.setuid(65534)
 sock = socket.socket(socket.AF_UNIX)
 sock.connect("agent.sock")
-hello = json.dumps({"hello": 1, "pid": os.getpid(), "python": "3.11.0"}).encode()
+fields = {"version": 2, "pid": os.getpid(), "python": "3.11.0"}
+hello = json.dumps({"type": "hello", "number": 0, "fds": 0, "fields": fields}).encode()
 sock.sendall(len(hello).to_bytes(4, "big") + hello)
 print("said hello", flush=True)
 try:
@@ -69,18 +74,18 @@ async def test_processes_are_told_apart_by_every_kind_of_selector(tmp_path: Path
         boss = await controller.launch(
             [sys.executable, str(tmp_path / "family.py")], stdin=asyncio.subprocess.PIPE
         )
-        found = {name: (await controller.process(name, timeout_s=DEADLINE_S)).pid for name in selectors}
+        found = {name: (await controller.wait_process(name, timeout_s=DEADLINE_S)).pid for name in selectors}
         assert found.pop("boss") == boss.pid
         assert set(found.values()) == {found["worker"]}
         assert found["worker"] != boss.pid
         with pytest.raises(NoSuchProcess, match="imports=wave"):
-            await controller.process(Selector(imports="wave"), timeout_s=0.1)
+            await controller.wait_process(Selector(imports="wave"), timeout_s=0.1)
 
 
 async def test_what_a_process_says_of_itself_is_what_the_kernel_says(
     controller: Controller, target: LaunchedTarget
 ) -> None:
-    info = await controller.process("bench")
+    info = await controller.wait_process("bench")
     assert info.pid == target.pid
     assert info.argv[0] == sys.executable
     assert info.python == ".".join(map(str, sys.version_info[:3]))
@@ -89,7 +94,7 @@ async def test_what_a_process_says_of_itself_is_what_the_kernel_says(
 
 async def test_a_process_that_ended_is_forgotten(controller: Controller) -> None:
     async with launched(controller) as target:
-        await controller.process(Selector(pid=target.pid))
+        await controller.wait_process(Selector(pid=target.pid))
     await until(lambda: controller.processes() == ())
 
 
@@ -97,7 +102,7 @@ async def test_nobody_there_is_said_with_what_to_do(controller: Controller) -> N
     with pytest.raises(
         NoSuchProcess, match=r"cmdline=workbench after 0\.05 s; no process has connected.*wedge exec"
     ):
-        await controller.process("bench", timeout_s=0.05)
+        await controller.wait_process("bench", timeout_s=0.05)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +142,9 @@ async def test_a_controller_that_is_not_open_says_so() -> None:
     with pytest.raises(NotOpen):
         controller.environment({})
     with pytest.raises(NotOpen):
-        await controller.process("main")
+        await controller.wait_process("main")
     with pytest.raises(NotArmed):
-        await controller.arm("noop").biting(timeout_s=1)
+        await controller.arm("noop").wait_biting(timeout_s=1)
 
 
 async def test_the_directory_and_the_socket_are_private_and_go_with_the_controller() -> None:
@@ -177,7 +182,7 @@ async def test_a_runtime_directory_that_others_can_open_is_refused(
 ) -> None:
     runtime = tmp_path_factory.mktemp("w")  # short: a longer path than a socket's may be is not used
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    (runtime / "wedge").mkdir(mode=0o755)
+    (runtime / "faults").mkdir(mode=0o755)
     with pytest.raises(FaultsError, match="only this user"):
         async with Controller():
             raise AssertionError("it opened")
@@ -196,8 +201,23 @@ async def test_what_a_dead_controller_left_is_swept_and_what_a_live_one_has_is_n
             assert second.path.exists()
 
 
+def framed(body: bytes) -> bytes:
+    """A message as it goes over the connection."""
+    return len(body).to_bytes(4, "big") + body
+
+
 @pytest.mark.parametrize(
-    "message", [b"", b"x", b"\xff" * 64, b"\0\0\0\5nojsn", b"\0\0\0\2[]", b'\0\0\0\x0b{"of": "x"}']
+    "message",
+    [
+        b"",
+        b"x",
+        b"\xff" * 64,
+        b"\0\0\0\5nojsn",
+        b"\0\0\0\2[]",
+        b'\0\0\0\x0b{"of": "x"}',
+        framed(protocol.encode(protocol.Hello(version=protocol.VERSION + 1, pid=1, python="3.11.0"))),
+        framed(b'{"type": "rumour", "number": 0, "fds": 0, "fields": {}}'),
+    ],
 )
 async def test_a_connection_that_talks_nonsense_is_ended_and_harms_nobody(
     controller: Controller, target: LaunchedTarget, message: bytes
@@ -212,7 +232,7 @@ async def test_a_connection_that_talks_nonsense_is_ended_and_harms_nobody(
             assert await loop.sock_recv(sock, 1) == b""
     assert [info.pid for info in controller.processes()] == [target.pid]
     async with controller.arm("noop", process="bench") as fault:
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
 
 
 async def test_a_message_that_claims_to_be_huge_ends_the_connection_at_once(controller: Controller) -> None:
@@ -225,9 +245,39 @@ async def test_a_message_that_claims_to_be_huge_ends_the_connection_at_once(cont
             assert await loop.sock_recv(sock, 1) == b""
 
 
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({"name": "call.stal"}, UnknownFault),
+        ({"name": "call.stall"}, UnknownParameter),
+        ({"name": "call.stall", "params": {"site": "wrok"}}, UnknownSite),
+        ({"name": "gil.hold", "trigger": {"times": 1}}, BadTrigger),
+        ({"name": "gil.hold", "process": "bnech"}, UnknownSelector),
+        ({"name": "gil.hold", "lease_s": 301}, LeaseTooLong),
+    ],
+)
+def test_what_arm_would_refuse_is_refused_without_a_controller(
+    asked: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        validate(**asked, processes={"bench": Selector(main=True)}, sites={"work": "workshop:work"})
+
+
+def test_what_arm_would_take_is_valid() -> None:
+    validate("gil.hold")
+    validate("call.stall", params={"site": "work"}, trigger={"times": 1}, sites={"work": "workshop:work"})
+
+
+async def test_processes_that_match_are_found_or_none(controller: Controller, target: LaunchedTarget) -> None:
+    assert [info.pid for info in await controller.find_processes("bench")] == [target.pid]
+    assert await controller.find_processes(Selector(imports="wave"), timeout_s=0.1) == ()
+    with pytest.raises(UnknownSelector):
+        await controller.find_processes("bnech")
+
+
 async def test_ended_faults_are_remembered(controller: Controller, target: LaunchedTarget) -> None:
     async with controller.arm("noop", process="bench") as fault:
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         assert [status.state for status in controller.statuses()] == [State.BITING]
     assert [status.state for status in controller.statuses()] == [State.RELEASED]
     assert controller.faults() == ()
@@ -237,7 +287,7 @@ async def test_the_times_of_a_life_are_in_order(controller: Controller, target: 
     await target.do("import workshop")
     async with controller.arm("call.stall", process="bench", params={"site": "work"}) as fault:
         stuck = target.start("workshop.work(1)")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
     await stuck
     times = fault.status().times
     assert times.keys() == {"armed", "hit", "biting", "released"}

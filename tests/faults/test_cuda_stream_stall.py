@@ -87,7 +87,7 @@ async def test_without_a_gpu_it_is_refused_and_nothing_of_it_stays(tmp_path: Pat
             async with controller.arm("cuda.stream_stall", process=TARGET):
                 raise AssertionError("it must not be armed")
         async with controller.arm("noop", process=TARGET) as twin:
-            await twin.biting(5)
+            await twin.wait_biting(5)
 
 
 class TestOnAGpu:
@@ -102,7 +102,7 @@ class TestOnAGpu:
             async with controller.arm(
                 "cuda.stream_stall", process=TARGET, params={"stream": stream}
             ) as fault:
-                found = await fault.biting(10)
+                found = await fault.wait_biting(10)
                 await ask(launched, call)
                 with pytest.raises(TimeoutError):
                     await answer(launched, 1.0)
@@ -118,23 +118,23 @@ class TestOnAGpu:
     async def test_the_twin_an_allocation_does_not_wait(self, tmp_path: Path) -> None:
         async with Controller() as controller, running(controller, tmp_path, "cuda") as launched:
             async with controller.arm("cuda.stream_stall", process=TARGET) as fault:
-                await fault.biting(10)
+                await fault.wait_biting(10)
                 await ask(launched, "malloc")
                 assert (await answer(launched))[0] < 1.0
 
     async def test_the_lease_ends_it(self, tmp_path: Path) -> None:
         async with Controller() as controller, running(controller, tmp_path, "cuda") as launched:
             async with controller.arm("cuda.stream_stall", process=TARGET, lease_s=2.0) as fault:
-                await fault.biting(10)
+                await fault.wait_biting(10)
                 await ask(launched, "synchronize")
                 assert (await answer(launched))[0] < 5.0
 
     async def test_a_held_gil_does_not_keep_it_from_being_released(self, tmp_path: Path) -> None:
         async with Controller() as controller, running(controller, tmp_path, "cuda") as launched:
             async with controller.arm("cuda.stream_stall", process=TARGET) as stall:
-                await stall.biting(10)
+                await stall.wait_biting(10)
                 async with controller.arm("gil.hold", process=TARGET, lease_s=20) as hold:
-                    await hold.biting(10)
+                    await hold.wait_biting(10)
                     await stall.release()
                 await ask(launched, "synchronize")
                 assert (await answer(launched))[0] < 1.0
@@ -149,11 +149,11 @@ class TestOnAGpu:
             GPU = Selector(cmdline="gpu_target")
             async def main():
                 async with Controller() as controller:
-                    print(controller.environment({})["WEDGE_AGENT"], flush=True)
-                    await controller.process(GPU, timeout_s=60)
+                    print(controller.environment({})["FAULTS_AGENT"], flush=True)
+                    await controller.wait_process(GPU, timeout_s=60)
                     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
                     async with controller.arm("cuda.stream_stall", process=GPU) as f:
-                        await f.biting(10)
+                        await f.wait_biting(10)
                         print("biting", flush=True)
                         await asyncio.sleep(60)
             asyncio.run(main())
@@ -169,7 +169,7 @@ class TestOnAGpu:
         path = os.pathsep.join([str(Path(sys.modules["faults"].__path__[0]) / "agent"), *sys.path])
         target = await asyncio.create_subprocess_exec(
             sys.executable, str(program), "cuda", stdin=pipe, stdout=pipe,
-            env={**os.environ, "WEDGE_AGENT": address, "PYTHONPATH": path},
+            env={**os.environ, "FAULTS_AGENT": address, "PYTHONPATH": path},
         )  # fmt: skip
         try:
             assert target.stdout is not None

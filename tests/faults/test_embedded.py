@@ -79,7 +79,7 @@ async def server(
     """The C server with the agent in its interpreter, by either way."""
     if request.param == "environment":
         async with serving(controller, program, controller.environment(os.environ)) as opened:
-            await controller.process(Selector(pid=opened.pid))
+            await controller.wait_process(Selector(pid=opened.pid))
             yield opened
     else:
         async with serving(controller, program, dict(os.environ)) as opened:
@@ -96,7 +96,7 @@ async def test_with_its_gil_held_c_stays_lit_and_what_needs_python_goes_dark(
     controller: Controller, server: Server
 ) -> None:
     async with controller.arm("gil.hold", process=server.pid) as fault:
-        await fault.biting(timeout_s=DEADLINE_S)
+        await fault.wait_biting(timeout_s=DEADLINE_S)
         assert await server.is_dark("/python")
         assert await server.soon("/health") == "ok"
     assert await server.soon("/python") == "2"
@@ -107,7 +107,7 @@ async def test_a_stalled_call_without_the_gil_darkens_itself_alone(
 ) -> None:
     async with controller.arm("call.stall", process=server.pid, params={"site": "desk:work"}) as fault:
         working = asyncio.create_task(server.soon("/work"))
-        await fault.biting(timeout_s=DEADLINE_S)
+        await fault.wait_biting(timeout_s=DEADLINE_S)
         assert (await server.soon("/python"), await server.soon("/health")) == ("2", "ok")
         assert not working.done()
         await fault.release()
@@ -116,5 +116,5 @@ async def test_a_stalled_call_without_the_gil_darkens_itself_alone(
 
 async def test_noop_darkens_nothing(controller: Controller, server: Server) -> None:
     async with controller.arm("noop", process=server.pid) as fault:
-        await fault.biting(timeout_s=DEADLINE_S)
+        await fault.wait_biting(timeout_s=DEADLINE_S)
         assert [await server.soon(path) for path in ("/health", "/python", "/work")] == ["ok", "2", "42"]

@@ -38,7 +38,7 @@ async def storm(controller: Controller, python: str, kind: str, *, armed: bool =
                 newcomers="cover",
             )
             async with fault:
-                await fault.biting(timeout_s=_ENDS_WITHIN_S)
+                await fault.wait_biting(timeout_s=_ENDS_WITHIN_S)
         launched.stdin.close()
         assert await launched.stdout.read() == b"all came back\n"
         assert await launched.wait() == 0
@@ -111,7 +111,7 @@ async def test_a_child_that_is_forked_while_the_agent_imports_can_import_the_sam
     assert launched.stdin is not None
     async with asyncio.timeout(_ENDS_WITHIN_S):
         assert await launched.stdout.readline() == b"ready\n"
-        main = await controller.process(Selector(main=True))
+        main = await controller.wait_process(Selector(main=True))
         arming = asyncio.create_task(
             controller.arm("call.drop", process=main.pid, params={"site": "__main__:work"}).arm()
         )

@@ -105,7 +105,7 @@ async def serving(controller: Controller, kind: Kind, directory: Path) -> AsyncI
 async def all_workers(controller: Controller, worker: Selector) -> None:
     """Wait until every worker has an agent."""
     async with asyncio.timeout(DEADLINE_S):
-        while len(await controller.matching(worker, within_s=DEADLINE_S)) < WORKERS:  # noqa: ASYNC110
+        while len(await controller.find_processes(worker, timeout_s=DEADLINE_S)) < WORKERS:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
@@ -134,7 +134,7 @@ async def test_a_server_is_dark_while_all_of_its_workers_are(kind: Kind, tmp_pat
     selectors = {"server": Selector(main=True)}
     async with Controller(processes=selectors) as controller, serving(controller, kind, tmp_path) as port:
         async with controller.arm("gil.hold", process=kind.worker) as fault:
-            status = await fault.biting(timeout_s=DEADLINE_S)
+            status = await fault.wait_biting(timeout_s=DEADLINE_S)
             assert len(status.pids) == WORKERS
             assert not await answers(port, within_s=QUIET_S)
         assert await answers(port)
@@ -143,9 +143,9 @@ async def test_a_server_is_dark_while_all_of_its_workers_are(kind: Kind, tmp_pat
 async def test_a_server_with_one_worker_held_is_lit_by_the_other(kind: Kind, tmp_path: Path) -> None:
     selectors = {"server": Selector(main=True)}
     async with Controller(processes=selectors) as controller, serving(controller, kind, tmp_path) as port:
-        one = await controller.process(kind.worker)
+        one = await controller.wait_process(kind.worker)
         async with controller.arm("gil.hold", process=one.pid) as fault:
-            await fault.biting(timeout_s=DEADLINE_S)
+            await fault.wait_biting(timeout_s=DEADLINE_S)
             assert await answers(port)
 
 
@@ -154,7 +154,7 @@ async def test_the_interpreter_of_a_virtual_environment_reports(
 ) -> None:
     venv.create(tmp_path / "env", with_pip=False)
     async with launched(controller, python=str(tmp_path / "env" / "bin" / "python")) as target:
-        info = await controller.process("bench")
+        info = await controller.wait_process("bench")
         assert (info.pid, info.argv[0]) == (target.pid, str(tmp_path / "env" / "bin" / "python"))
         assert await target.ask("sys.prefix") == str(tmp_path / "env")
 
@@ -174,7 +174,7 @@ AGENTLESS = {
     "-S": Agentless(r"started with -S, which ignores `sitecustomize`", flags=("-S",)),
     "-I": Agentless(r"started with -I, which ignores its environment", flags=("-X", "utf8", "-uI")),
     "-E": Agentless(r"started with -E, which ignores its environment", flags=("-W", "ignore", "-E")),
-    "environment": Agentless(r"started without WEDGE_AGENT", before=("env", "-i")),
+    "environment": Agentless(r"started without FAULTS_AGENT", before=("env", "-i")),
     "path": Agentless(r"started with another PYTHONPATH", path="/nowhere"),
     "2.7": Agentless(r"its Python is 2\.7, and the agent needs 3\.8", version="2.7"),
     "3.7": Agentless(r"its Python is 3\.7, and the agent needs 3\.8", version="3.7"),
@@ -196,7 +196,7 @@ async def test_what_keeps_the_agent_out_of_a_process_is_told(controller: Control
     )
     await until(lambda: procfs.executable(target.pid) == str(Path(python).resolve()))
     with pytest.raises(NoSuchProcess, match=way.told) as told:
-        await controller.process("bench", timeout_s=0.2)
+        await controller.wait_process("bench", timeout_s=0.2)
     assert str(target.pid) in str(told.value)
 
 
@@ -207,6 +207,6 @@ async def test_what_an_unaware_parent_starts_is_reached_below_it(controller: Con
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
     )
-    info = await controller.process("bench", timeout_s=DEADLINE_S)
+    info = await controller.wait_process("bench", timeout_s=DEADLINE_S)
     assert info.pid in shell.pids()
     assert info.pid != shell.pid

@@ -65,7 +65,7 @@ async def ports(
     await target.do(ECHO)
     direct = await target.ask("server.getsockname()[1]")
     async with controller.arm("net.relay", process="bench", params={"to": f"127.0.0.1:{direct}"}) as relay:
-        await relay.biting(timeout_s=5)
+        await relay.wait_biting(timeout_s=5)
         opened = Ports(direct, relay.status().details["port"])
         yield opened
         await opened.close()
@@ -83,7 +83,7 @@ async def test_a_relay_closes_its_live_connections_without_a_word(
         held = controller.arm("net.half_open", process="bench", params={"relay": port})
         await held.arm()
         talking.writer.write(b"on its way")
-        await held.biting(timeout_s=DEADLINE_S)
+        await held.wait_biting(timeout_s=DEADLINE_S)
     for client in (talking, idle):
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await client.reader.readexactly(len(b"on its way"))
@@ -106,7 +106,7 @@ async def test_half_open_connections_carry_nothing_and_then_all_of_it(
     await client.echo(b"before")
     async with controller.arm("net.half_open", process="bench") as fault:
         waiting = asyncio.ensure_future(client.echo(b"during"))
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         newcomer = asyncio.ensure_future((await ports.connect(ports.relayed)).echo(b"new"))
         assert await pending(waiting)
         assert not newcomer.done()
@@ -120,7 +120,7 @@ async def test_half_open_connections_carry_nothing_and_then_all_of_it(
 async def test_an_idle_relay_cannot_be_half_open(controller: Controller, ports: Ports) -> None:
     async with controller.arm("net.half_open", process="bench") as fault:
         with pytest.raises(NeverHit):
-            await fault.biting(timeout_s=0.1)
+            await fault.wait_biting(timeout_s=0.1)
 
 
 async def test_a_slow_connection_is_late_by_so_much(controller: Controller, ports: Ports) -> None:
@@ -129,7 +129,7 @@ async def test_a_slow_connection_is_late_by_so_much(controller: Controller, port
         began = time.monotonic()
         await client.echo(b"slowly")
         assert time.monotonic() - began >= 0.2
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
 
 
 async def test_a_slow_connection_carries_so_many_bytes_a_second(controller: Controller, ports: Ports) -> None:
@@ -144,7 +144,7 @@ async def test_release_ends_the_waiting_of_a_slow_connection(controller: Control
     client = await ports.connect(ports.relayed)
     async with controller.arm("net.slow", process="bench", params={"delay": 60}) as fault:
         late = asyncio.ensure_future(client.echo(b"late"))
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         assert not late.done()
     assert await late == b"late"
     assert await client.echo(b"swiftly") == b"swiftly"
@@ -157,7 +157,7 @@ async def test_a_fault_that_comes_and_goes_does_not_end_the_delay_of_another(
     client = await ports.connect(ports.relayed)
     async with controller.arm("net.slow", process="bench", params={"delay": 60}) as slow:
         late = asyncio.ensure_future(client.echo(b"late"))
-        await slow.biting(timeout_s=5)
+        await slow.wait_biting(timeout_s=5)
         async with controller.arm(other, process="bench"):
             assert await pending(late)
         assert await pending(late)
@@ -168,9 +168,9 @@ async def test_what_is_late_already_is_held_too(controller: Controller, ports: P
     client = await ports.connect(ports.relayed)
     async with controller.arm("net.slow", process="bench", params={"delay": 0.2}) as slow:
         late = asyncio.ensure_future(client.echo(b"late"))
-        await slow.biting(timeout_s=5)
+        await slow.wait_biting(timeout_s=5)
         async with controller.arm("net.half_open", process="bench") as held:
-            await held.biting(timeout_s=5)
+            await held.wait_biting(timeout_s=5)
             assert await pending(late)
             assert (held.status().hits, held.status().inside) == (1, 1)
     assert await late == b"late"
@@ -187,7 +187,7 @@ async def test_connections_are_reset_and_new_ones_too_until_release(
                 await client.reader.readexactly(1)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await (await ports.connect(ports.relayed)).echo(b"new")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         assert await direct.echo(b"past the relay") == b"past the relay"
     assert await (await ports.connect(ports.relayed)).echo(b"after") == b"after"
 
@@ -201,7 +201,7 @@ async def test_two_faults_on_one_relay_are_released_in_any_order(
     held = controller.arm("net.half_open", process="bench")
     async with slow, held:
         waiting = asyncio.ensure_future(client.echo(b"through both"))
-        await held.biting(timeout_s=5)
+        await held.wait_biting(timeout_s=5)
         await (slow if first == "net.slow" else held).release()
         assert await pending(waiting)
     assert await waiting == b"through both"

@@ -29,7 +29,7 @@ async def main():
     async with Controller() as controller:
         pipe = asyncio.subprocess.PIPE
         target = await controller.launch([sys.executable, "-c", TARGET], stdin=pipe, stdout=pipe)
-        await controller.process("main")
+        await controller.wait_process("main")
 
         async def skew_s():
             target.stdin.write(b"now\\n")
@@ -38,7 +38,7 @@ async def main():
         found = [await skew_s()]
         async with controller.arm("clock.skew", params={"seconds": 60, "direction": "behind"}) as fault:
             found.append(await skew_s())
-            status = await fault.biting(timeout_s=10)
+            status = await fault.wait_biting(timeout_s=10)
         found.append(await skew_s())
         print(json.dumps({"skews_s": found, "evidence": status.evidence}))
 

@@ -17,7 +17,7 @@ async def test_the_process_is_gone_and_its_neighbour_is_not(
 ) -> None:
     async with launched(controller) as neighbour:
         async with controller.arm("process.kill", process=target.pid) as fault:
-            status = await fault.biting(timeout_s=5)
+            status = await fault.wait_biting(timeout_s=5)
             assert status.evidence == (f"process {target.pid} has ended",)
             async with asyncio.timeout(5):
                 assert await target.launched.wait() == -signal.SIGKILL
@@ -26,9 +26,9 @@ async def test_the_process_is_gone_and_its_neighbour_is_not(
 
 async def test_every_process_that_matches_is_killed(controller: Controller, target: LaunchedTarget) -> None:
     async with launched(controller) as neighbour:
-        await controller.process(Selector(pid=neighbour.pid))
+        await controller.wait_process(Selector(pid=neighbour.pid))
         async with controller.arm("process.kill", process="bench") as fault:
-            status = await fault.biting(timeout_s=5)
+            status = await fault.wait_biting(timeout_s=5)
             assert status.hits == 2
             assert set(status.pids) == {target.pid, neighbour.pid}
 
@@ -38,7 +38,7 @@ async def test_every_process_that_matches_is_killed(controller: Controller, targ
 async def test_a_process_that_has_only_the_number_of_the_one_that_was_meant_is_left_alone(
     controller: Controller, target: LaunchedTarget, name: str, by_ticks: int
 ) -> None:
-    (link,) = await controller.matching(Selector(pid=target.pid), within_s=5)
+    (link,) = await controller._processes.wait_matching(Selector(pid=target.pid), timeout_s=5)
     info = link.info
     link.info = dataclasses.replace(info, started=info.started + by_ticks)
     with pytest.raises(ArmFailed, match=f"process {target.pid} has ended, and its number is another's now"):
@@ -47,4 +47,4 @@ async def test_a_process_that_has_only_the_number_of_the_one_that_was_meant_is_l
     await target.ticks()
     link.info = info
     async with controller.arm(name, process=target.pid) as fault:
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)

@@ -15,7 +15,7 @@ async def test_a_stopped_process_is_silent_and_then_goes_on(
     controller: Controller, target: LaunchedTarget
 ) -> None:
     async with controller.arm("process.stop", process="bench") as fault:
-        status = await fault.biting(timeout_s=5)
+        status = await fault.wait_biting(timeout_s=5)
         assert status.evidence == (f"process {target.pid} is in state T (stopped)",)
         answer = target.start("1 + 1")
         assert await target.is_silent()
@@ -28,13 +28,13 @@ async def test_a_stopped_process_is_silent_and_then_goes_on(
 async def test_its_neighbour_ticks_on(controller: Controller, target: LaunchedTarget) -> None:
     async with launched(controller) as neighbour:
         async with controller.arm("process.stop", process=target.pid) as fault:
-            await fault.biting(timeout_s=5)
+            await fault.wait_biting(timeout_s=5)
             await neighbour.ticks()
 
 
 async def test_the_lease_lets_it_go_on(controller: Controller, target: LaunchedTarget) -> None:
     async with controller.arm("process.stop", process="bench", lease_s=1.0) as fault:
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         await target.ticks()
         await until(lambda: fault.status().state.over)
         assert fault.status().state is State.EXPIRED
@@ -46,7 +46,7 @@ async def test_a_lease_ends_at_the_controller_too_when_nobody_in_the_process_can
     lease_s, began_s = 0.5, time.monotonic()
     async with controller.arm("noop", process="bench", lease_s=lease_s) as fault:
         async with controller.arm("process.stop", process="bench") as stop:
-            await stop.biting(timeout_s=5)
+            await stop.wait_biting(timeout_s=5)
             await until(lambda: fault not in controller.faults())
             assert stop.status().state is State.BITING
     status = fault.status()
@@ -54,14 +54,14 @@ async def test_a_lease_ends_at_the_controller_too_when_nobody_in_the_process_can
     assert status.times["expired"] >= began_s + lease_s
 
 
-async def test_it_goes_on_when_the_keeper_is_killed(controller: Controller, target: LaunchedTarget) -> None:
+async def test_it_goes_on_when_the_sidecar_is_killed(controller: Controller, target: LaunchedTarget) -> None:
     async with controller.arm("process.stop", process="bench") as fault:
-        await fault.biting(timeout_s=5)
-        os.kill((await controller.keeper()).info.pid, signal.SIGKILL)
+        await fault.wait_biting(timeout_s=5)
+        os.kill((await controller.sidecar()).pid, signal.SIGKILL)
         await target.ticks()
     assert fault.status().state is State.FAILED
     async with controller.arm("process.stop", process="bench") as again:
-        await again.biting(timeout_s=5)
+        await again.wait_biting(timeout_s=5)
     await target.ticks()
 
 
@@ -69,7 +69,7 @@ async def test_a_process_that_is_killed_while_stopped_is_no_trouble(
     controller: Controller, target: LaunchedTarget
 ) -> None:
     async with controller.arm("process.stop", process="bench") as fault:
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         os.kill(target.pid, signal.SIGKILL)
         async with asyncio.timeout(5):
             await target.launched.wait()

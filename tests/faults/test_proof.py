@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from faults import ArmFailed, BrokenPlugin, Controller, NeverHit, State
-from faults.catalogue import definitions
+from faults import ArmFailed, BrokenPlugin, Controller, NeverHit, State, catalogue, fault_info
+from faults.catalogue import OLD_PLUGIN_GROUP, PLUGIN_GROUP, definitions
 from faults.evidence import PROVERS
 from tests.faults.bench import LaunchedTarget
 
@@ -29,7 +29,7 @@ PARAMETERS = {{
 def arm(fault):
     def lie():
         fault.undo(lambda: fault.leave(True))
-        fault.takes()
+        fault.count_call()
         fault.enter(True)
     return lie
 '''
@@ -55,14 +55,14 @@ def arm(fault):
         os.unlink(fault.params["path"])
 
     def make():
-        fault.takes()
+        fault.count_call()
         time.sleep(0.3)
         open(fault.params["path"], "x").close()
         fault.undo(remove)
 
     return make
 '''
-BESIDE = '''"""Acts in the target, and makes a file in the keeper, which has the same page."""
+BESIDE = '''"""Acts in the target, and makes a file in the sidecar, which has the same page."""
 import os
 NAME = "beside.file"
 PROOF = "hit"
@@ -70,14 +70,14 @@ PARAMETERS = {"path": {"type": "str", "required": True, "help": "the file"}}
 
 
 def arm(fault):
-    return fault.takes
+    return fault.count_call
 
 
-def arm_beside(fault):
+def arm_sidecar(fault):
     with open(fault.params["path"], "x") as made:
         made.write(" ".join(str(pid) for pid, _ in fault.targets))
     fault.undo(lambda: os.unlink(fault.params["path"]))
-    fault.undo(fault.let_go)
+    fault.undo(fault.set_released)
 '''
 SEEN_FROM_OUTSIDE = sorted(set(PROVERS) - {"answer", "hit", "inside"})
 
@@ -89,14 +89,15 @@ class Plugins:
         self._directory = directory
         self.modules: list[str] = []
 
-    def install(self, module: str, source: str) -> None:
-        """A distribution with one module and one entry point."""
+    def install(self, module: str, source: str, *groups: str) -> None:
+        """A distribution with one module, named in an entry point of each of those groups."""
         self.modules.append(module)
         (self._directory / f"{module}.py").write_text(source)
         info = self._directory / f"{module}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[pegaref.faults]\n{module} = {module}\n")
+        points = (f"[{group}]\n{module} = {module}\n" for group in groups or (PLUGIN_GROUP,))
+        (info / "entry_points.txt").write_text("".join(points))
         definitions.cache_clear()
 
 
@@ -119,7 +120,7 @@ async def test_a_fault_that_only_says_that_it_bites_is_never_hit(
     plugins.install(f"liar_{proof}", LIAR.format(proof=proof, runs="outside" if outside else "inside"))
     async with controller.arm(f"liar.{proof}", process="bench") as fault:
         with pytest.raises(NeverHit):
-            await fault.biting(timeout_s=0.5)
+            await fault.wait_biting(timeout_s=0.5)
         assert fault.status().state is State.BITING  # that is what it says, and why nobody asks it
         await target.ticks()
 
@@ -130,7 +131,7 @@ async def test_a_fault_that_does_nothing_at_all_is_never_hit(
     plugins.install("idle_away", IDLE)
     async with controller.arm("idle.away", process="bench") as fault:
         with pytest.raises(NeverHit, match="0 of 0"):
-            await fault.biting(timeout_s=0.2)
+            await fault.wait_biting(timeout_s=0.2)
     assert fault.status().state is State.NEVER_HIT
 
 
@@ -146,7 +147,7 @@ async def test_what_is_done_from_outside_is_done_when_arm_returns_and_undone_whe
     assert not made.exists()
 
 
-async def test_what_the_keeper_does_beside_the_target_comes_and_goes_with_the_fault(
+async def test_what_the_sidecar_does_beside_the_target_comes_and_goes_with_the_fault(
     controller: Controller, target: LaunchedTarget, plugins: Plugins, tmp_path: Path
 ) -> None:
     plugins.install("beside_file", BESIDE)
@@ -155,9 +156,35 @@ async def test_what_the_keeper_does_beside_the_target_comes_and_goes_with_the_fa
     for _ in range(2):
         async with fault:
             assert made.read_text() == str(target.pid)
-            await fault.biting(timeout_s=5)
+            await fault.wait_biting(timeout_s=5)
         assert not made.exists()
         fault = controller.arm("beside.file", process="bench", params={"path": str(made)})
+
+
+@pytest.mark.parametrize("groups", [(OLD_PLUGIN_GROUP,), (OLD_PLUGIN_GROUP, PLUGIN_GROUP)])
+async def test_a_plugin_that_was_written_for_the_former_names_works(
+    controller: Controller, target: LaunchedTarget, plugins: Plugins, tmp_path: Path, groups: tuple[str, ...]
+) -> None:
+    source = BESIDE.replace("arm_sidecar", "arm_beside").replace("count_call", "takes")
+    plugins.install("beside_file", source.replace("set_released", "let_go"), *groups)
+    made = tmp_path / "made"
+    async with controller.arm("beside.file", process="bench", params={"path": str(made)}) as fault:
+        await fault.biting(timeout_s=5)
+        assert made.exists()
+    assert not made.exists()
+
+
+async def test_a_fault_says_what_a_judge_has_to_know_of_it(plugins: Plugins) -> None:
+    known = "IS_CONTROL = TAKES_CORES = True\nNEEDS = ('gpu',)\nSITE_KIND = 'class'\n"
+    site = "PARAMETERS = {'site': {'type': 'site', 'required': True, 'help': 'the class'}}\n"
+    plugins.install("idle_away", IDLE + known + site)
+    info = fault_info("idle.away")
+    assert (info.is_control, info.takes_cores, info.needs, info.site_kind) == (True, True, ("gpu",), "class")
+    assert [fault.name for fault in catalogue() if fault.is_control] == [
+        "call.count", "idle.away", "net.relay", "noop",
+    ]  # fmt: skip
+    assert {fault.site_kind for fault in catalogue() if fault.name.startswith("call.")} == {"function"}
+    assert fault_info("gil.hold").site_kind is None
 
 
 async def test_what_cannot_be_done_from_outside_is_refused_by_arm(

@@ -24,7 +24,7 @@ PROJECT = textwrap.dedent(
     async def test_a_target_is_broken_and_left_to_the_fixture(fault_controller):
         launched = await fault_controller.launch([sys.executable, "-c", "import time; time.sleep(60)"])
         async with fault_controller.arm("gil.hold", process=Selector(cmdline="time.sleep")) as fault:
-            assert (await fault.biting(10)).inside == 1
+            assert (await fault.wait_biting(10)).inside == 1
         Path("pid").write_text(str(launched.pid))
     """
 )

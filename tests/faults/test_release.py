@@ -107,7 +107,7 @@ async def test_a_controller_that_hangs_keeps_the_target_no_longer_than_the_lease
                 together.create_task(freed(name, params), name=f"{name} {params}")
 
 
-async def test_a_killed_controllers_directory_is_removed_by_its_keeper() -> None:
+async def test_a_killed_controllers_directory_is_removed_by_its_sidecar() -> None:
     async with broken_by_a_harness("process.stop", {}, "biting") as (_, harness, path):
         assert path.exists()
         harness.kill()
@@ -126,9 +126,9 @@ async def test_three_faults_at_once_are_released_in_any_order(
     ]
     async with faults[0], faults[1]:
         stuck = target.start("workshop.work(3)")
-        await faults[0].biting(timeout_s=5)
+        await faults[0].wait_biting(timeout_s=5)
         async with faults[2]:
-            await faults[2].biting(timeout_s=5)
+            await faults[2].wait_biting(timeout_s=5)
             for index in order:
                 assert faults[2].status().state is State.BITING or 2 in order[: order.index(index)]
                 await faults[index].release()
@@ -156,7 +156,7 @@ async def test_release_is_idempotent_and_leaving_releases(
     controller: Controller, target: LaunchedTarget
 ) -> None:
     async with controller.arm("gil.hold", process="bench") as fault:
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         first = await fault.release()
         second = await fault.release()
         assert first.times["released"] == second.times["released"]
@@ -207,7 +207,7 @@ async def test_a_target_killed_in_the_middle_ends_the_fault_without_an_error(
     controller: Controller, target: LaunchedTarget
 ) -> None:
     async with controller.arm("gil.hold", process="bench") as fault:
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         os.kill(target.pid, signal.SIGKILL)
         async with asyncio.timeout(DEADLINE_S):
             await target.launched.wait()

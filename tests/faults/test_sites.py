@@ -36,7 +36,7 @@ async def test_calls_pass_through_a_delay_unchanged_and_the_original_comes_back(
         "call.stall", process="bench", params={"site": site}, trigger={"on_hit": 1}, lease_s=20
     ) as fault:
         stuck = target.start(call)
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         assert await target.ask(f"{kept} is kept") is False
         await target.ask(call)
         await fault.release()
@@ -75,7 +75,7 @@ async def test_a_module_that_is_imported_later_is_broken_then(
         assert "not imported yet" in fault.status().evidence[0]
         await target.do("import workshop")
         assert await target.ask("workshop.work(1)") is None
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
     assert await target.ask("workshop.work(1)") == 1
     assert await target.ask("any('_Finder' in str(finder) for finder in sys.meta_path)") is False
 
@@ -98,7 +98,7 @@ async def test_a_site_that_a_later_import_does_not_bring_fails_the_fault(
         await until(lambda: fault.status().state.over)
         assert fault.status().state is State.FAILED
         with pytest.raises(UnknownSite, match="did you mean work"):
-            await fault.biting(timeout_s=5)
+            await fault.wait_biting(timeout_s=5)
 
 
 async def test_a_built_in_module_that_is_imported_later_is_broken_then(

@@ -21,7 +21,7 @@ async def test_a_stalled_call_shows_who_called_it(controller: Controller, target
     await target.do("import workshop\ndef caller_of_note(): return workshop.work(1)")
     async with controller.arm("call.stall", process="bench", params={"site": "work"}) as fault:
         stuck = target.start("caller_of_note()")
-        await fault.biting(timeout_s=5)
+        await fault.wait_biting(timeout_s=5)
         (stack,) = await fault.stacks()
         assert "caller_of_note" in stack
         assert "wait_for_end" in stack
@@ -40,7 +40,7 @@ async def test_a_process_that_cannot_answer_is_read_from_outside(
     controller: Controller, target: LaunchedTarget, fault: str
 ) -> None:
     async with controller.arm(fault, process="bench") as armed:
-        await armed.biting(timeout_s=5)
+        await armed.wait_biting(timeout_s=5)
         (stack,) = await armed.stacks()
         assert "workbench.py" in stack
         seen = await armed.threads()
@@ -67,5 +67,5 @@ async def test_all_threads_that_are_in_a_fault_are_named(
 
 async def test_a_process_that_is_gone_has_no_stack(controller: Controller, target: LaunchedTarget) -> None:
     async with controller.arm("process.kill", process="bench") as armed:
-        await armed.biting(timeout_s=5)
+        await armed.wait_biting(timeout_s=5)
         assert await armed.stacks() == ()

@@ -39,6 +39,7 @@ FAULTS: Mapping[str, Mapping[str, Any]] = {
     "call.raise": SITE,
     "call.drop": SITE,
     "call.corrupt": {**SITE, "value": 2},
+    "call.count": SITE,
     "call.repeat": SITE,
     "object.finalizer_stall": {"site": "workshop:Machine"},
     "loop.block": {},
@@ -194,7 +195,7 @@ async def failures(way: str, version: str, directory: Path) -> dict[str, str]:
         async with market(controller, command(way, version, directory), env) as opened:
             if way == "attach":
                 await attach(controller, opened.pid)
-            await controller.process(Selector(pid=opened.pid))
+            await controller.wait_process(Selector(pid=opened.pid))
             for name, params in FAULTS.items():
                 try:
                     await bite_and_give_back(controller, opened, name, params)
@@ -211,7 +212,7 @@ async def bite_and_give_back(
         await bite_the_connections(controller, opened, name, params)
     else:
         async with controller.arm(name, process=opened.pid, params=params) as fault:
-            await fault.biting(timeout_s=DEADLINE_S)
+            await fault.wait_biting(timeout_s=DEADLINE_S)
     if name != "process.kill":
         await opened.ticks()
 
@@ -222,12 +223,12 @@ async def bite_the_connections(
     """The same for what goes through a relay; afterwards what is said through it is heard again."""
     to = {"to": f"127.0.0.1:{opened.port}"}
     async with controller.arm("net.relay", process=opened.pid, params=to) as relay:
-        await relay.biting(timeout_s=DEADLINE_S)
+        await relay.wait_biting(timeout_s=DEADLINE_S)
         port = relay.status().details["port"]
         if name != "net.relay":
             talking = asyncio.create_task(talk(port))
             async with controller.arm(name, process=opened.pid, params=params) as fault:
-                await fault.biting(timeout_s=DEADLINE_S)
+                await fault.wait_biting(timeout_s=DEADLINE_S)
             talking.cancel()
             await asyncio.gather(talking, return_exceptions=True)
         async with asyncio.timeout(DEADLINE_S):

@@ -59,7 +59,7 @@ class Breaker:
         fault = self._controller.arm(name, process=Selector(pid=pid), lease_s=LEASE_S, params=params)
         await fault.arm()
         if name == "gil.hold":
-            await fault.biting(timeout_s=WITHIN_S / 2)
+            await fault.wait_biting(timeout_s=WITHIN_S / 2)
         return fault
 
     def release(self, fault: Fault) -> None:

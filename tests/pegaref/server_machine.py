@@ -247,7 +247,7 @@ class ServerMachine(RuleBasedStateMachine):
     # ---- how a sequence ends
 
     def teardown(self) -> None:
-        """Mend everything; then a clean-up of all must find what the dictionary has, and leave nothing."""
+        """Mend everything; then a cleanup of all must find what the dictionary has, and leave nothing."""
         try:
             if not self.world.spoilt:
                 self._end()
@@ -267,7 +267,7 @@ class ServerMachine(RuleBasedStateMachine):
             self._say(f"{answer['removed_tensors']} tensors of {answer['removed_instances']}")
             found = (answer["removed_instances"], answer["removed_tensors"])
             expected = (sorted({one.instance for one in held}), sum(one.layers for one in held))
-            self._claim(found == expected, f"the clean-up found {found} instead of {expected}")
+            self._claim(found == expected, f"the cleanup found {found} instead of {expected}")
             self._model.drop(done=True)
             for operation in self._operations:
                 told = self.world.web.get(f"/operations/{operation}").json()

@@ -144,7 +144,7 @@ class Model:
         self.registrations[memory].fate = Fate.GOING
 
     def drop(self, *, instance: str | None = None, device: int | None = None, done: bool) -> None:
-        """A clean-up was `done`, or is queued, for an instance (None: all) on a device (None: all)."""
+        """A cleanup was `done`, or is queued, for an instance (None: all) on a device (None: all)."""
         self._loose = set[str]() if instance is None else self._loose - {instance}
         self._drop(
             lambda one: (
@@ -187,7 +187,7 @@ class Model:
         return tuple(one for one in self.registrations.values() if one.device == device)
 
     def may_wait(self, instance: str) -> bool:
-        """Whether a clean-up of the instance may have to wait for a device that hangs."""
+        """Whether a cleanup of the instance may have to wait for a device that hangs."""
         return any(
             one.instance == instance and one.device in self.faults for one in self.registrations.values()
         )

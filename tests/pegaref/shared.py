@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from pegaref.config import RegistrySettings
 from pegaref.messages import ContextKey, Layer, RegisterLayers
 from pegaref.placement import Placement, open_placement
-from pegaref.registry.handle import RegistryHandle
-from pegaref.registry.settings import RegistrySettings
-from pegaref.registry.snapshot import DeviceSnapshot
+from pegaref.registry import DeviceSnapshot, RegistryHandle
 from pegaref.wrapper import SharedMemory, encode_wrapper
 
 SHM = Path("/dev/shm")

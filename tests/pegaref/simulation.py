@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from pegaref.config import RegistrySettings
 from pegaref.messages import (
     Answer,
     ContextKey,
@@ -16,6 +17,7 @@ from pegaref.messages import (
     DropInstance,
     Dropped,
     Layer,
+    Pulse,
     Ready,
     Refused,
     Registered,
@@ -23,9 +25,7 @@ from pegaref.messages import (
     Reply,
     Request,
 )
-from pegaref.registry.handle import RegistryHandle
-from pegaref.registry.link import ActorEvents, Link, Pulse, Vitals
-from pegaref.registry.settings import RegistrySettings
+from pegaref.registry import ActorEvents, Link, RegistryHandle, Vitals
 
 LAYER_BYTES = 4096
 
@@ -140,8 +140,10 @@ class SimulatedActor:
     def states(self) -> str:
         return self.kernel_states
 
-    def traceback(self, *, ask: bool) -> str:
-        self.asked += ask
+    def request_traceback(self) -> None:
+        self.asked += 1
+
+    def read_traceback(self) -> str:
         return self.stack
 
     def send(self, request: Request) -> None:

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from pegaref.actor.heartbeat import PAGE_BYTES, Heartbeat, PulsePage, shared_page_fd
-from pegaref.registry.link import Pulse
+from pegaref.messages import Pulse
 from tests.pegaref.shared import until
 
 
@@ -17,15 +17,15 @@ def test_what_one_side_writes_the_other_reads() -> None:
     actor, control = PulsePage(fd), PulsePage(fd)
     os.close(fd)
     assert control.read() == Pulse(0, 0, 0, 0)
-    assert not control.attentive
+    assert not control.traceback_ready
     actor.beat()
     actor.begin(7)
     actor.step()
     actor.step()
     actor.finish(7)
-    actor.attend()
+    actor.enable_traceback()
     assert control.read() == Pulse(beat=1, started=7, finished=7, progress=2)
-    assert control.attentive
+    assert control.traceback_ready
 
 
 def test_a_process_that_has_the_page_can_neither_shrink_nor_grow_it() -> None:

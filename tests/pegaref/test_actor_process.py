@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from pegaref.config import RegistrySettings
 from pegaref.errors import AlreadyExists, CleanupPending, DeviceWedged, InvalidCommand, OutcomeUnknown
-from pegaref.registry.settings import RegistrySettings
-from pegaref.registry.snapshot import Hang, Phase
+from pegaref.registry import Hang, Phase
 from tests.pegaref.shared import mapped, register_shared, running, shared_memory, until
 from tests.pegaref.simulation import key
 from tests.pegaref.stalls import Stall
@@ -41,7 +41,7 @@ async def test_the_control_process_imports_no_torch() -> None:
     program = """
 import asyncio, sys
 from pegaref.placement import open_placement
-from pegaref.registry.handle import RegistryHandle
+from pegaref.registry import RegistryHandle
 async def main():
     handle = RegistryHandle((0,), open_placement("process"))
     await handle.start()
@@ -182,7 +182,7 @@ PARENT = """
 import asyncio, sys
 from pegaref.messages import ContextKey, Layer, RegisterLayers
 from pegaref.placement import open_placement
-from pegaref.registry.handle import RegistryHandle
+from pegaref.registry import RegistryHandle
 from pegaref.wrapper import SharedMemory, encode_wrapper
 async def main():
     handle = RegistryHandle((0, 1, 2), open_placement("process"))

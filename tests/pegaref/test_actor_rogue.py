@@ -10,12 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pegaref.config import RegistrySettings
 from pegaref.errors import OutcomeUnknown
-from pegaref.messages import Dropped, Ready, Registered, Reply
+from pegaref.messages import Dropped, Ready, Registered, Reply, StartFailed
 from pegaref.placement import open_placement
-from pegaref.registry.handle import RegistryHandle
-from pegaref.registry.settings import RegistrySettings
-from pegaref.registry.snapshot import DeviceSnapshot, Phase
+from pegaref.registry import DeviceSnapshot, Phase, RegistryHandle
 from tests.pegaref.shared import until
 from tests.pegaref.simulation import key, register_of
 
@@ -103,6 +102,13 @@ async def test_the_child_that_comes_after_a_rogue_works(rogue: Rogue) -> None:
     rogue.said.unlink()
     await until(lambda: rogue.device.ready)
     await rogue.handle.clear(deadline_s=60)
+
+
+@pytest.mark.torch
+async def test_a_child_that_cannot_start_says_why_in_the_reason(rogue: Rogue) -> None:
+    await rogue.start(message(StartFailed("it cannot start: there is no device 7 on this host")))
+    await until(lambda: "there is no device 7" in rogue.device.reason)
+    assert rogue.device.phase is not Phase.READY
 
 
 @pytest.mark.torch

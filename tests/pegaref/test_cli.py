@@ -71,6 +71,8 @@ def test_every_flag_lands_in_the_configuration(tmp_path: Path) -> None:
         assert getattr(given, name) != getattr(default, name), name
     for name in type(default.limits).__dataclass_fields__:
         assert getattr(given.limits, name) != getattr(default.limits, name), name
+    for name in ("wedge_after_s", "on_wedge", "mailbox_commands", "mailbox_bytes"):
+        assert getattr(given.registry, name) != getattr(default.registry, name), name
 
 
 def test_version_is_that_of_the_package() -> None:

@@ -181,11 +181,11 @@ def test_a_session_ends_with_its_block(server: Running, instance: str) -> None:
 
 
 @needs_torch
-def test_ready_first_says_so_before_it_registers_and_a_kill_meanwhile_leaves_nothing(
+def test_a_client_killed_while_it_registers_leaves_nothing(
     serve: Callable[..., Running], instance: str
 ) -> None:
     server = serve()  # with its usual patience: what it takes for wedged it refuses at once
-    arguments = ("--addr", server.grpc, "--instance", instance, "--ready-first")
+    arguments = ("--addr", server.grpc, "--instance", instance, "--retry")
     registering = 'pegaref_commands_in_flight{device="0",operation="register"} 1.0'
     with server.actor_stopped() as actor:
         with client_process("hold", *arguments, stderr=subprocess.DEVNULL) as client:
@@ -201,8 +201,10 @@ def test_ready_first_says_so_before_it_registers_and_a_kill_meanwhile_leaves_not
 
 
 @needs_torch
-def test_ready_first_says_once_more_when_it_is_registered(server: Running, instance: str) -> None:
-    with client_process("hold", "--addr", server.grpc, "--instance", instance, "--ready-first") as client:
+def test_with_retry_hold_prints_that_it_registers_and_then_that_it_has(
+    server: Running, instance: str
+) -> None:
+    with client_process("hold", "--addr", server.grpc, "--instance", instance, "--retry") as client:
         assert client.process.stdout is not None
         assert json.loads(client.process.stdout.readline())["registered"] == 1
         assert instance in server.instances()

@@ -10,7 +10,7 @@ from pegaref.config import (
     ServerConfig,
     Tls,
     is_loopback,
-    parse_devices,
+    parse_device_ids,
     parse_placement,
     read_token,
 )
@@ -57,7 +57,7 @@ def test_other_hosts_are_not_loopback(host: str) -> None:
 
 @pytest.mark.parametrize(("text", "devices"), [("0", (0,)), ("0,1", (0, 1)), ("3, 1", (3, 1))])
 def test_devices_are_numbers_in_the_order_given(text: str, devices: tuple[int, ...]) -> None:
-    assert parse_devices(text) == devices
+    assert parse_device_ids(text) == devices
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_devices_are_numbers_in_the_order_given(text: str, devices: tuple[int, .
 )
 def test_bad_devices_are_refused_with_their_remedy(text: str, remedy: str) -> None:
     with pytest.raises(ConfigError, match=remedy):
-        parse_devices(text)
+        parse_device_ids(text)
 
 
 def test_an_unknown_placement_is_refused_with_the_nearest_one() -> None:

@@ -162,7 +162,7 @@ class TestOnAGpu:
     def test_views_keep_their_offset_and_stride(self, registry: CudaTensorRegistry) -> None:
         code = (
             "import base64, json, sys, torch\n"
-            "from pegaref.client.gpu import wrap\n"
+            "from pegaref.client.tensors import wrap\n"
             "from pegaref.wrapper import encode_wrapper\n"
             "whole = torch.arange(64 * 64, dtype=torch.int32, device='cuda').view(64, 64)\n"
             "torch.cuda.synchronize()\n"

@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from pegaref.client import SharedTensor
-from pegaref.serving.engine import UNBUILT
+from pegaref.serving.engine import UNIMPLEMENTED
 from pegaref.wire import engine_pb2
 from tests.pegaref.conftest import Serve
 from tests.pegaref.requests import Request, refusal, register_of
@@ -209,7 +209,7 @@ def raw(channel: grpc.Channel, method: str) -> Any:
     return channel.unary_unary(f"/pegaflow.Engine/{method}", None, None)
 
 
-@pytest.mark.parametrize("method", UNBUILT)
+@pytest.mark.parametrize("method", UNIMPLEMENTED)
 def test_a_method_of_the_real_service_that_is_not_built_is_unimplemented_by_name(
     server: Running, method: str
 ) -> None:
@@ -254,7 +254,7 @@ def test_only_accepted_client_versions_may_register(
 def test_a_hostile_pickle_is_invalid_argument_and_does_nothing(
     server: Running, tensor: SharedTensor, instance: str, tmp_path: Path
 ) -> None:
-    """Every one of them is in test_actor_pickled.py; here, that the whole way is guarded."""
+    """Every one of them is in test_pickled_wrapper.py; here, that the whole way is guarded."""
 
     class Hostile:
         def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:

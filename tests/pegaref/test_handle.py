@@ -9,7 +9,6 @@ import pytest
 from pegaref.errors import (
     AlreadyExists,
     DeadlineExpired,
-    InvalidCommand,
     OutcomeUnknown,
 )
 from pegaref.messages import Dropped, Registered
@@ -178,10 +177,3 @@ async def test_a_deadline_that_has_passed_is_refused_before_anything_is_sent() -
         with pytest.raises(DeadlineExpired):
             await b.handle.register(register_of(key()), deadline_s=0)
         assert not b.actor.held
-
-
-async def test_an_unknown_device_is_refused_by_name() -> None:
-    async with bench() as b:
-        with pytest.raises(InvalidCommand) as refusal:
-            await b.handle.register(register_of(key(device=7)), deadline_s=1)
-        assert refusal.value.field == "device_id"

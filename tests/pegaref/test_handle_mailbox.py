@@ -1,4 +1,4 @@
-"""What waits for a device, on a simulated actor in virtual time: full mailboxes, clean-ups in their lane."""
+"""What waits for a device, on a simulated actor in virtual time: full mailboxes, cleanups in their lane."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
+from pegaref.config import RegistrySettings
 from pegaref.errors import (
     CleanupPending,
     MailboxFull,
     Superseded,
 )
 from pegaref.messages import Dropped
-from pegaref.registry.settings import RegistrySettings
 from tests.pegaref.simulation import LAYER_BYTES, bench, key, register_of, settle
 
 

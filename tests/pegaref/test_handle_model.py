@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pegaref.config import RegistrySettings
 from pegaref.errors import CleanupPending, RegistryError
 from pegaref.messages import ContextKey, Refused, Registered
-from pegaref.registry.settings import RegistrySettings
 from tests.pegaref.simulation import Bench, bench, key, register_of, settle
 
 LONGEST_DEADLINE_S = 8.0

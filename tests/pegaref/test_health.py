@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from pegaref.registry.snapshot import RegistrySnapshot
+from pegaref.registry import RegistrySnapshot
 from pegaref.serving.health import NOT_SERVING, SERVING, Health
 from tests.pegaref.conftest import Serve
 from tests.pegaref.running import DEADLINE_S, Running, eventually

@@ -1,13 +1,10 @@
-"""HTTP: what the routes answer, and that clean-ups are carried out, wedged or not."""
+"""HTTP: what the routes answer, and that cleanups are carried out, wedged or not."""
 
 from __future__ import annotations
 
-import socket
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
@@ -18,18 +15,6 @@ from tests.pegaref.conftest import Serve
 from tests.pegaref.running import DEADLINE_S, Running, eventually, running
 
 pytestmark = pytest.mark.torch
-
-
-@pytest.mark.parametrize("path", ["/health", "/livez"])
-def test_liveness_is_ok(server: Running, path: str) -> None:
-    answer = server.get(path)
-    assert (answer.status_code, answer.text) == (200, "ok")
-    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-
-
-def test_liveness_answers_head_without_a_body(server: Running) -> None:
-    answer = httpx.head(server.url("/health"))
-    assert (answer.status_code, answer.content) == (200, b"")
 
 
 @pytest.mark.parametrize("path", ["/ready", "/readyz"])
@@ -45,9 +30,7 @@ def test_an_unknown_route_is_404_in_json(server: Running) -> None:
     assert (answer.status_code, answer.json()) == (404, {"error": "Not Found"})
 
 
-@pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/health"), ("POST", "/metrics"), ("GET", "/instances/cleanup")]
-)
+@pytest.mark.parametrize(("method", "path"), [("POST", "/metrics"), ("GET", "/instances/cleanup")])
 def test_a_wrong_method_is_405(server: Running, method: str, path: str) -> None:
     assert httpx.request(method, server.url(path)).status_code == 405
 
@@ -171,7 +154,7 @@ def test_a_cleanup_of_everything_answers_for_the_healthy_device_while_the_other_
     server.wait_ready()
 
 
-def test_clean_ups_that_wait_take_no_more_than_half_of_the_connections(
+def test_cleanups_that_wait_take_no_more_than_half_of_the_connections(
     serve: Serve, tensor: SharedTensor, instance: str
 ) -> None:
     server = serve("--max-connections=8", "--wedge-after=60", "--max-deadline=20")
@@ -213,41 +196,3 @@ def test_a_kept_alive_request_is_not_delayed_by_nagles_algorithm(tmp_path: Path,
             assert client.get("/metrics").status_code == 200
             took_s.append(time.monotonic() - began)
     assert statistics.median(took_s) < 0.03, "44 ms each is Nagle's algorithm waiting for an acknowledgement"
-
-
-def exchange(server: Running, *requests: bytes) -> bytes:
-    """What one connection answers to the requests, sent at once, until the server closes it."""
-    host, _, port = server.http.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=DEADLINE_S) as connection:
-        connection.sendall(b"".join(requests))
-        return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
-HEALTH = b"GET /health HTTP/1.1\r\nhost: a\r\n"
-
-
-def test_liveness_closes_the_connection_when_it_is_asked_to(server: Running) -> None:
-    answer = exchange(server, HEALTH + b"connection: close\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"\r\nconnection: close\r\n" in answer
-    assert answer.endswith(b"\r\n\r\nok")
-
-
-def test_requests_sent_at_once_are_answered_in_their_order(server: Running) -> None:
-    metrics = b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n"
-    with_body = HEALTH + b"content-length: 3\r\n\r\nxyz"
-    last = b"GET /nothing HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
-    answer = exchange(server, metrics, HEALTH + b"\r\n", with_body, last)
-    found = [answer.find(word) for word in (b"# HELP", b"\r\n\r\nok", b"Not Found")]
-    assert found == sorted(found)
-    assert -1 not in found
-    assert (answer.count(b"HTTP/1.1 200 OK"), answer.count(b"HTTP/1.1 404 ")) == (3, 1)
-
-
-def test_liveness_of_an_old_client_is_answered_and_closed(server: Running) -> None:
-    assert exchange(server, b"GET /livez HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\nok")
-
-
-def test_liveness_is_dated_by_now(server: Running) -> None:
-    dated = parsedate_to_datetime(server.get("/health").headers["date"])
-    assert abs((datetime.now(UTC) - dated).total_seconds()) < 10

@@ -8,19 +8,19 @@ import pytest
 
 from pegaref.errors import MailboxFull
 from pegaref.messages import Clear, DropContext, DropInstance, Dropped
-from pegaref.registry.entry import Cleanup, Entry
+from pegaref.registry.commands import Cleanup, PendingRegister
 from pegaref.registry.mailbox import Mailbox
 from tests.pegaref.simulation import key, register_of
 
 
-async def entry(instance: str, *, generation: int = 0, tp: int = 0, now_s: float = 1.0) -> Entry:
+async def register(instance: str, *, generation: int = 0, tp: int = 0, now_s: float = 1.0) -> PendingRegister:
     command = register_of(key(instance, generation, tp=tp))
-    return Entry(command, asyncio.get_running_loop().create_future(), now_s)
+    return PendingRegister(command, asyncio.get_running_loop().create_future(), now_s)
 
 
 async def test_registers_leave_in_the_order_in_which_they_came() -> None:
     box = Mailbox(10, 10_000)
-    entries = [await entry(name) for name in "abc"]
+    entries = [await register(name) for name in "abc"]
     for each in entries:
         box.put(each)
     assert [box.take() for _ in range(4)] == [*entries, None]
@@ -29,13 +29,13 @@ async def test_registers_leave_in_the_order_in_which_they_came() -> None:
 
 async def test_cleanups_leave_first() -> None:
     box = Mailbox(10, 10_000)
-    box.put(await entry("a"))
+    box.put(await register("a"))
     cleanup = box.put_cleanup(DropInstance("b"), 2.0)
     assert box.take() is cleanup
 
 
 async def test_bounds_are_exact_and_come_back_with_what_leaves() -> None:
-    entries = [await entry(name) for name in "abc"]
+    entries = [await register(name) for name in "abc"]
     size = entries[0].size_bytes
     by_count, by_bytes = Mailbox(2, 10_000), Mailbox(10, 2 * size)
     for box in (by_count, by_bytes):
@@ -62,16 +62,16 @@ async def test_cleanups_of_one_instance_merge_and_those_of_others_do_not() -> No
     assert box.cleanup_count == 4
 
 
-async def test_a_cleanup_takes_the_registers_that_it_concerns_and_no_other() -> None:
+async def test_a_cleanup_takes_the_registers_that_it_matches_and_no_other() -> None:
     box = Mailbox(10, 10_000)
-    mine = [await entry("a", tp=rank) for rank in range(2)]
-    newer, other = await entry("a", generation=1), await entry("a:b")
+    mine = [await register("a", tp=rank) for rank in range(2)]
+    newer, other = await register("a", generation=1), await register("a:b")
     for each in (*mine, newer, other):
         box.put(each)
-    assert box.take_registers(DropContext(mine[0].command.key)) == mine[:1]
-    assert box.take_registers(DropInstance("a", (0,))) == mine[1:]
-    assert box.take_registers(DropInstance("nobody")) == []
-    assert box.take_registers(Clear()) == [newer, other]
+    assert box.take_matching_registers(DropContext(mine[0].command.key)) == mine[:1]
+    assert box.take_matching_registers(DropInstance("a", (0,))) == mine[1:]
+    assert box.take_matching_registers(DropInstance("nobody")) == []
+    assert box.take_matching_registers(Clear()) == [newer, other]
     assert box.register_bytes == 0
 
 
@@ -107,14 +107,14 @@ async def test_a_cleanup_put_back_is_the_next_and_speaks_for_those_that_came_mea
 def test_one_cleanup_covers_another_only_when_it_does_all_of_it(
     mine: DropInstance | DropContext | Clear, other: DropInstance | DropContext | Clear, covers: bool
 ) -> None:
-    assert Cleanup(mine, 0.0).covers(other) is covers
+    assert Cleanup(mine, 0.0).subsumes(other) is covers
 
 
 async def test_the_oldest_is_the_head_of_either_lane() -> None:
     box = Mailbox(10, 10_000)
     assert box.oldest_s() is None
-    box.put(await entry("a", now_s=5.0))
-    box.put(await entry("b", now_s=6.0))
+    box.put(await register("a", now_s=5.0))
+    box.put(await register("b", now_s=6.0))
     assert box.oldest_s() == 5.0
     box.put_cleanup(Clear(), 4.0)
     assert box.oldest_s() == 4.0

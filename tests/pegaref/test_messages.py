@@ -31,7 +31,7 @@ from pegaref.messages import (
     Request,
     merge_dropped,
 )
-from pegaref.registry.entry import command_bytes
+from pegaref.registry.commands import command_bytes
 
 whole = st.integers(0, 2**63 - 1)
 names = st.text(max_size=20)

@@ -15,7 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pegaref.client import ClientError, SharedTensor
-from pegaref.registry.snapshot import DeviceSnapshot, Hang, Phase, RegistrySnapshot
+from pegaref.registry import DeviceSnapshot, Hang, Phase, RegistrySnapshot
+from pegaref.serving.exposition import Exposition
 from pegaref.serving.metrics import Metrics
 from tests.pegaref.conftest import Serve
 from tests.pegaref.running import DEADLINE_S, Running, eventually
@@ -84,7 +85,7 @@ def snapshot() -> RegistrySnapshot:
 
 
 def test_everything_in_a_devices_snapshot_is_told() -> None:
-    series = parse(Metrics(snapshot, lambda: 12).exposition().decode())
+    series = parse(Exposition(Metrics(snapshot, lambda: 12)).text().decode())
     told = {
         "device_ready": 0.0,
         "mailbox_commands": 4,
@@ -108,7 +109,7 @@ def test_everything_in_a_devices_snapshot_is_told() -> None:
 
 
 def test_exactly_the_kind_of_hang_is_one() -> None:
-    series = parse(Metrics(snapshot, lambda: 0).exposition().decode())
+    series = parse(Exposition(Metrics(snapshot, lambda: 0)).text().decode())
     kinds = {str(kind): value(series, "wedged", device="0", kind=str(kind)) for kind in Hang}
     assert kinds == {"stalled": 0, "gil_held": 1, "stopped": 0, "unkillable": 0, "dead": 0}
 
@@ -117,7 +118,7 @@ def test_every_family_has_help_a_unit_and_counters_end_in_total() -> None:
     metrics = Metrics(snapshot, lambda: 0)
     route = metrics.http.route("/x")
     route.end(route.begin(), "200")
-    for family in text_string_to_metric_families(metrics.exposition().decode()):
+    for family in text_string_to_metric_families(Exposition(metrics).text().decode()):
         assert family.documentation.endswith("."), family.name
         assert not family.name.endswith(("_ms", "_s")), family.name
         if family.type == "counter":
@@ -129,7 +130,7 @@ def test_every_family_has_help_a_unit_and_counters_end_in_total() -> None:
 def test_a_route_without_a_request_has_no_series() -> None:
     metrics = Metrics(RegistrySnapshot, lambda: 0)
     metrics.http.route("/never")
-    assert b"/never" not in metrics.exposition()
+    assert b"/never" not in Exposition(metrics).text()
 
 
 @needs_promtool
@@ -138,7 +139,7 @@ def test_promtool_finds_nothing() -> None:
     for requests in (metrics.http, metrics.rpc):
         route = requests.route("/x")
         route.end(route.begin(), "200")
-    assert complaints(metrics.exposition()) == ""
+    assert complaints(Exposition(metrics).text()) == ""
 
 
 @needs_promtool

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from pegaref.config import RegistrySettings
 from pegaref.errors import OutcomeUnknown, RegistryError, TorchMissing, UnknownPlacement
 from pegaref.messages import Reply
 from pegaref.placement import PLACEMENTS, open_placement
+from pegaref.placement.local import LocalLink
 from pegaref.placement.pool import WorkerPool
-from pegaref.registry.handle import RegistryHandle
-from pegaref.registry.settings import RegistrySettings
-from pegaref.registry.snapshot import Hang
+from pegaref.registry import Hang, RegistryHandle
 from tests.pegaref.shared import Running, mapped, register_shared, running, shared_memory, until
 from tests.pegaref.simulation import key
 
@@ -196,7 +196,7 @@ async def test_a_lost_answer_leaks_nothing_and_the_key_can_be_used_again(
         async with running(name) as r:
             command = register_shared(shm, key())
             with monkeypatch.context() as patch:
-                patch.setattr("pegaref.actor.loop.deliver", lambda post, reply: lost.append(reply))
+                patch.setattr(LocalLink, "send_reply", lambda link, reply: lost.append(reply))
                 with pytest.raises(OutcomeUnknown):
                     await r.placement.dispatch.run(lambda: r.handle.register(command, deadline_s=60))
             await until(lambda: mapped(shm) == 0 and r.device().contexts == 0)
@@ -306,7 +306,7 @@ async def test_a_child_does_not_look_for_modules_where_the_server_was_started(
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", IN_PROCESS)
-async def test_an_actor_that_cannot_be_loaded_is_gone_and_says_why(
+async def test_an_actor_that_cannot_start_is_gone_and_says_why(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch", reason="these placements import torch into this process")
@@ -323,8 +323,29 @@ async def test_an_actor_that_cannot_be_loaded_is_gone_and_says_why(
         with monkeypatch.context() as patch:
             patch.setattr("pegaref.actor.tensors.CudaTensorRegistry", broken)
             await handle.start()
-            await until(lambda: "cannot be loaded: CUDA driver initialization failed" in reason())
+            await until(lambda: "cannot start: CUDA driver initialization failed" in reason())
         await until(lambda: handle.snapshot().ready)
     finally:
         await handle.close(grace_s=2)
         placement.close()
+
+
+@pytest.mark.torch
+async def test_a_child_whose_device_this_host_does_not_have_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'pegaref.actor.child' in sys.orig_argv:\n"
+        "    import torch\n"
+        "    torch.cuda.device_count = lambda: 1\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pytest.importorskip("torch", reason="the placement asks for it")
+    handle = RegistryHandle((7,), open_placement("process"))
+    try:
+        await handle.start()
+        await until(lambda: "no device 7 on this host: CUDA has 1" in handle.snapshot().devices[7].reason)
+        assert not handle.snapshot().ready
+    finally:
+        await handle.close(grace_s=2)

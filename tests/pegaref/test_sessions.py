@@ -17,7 +17,7 @@ from pegaref.client import Client, ClientError, SharedTensor
 from pegaref.errors import CleanupPending, ShuttingDown
 from pegaref.messages import Dropped
 from pegaref.serving.refusal import TooMany
-from pegaref.serving.sessions import LOOSE, Session, Sessions
+from pegaref.serving.sessions import NO_SESSION, OpenSession, Sessions
 from tests.pegaref.conftest import Serve
 from tests.pegaref.running import DEADLINE_S, Running, client_process, eventually, running
 from tests.pegaref.simulation import settle
@@ -47,7 +47,7 @@ def make(most: int = 10) -> tuple[Sessions, Drops]:
     return Sessions(drops, most=most), drops
 
 
-async def ended(session: Session) -> tuple[str, str]:
+async def ended(session: OpenSession) -> tuple[str, str]:
     async with asyncio.timeout(DEADLINE_S):
         reason = await session.ended
     return reason.code, reason.message
@@ -105,26 +105,26 @@ async def test_other_instances_are_left_alone() -> None:
 
 async def test_a_register_belongs_to_the_open_session_or_is_loose() -> None:
     sessions, _ = make()
-    assert sessions.generation_of("a") == LOOSE
+    assert sessions.generation_of("a") == NO_SESSION
     session = sessions.open("a", "")
     assert sessions.generation_of("a") == session.generation
     sessions.close(session)
-    assert sessions.generation_of("a") == LOOSE
+    assert sessions.generation_of("a") == NO_SESSION
 
 
 async def test_what_was_registered_loose_goes_with_the_next_session_that_ends() -> None:
     sessions, drops = make()
-    assert sessions.registered("a", LOOSE)
+    assert sessions.add_registered("a", NO_SESSION)
     session = sessions.open("a", "")
     sessions.close(session)
     await settle()
-    assert drops.dropped == [("a", session.generation), ("a", LOOSE)]
+    assert drops.dropped == [("a", session.generation), ("a", NO_SESSION)]
 
 
 async def test_the_loose_registers_of_ranks_that_came_before_their_scheduler_survive_superseding() -> None:
     sessions, drops = make()
     old = sessions.open("a", "")
-    assert sessions.registered("a", LOOSE)
+    assert sessions.add_registered("a", NO_SESSION)
     sessions.open("a", "")
     await settle()
     assert drops.dropped == [("a", old.generation)]
@@ -133,15 +133,15 @@ async def test_the_loose_registers_of_ranks_that_came_before_their_scheduler_sur
 async def test_a_register_that_ends_after_its_session_has_no_owner() -> None:
     sessions, _ = make()
     session = sessions.open("a", "")
-    assert sessions.registered("a", session.generation)
+    assert sessions.add_registered("a", session.generation)
     sessions.close(session)
-    assert not sessions.registered("a", session.generation)
+    assert not sessions.add_registered("a", session.generation)
 
 
 async def test_loose_registers_that_were_dropped_are_not_dropped_again() -> None:
     sessions, drops = make()
-    sessions.registered("a", LOOSE)
-    sessions.forget_loose("a")
+    sessions.add_registered("a", NO_SESSION)
+    sessions.clear_sessionless("a")
     session = sessions.open("a", "")
     sessions.close(session)
     await settle()
@@ -151,7 +151,7 @@ async def test_loose_registers_that_were_dropped_are_not_dropped_again() -> None
 async def test_a_session_whose_tensors_were_lost_ends_with_unavailable() -> None:
     sessions, drops = make()
     lost, kept = sessions.open("a", ""), sessions.open("b", "")
-    sessions.lost([("a", lost.generation), ("b", kept.generation + 100)])
+    sessions.end_lost([("a", lost.generation), ("b", kept.generation + 100)])
     code, message = await ended(lost)
     assert (code, "register again" in message) == ("UNAVAILABLE", True)
     assert not kept.ended.done()
@@ -179,7 +179,7 @@ async def test_at_the_end_all_sessions_end_with_unavailable_and_no_new_one_opens
     assert drops.dropped == []
 
 
-async def test_a_clean_up_that_has_to_wait_is_left_to_the_registry(
+async def test_a_cleanup_that_has_to_wait_is_left_to_the_registry(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     sessions, drops = make()

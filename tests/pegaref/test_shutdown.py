@@ -212,12 +212,12 @@ async def test_a_server_whose_own_thread_hangs_ends_too(tensor: SharedTensor, in
         assert launched.stdout is not None
         match = LINE.match((await launched.stdout.readline()).decode())
         assert match
-        await controller.process("registry", timeout_s=DEADLINE_S)
+        await controller.wait_process("registry", timeout_s=DEADLINE_S)
         client = Client(match["grpc"], deadline_s=DEADLINE_S)
         await asyncio.to_thread(client.register, instance, {"a": tensor})
         async with controller.arm("call.stall", process="registry", params={"site": "empty_cache"}) as fault:
             stuck = asyncio.create_task(asyncio.to_thread(client.unregister, instance))
-            await fault.biting(timeout_s=DEADLINE_S)
+            await fault.wait_biting(timeout_s=DEADLINE_S)
             began = time.monotonic()
             os.kill(int(match["pid"]), signal.SIGTERM)
             await launched.wait()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from pegaref.errors import AlreadyExists, InvalidCommand, RegistryError
+from pegaref.errors import AlreadyExists, DeviceMissing, InvalidCommand, RegistryError
 from pegaref.messages import Clear, DropContext, DropInstance, Dropped, Layer, RegisterLayers
 from pegaref.wrapper import SharedMemory, encode_wrapper
 from tests.pegaref.shared import mapped, register_shared, shared_memory
@@ -50,6 +50,21 @@ def emptied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(1))
     return calls
+
+
+def test_an_actor_whose_device_is_not_among_the_hosts_gpus_does_not_start(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceMissing, match="there is no device 7 on this host: CUDA has 1"):
+        CudaTensorRegistry(7, steps)
+
+
+def test_on_a_host_without_a_gpu_any_device_is_an_actor_for_host_memory(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    CudaTensorRegistry(7, steps)
 
 
 def one_layer(wrapper: SharedMemory, *, num_blocks: int = 1, bytes_per_block: int = 1) -> RegisterLayers:
@@ -315,9 +330,13 @@ def test_a_loop_answers_errors_as_data(registry: CudaTensorRegistry) -> None:
     from pegaref.actor.loop import ActorLoop
     from pegaref.messages import Refused, Reply, Request
 
-    replies: list[Reply] = []
+    class Replies(list[Reply]):
+        def send_reply(self, reply: Reply) -> None:
+            self.append(reply)
+
+    replies = Replies()
     page = PulsePage()
-    loop = ActorLoop(registry, page, replies.append)
+    loop = ActorLoop(registry, page, replies)
     loop.handle(Request(1, one_layer(SharedMemory("no-such-object", 64, "uint8", (64,)))))
     loop.handle(Request(2, Clear()))
     assert isinstance(replies[0].answer, Refused)

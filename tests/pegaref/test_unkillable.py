@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from pegaref.client import ClientError, SharedTensor
+from pegaref.config import RegistrySettings
 from pegaref.errors import DeviceWedged
-from pegaref.registry.settings import RegistrySettings
-from pegaref.registry.snapshot import Hang
+from pegaref.registry import Hang
 from tests.pegaref.conftest import Serve
 from tests.pegaref.running import DEADLINE_S, Running, alive, eventually
 from tests.pegaref.shared import mapped, register_shared, running, shared_memory, until

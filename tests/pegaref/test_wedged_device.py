@@ -74,7 +74,7 @@ def test_the_other_device_works_meanwhile(
     server.wait_ready()
 
 
-def test_no_clean_up_waits_longer_than_the_servers_limit(
+def test_no_cleanup_waits_longer_than_the_servers_limit(
     serve: Serve, tensor: SharedTensor, instance: str
 ) -> None:
     server = serve("--max-deadline=0.5", "--wedge-after=60")

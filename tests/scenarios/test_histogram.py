@@ -148,7 +148,7 @@ def test_the_pool_is_of_scenarios_that_had_to_stay_lit_under_a_fault() -> None:
         "pegaref-pool": {1},  # the failure that went dark; the controls and the unproven one are not there
     }
     assert "http /ready" not in found["pegaref-process"]  # not watched
-    assert pool([scenario("noop@x", fault=FaultRecord(name="noop"))]) == {}
+    assert pool([scenario("noop@x", fault=FaultRecord(name="noop", is_control=True))]) == {}
     assert pool([scenario(bites=False)]) == {}
 
 

@@ -146,7 +146,7 @@ async def test_a_second_fault_that_does_not_bite_and_a_load_that_is_not_there_pr
 async def test_a_flap_that_bites_only_once_proves_nothing(
     servers: Path, tmp_path: Path, run_suite: RunSuite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    biting, bitten = Fault.biting, 0
+    biting, bitten = Fault.wait_biting, 0
 
     async def only_once(fault: Fault, timeout_s: float = 10.0) -> FaultStatus:
         nonlocal bitten
@@ -155,7 +155,7 @@ async def test_a_flap_that_bites_only_once_proves_nothing(
             raise NeverHit(fault.name, timeout_s, ["kept from it by a test"])
         return await biting(fault, timeout_s)
 
-    monkeypatch.setattr(Fault, "biting", only_once)
+    monkeypatch.setattr(Fault, "wait_biting", only_once)
     rows = row("flap", "process.stop", "lit", ANSWERED, "flap = { held_s = 0.2, free_s = 0.2 }")
     report, _ = await run_suite(suite(servers, tmp_path, TIMING + rows, "tiny-child"))
     (found,) = report.scenarios

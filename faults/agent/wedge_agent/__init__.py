@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from .service import Service
 
-PROTOCOL = 1
+PROTOCOL_VERSION = 2  # of `protocol`, which is not loaded before it is needed
 _CONNECT_WITHIN_S = 1.0
 _SEND_WITHIN_S = 1.0
 _FORK_WAITS_S = 1.0
@@ -49,7 +49,7 @@ _registered = False  # with `fork`, which cannot be taken back
 _OVER = object()
 
 
-class Owned:
+class OwnedFd:
     """A descriptor, and how to tell that the number still means it."""
 
     def __init__(self, fd: int) -> None:
@@ -160,10 +160,10 @@ class Agent:
     def __init__(self, sock: _socket.socket, address: str | None = None) -> None:
         self.sock = sock
         self.address = address
-        self.line = Owned(sock.fileno())
+        self.connection = OwnedFd(sock.fileno())
         read, write = os.pipe()
         os.set_blocking(write, False)  # a pipe that nobody empties must not hold up who forks
-        self.wake_read, self.wake_write = Owned(read), Owned(write)
+        self.wake_read, self.wake_write = OwnedFd(read), OwnedFd(write)
         self.service: Service | None = None
         self._thread = AgentThread()
         self._unwakeable = False  # the program has closed the pipe that wakes the thread
@@ -172,9 +172,10 @@ class Agent:
         self._descriptors: list[int] = []
 
     def hello(self) -> None:
-        """Say who this is; the controller reads the rest from /proc."""
-        text = '{"hello": %d, "pid": %d, "ppid": %d, "python": "%d.%d.%d"}'
-        self.send((text % (PROTOCOL, os.getpid(), os.getppid(), *sys.version_info[:3])).encode())
+        """Say who this is: `protocol.Hello`, written here by hand since loading `json` would be felt."""
+        python = ".".join(map(str, sys.version_info[:3]))
+        fields = f'{{"version": {PROTOCOL_VERSION}, "pid": {os.getpid()}, "python": "{python}"}}'
+        self.send(f'{{"type": "hello", "number": 0, "fds": 0, "fields": {fields}}}'.encode())
 
     def send(self, body: bytes) -> None:
         """Send one message. Raises OSError when the controller is gone, or takes nothing for a second."""
@@ -183,7 +184,7 @@ class Agent:
         try:
             self.sock.sendall(len(body).to_bytes(4, "big") + body)
         except OSError:
-            self.line.shut()  # a message may be cut in two: nothing after it could be understood
+            self.connection.shut()  # a message may be cut in two: nothing after it could be understood
             raise
         finally:
             self._sending.release()
@@ -204,11 +205,11 @@ class Agent:
 
     def _serve(self, thread: AgentThread) -> bool:
         poller = poll()
-        poller.register(self.line.fd, select.POLLIN)
+        poller.register(self.connection.fd, select.POLLIN)
         poller.register(self.wake_read.fd, select.POLLIN)
         while True:
             ready = dict(poller.poll(self.service.expires_in_ms() if self.service else None))
-            if not (self.line.intact() and self.wake_read.intact()):
+            if not (self.connection.intact() and self.wake_read.intact()):
                 return True
             if self.service:
                 self.service.expire()
@@ -216,7 +217,7 @@ class Agent:
                 os.read(self.wake_read.fd, _CHUNK_BYTES)
                 if thread.ends():  # else the fork is over, for which this thread was busy too long
                     return False
-            if self.line.fd in ready and not self._receive():
+            if self.connection.fd in ready and not self._receive():
                 return True
 
     def _receive(self) -> bool:
@@ -263,7 +264,7 @@ class Agent:
 
     def after_fork(self) -> None:
         """Serve on in the parent of a fork, if there is still a controller."""
-        if self._thread.asked and not self._thread.call_off() and self.line.intact():
+        if self._thread.asked and not self._thread.call_off() and self.connection.intact():
             try:
                 self.start()
             except RuntimeError:  # the process may have no more threads: then it has no more faults either
@@ -276,7 +277,7 @@ class Agent:
         self._close()
 
     def forget(self) -> None:
-        """In a forked child: restore what was armed in the parent, leaving the parent's line and page
+        """In a forked child: restore what was armed in the parent, leaving the parent's lifelines and pages
         alone.
         """
         if self._thread.ended.locked():
@@ -289,7 +290,7 @@ class Agent:
         for fd in self._descriptors:
             os.close(fd)
         self.sock.detach()
-        for owned in (self.line, self.wake_read, self.wake_write):
+        for owned in (self.connection, self.wake_read, self.wake_write):
             owned.close()
 
 
@@ -301,7 +302,7 @@ def start(address: str) -> str:
     """
     global _agent, _registered
     if _agent is not None:
-        if _agent.line.intact():
+        if _agent.connection.intact():
             return "already"
         _agent = None
     if not _connect(address):

@@ -12,31 +12,51 @@ import inspect
 import sys
 from difflib import get_close_matches
 
-from .refusal import Refused
+from .protocol import UNKNOWN_SITE, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any, Awaitable, Callable, Protocol
 
-    from .fault import Async, Fault, Sync
+    Sync = Callable[[Callable[[], Any]], Any]
+    Async = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
-    Layer = tuple[Fault, Sync, Async]
+    class Interceptor(Protocol):
+        """What a fault has to be for a call to go through it."""
+
+        notes: list[str]
+        details: dict[str, Any]
+
+        def count_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+            """Count a call; whether to act on it."""
+
+        def bind_signature(self, function: object) -> None:
+            """Learn the names of the arguments of what will be called. Raises Refused."""
+
+        def undo(self, action: Callable[[], object]) -> None:
+            """Have `action` called at release."""
+
+        def fail(self, kind: str, message: str, near: list[str] | None = None) -> None:
+            """Say that it cannot work after all."""
+
+    Layer = tuple[Interceptor, Sync, Async]
 
 _ABSENT = object()
 
 _patches: dict[int, Patch] = {}
 
 
-def install(fault: Fault, site: str, layer: Layer, absent: Callable[..., Any] | None) -> None:
-    """Patch `site`, now or as soon as its module is imported. Raises Refused("UnknownSite", …).
+def install(site: str, layer: Layer, absent: Callable[..., Any] | None) -> None:
+    """Patch `site`, now or as soon as its module is imported. Raises Refused.
 
     A method that the class does not have is added with `absent` as its original, if that is given.
     """
     module_name, colon, qualname = site.partition(":")
     if not (colon and module_name and qualname):
-        raise Refused("UnknownSite", "it is not of the form module:qualname")
+        raise Refused(UNKNOWN_SITE, "it is not of the form module:qualname")
     from .imports import imported, require_findable, when_imported
 
+    fault = layer[0]
     module = imported(module_name)
     if module is not None:
         _patch(module, qualname, layer, absent)
@@ -50,6 +70,7 @@ def install(fault: Fault, site: str, layer: Layer, absent: Callable[..., Any] | 
             fault.fail(refusal.kind, refusal.message, refusal.near)
 
     fault.undo(when_imported(module_name, patch_late))
+    fault.details["awaits_import"] = module_name
     fault.notes.append(f"{module_name} is not imported yet; it will be patched when it is")
 
 
@@ -59,7 +80,7 @@ def _patch(module: Any, qualname: str, layer: Layer, absent: Callable[..., Any] 
     patch = _patches.get(id(original))
     if patch is None or (inspect.isclass(owner) and name not in vars(owner)):
         patch = Patch(original)
-    fault.learn(patch.original)
+    fault.bind_signature(patch.original)
     fault.undo(lambda: patch.remove(layer))
     patch.add(layer, owner, name, raw)
 
@@ -92,7 +113,7 @@ class Patch:
     def _through(self, layers: tuple[Layer, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for at in range(len(layers) - 1, -1, -1):
             fault, sync, _ = layers[at]
-            if fault.takes(args, kwargs):
+            if fault.count_call(args, kwargs):
                 return sync(functools.partial(self._through, layers[:at], args, kwargs))
         return self.original(*args, **kwargs)
 
@@ -101,7 +122,7 @@ class Patch:
     ) -> Any:
         for at in range(len(layers) - 1, -1, -1):
             fault, _, coroutine = layers[at]
-            if fault.takes(args, kwargs):
+            if fault.count_call(args, kwargs):
                 return await coroutine(functools.partial(self._through_task, layers[:at], args, kwargs))
         return await self.original(*args, **kwargs)
 
@@ -122,7 +143,7 @@ class Patch:
         try:
             setattr(owner, name, after)
         except (AttributeError, TypeError) as error:
-            raise Refused("UnknownSite", f"{name} cannot be replaced: {error}") from None
+            raise Refused(UNKNOWN_SITE, f"{name} cannot be replaced: {error}") from None
         self._places.append((owner, name, before, after))
 
     def remove(self, layer: Layer) -> None:
@@ -173,22 +194,22 @@ def _resolve(
         owner = _attribute(owner, part, ".".join([module.__name__, *path[:at]]))
     if absent is not None:
         if not inspect.isclass(owner):
-            raise Refused("UnknownSite", f"{'.'.join(path)} is no class")
+            raise Refused(UNKNOWN_SITE, f"{'.'.join(path)} is no class")
         if not hasattr(owner, name):
             return owner, name, absent, absent
     found = _attribute(owner, name, ".".join([module.__name__, *path]))
     if not (inspect.isclass(owner) or inspect.ismodule(owner)):
-        raise Refused("UnknownSite", f"{'.'.join(path)} is an object; a site's owner is a module or a class")
+        raise Refused(UNKNOWN_SITE, f"{'.'.join(path)} is an object; a site's owner is a module or a class")
     if inspect.isclass(found):
         raise Refused(
-            "UnknownSite", f"{qualname} is a class; name one of its methods", [f"{qualname}.__init__"]
+            UNKNOWN_SITE, f"{qualname} is a class; name one of its methods", [f"{qualname}.__init__"]
         )
     raw = found
     if inspect.isclass(owner):
         raw = next(vars(base)[name] for base in owner.__mro__ if name in vars(base))
     original = raw.__func__ if isinstance(raw, (staticmethod, classmethod)) else raw
     if not callable(original):
-        raise Refused("UnknownSite", f"{qualname} is a {type(original).__name__}, which cannot be called")
+        raise Refused(UNKNOWN_SITE, f"{qualname} is a {type(original).__name__}, which cannot be called")
     return owner, name, raw, original
 
 
@@ -199,9 +220,7 @@ def _attribute(owner: Any, name: str, where: str) -> Any:
         found = getattr(owner, name, _ABSENT)  # a module's __getattr__, a metaclass
         if found is not _ABSENT:
             return found
-        raise Refused(
-            "UnknownSite", f"{where} has no {name!r}", get_close_matches(name, dir(owner))
-        ) from None
+        raise Refused(UNKNOWN_SITE, f"{where} has no {name!r}", get_close_matches(name, dir(owner))) from None
 
 
 def _as_attribute(raw: Any, wrapper: Callable[..., Any]) -> Any:

@@ -1,7 +1,8 @@
 """One fault in one process: what a fault's file is given to work with.
 
-A fault hangs on its line, one end of a socket pair whose other end only the controller has. Whatever ends the
-fault ends the line, and everything that waits in the fault waits on the line, so all of it wakes at once.
+A fault hangs on its lifeline, one end of a socket pair whose other end only the controller has. Whatever
+ends the fault ends the lifeline, and everything that waits in the fault waits on the lifeline, so all of it
+wakes at once.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from contextlib import contextmanager
 
 from . import page as words
 from .page import Page
-from .refusal import Refused
+from .protocol import ARM_FAILED, Refused
 from .trigger import Trigger
 from .unpatched import RLock, get_ident, get_native_id, start_new_thread
 from .waiting import wait_for_end, wait_on_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Awaitable, Callable, Iterator, NoReturn
+    from typing import Any, Callable, Iterator, NoReturn
 
-    Sync = Callable[[Callable[[], Any]], Any]
-    Async = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+    from .calls import Async, Sync
+    from .protocol import Arm
 
 _LOCK_WAITS_S = 1.0
 
 
-class Fault:
+class InjectedFault:
     """What a fault's `arm(fault)` may use.
 
     `params` are the fault's parameters, checked and complete; `targets` the processes of a fault that runs
@@ -38,33 +39,31 @@ class Fault:
     """
 
     def __init__(
-        self, request: dict[str, Any], fds: list[int], failed: Callable[[Fault, Refused], None]
+        self, request: Arm, fds: list[int], failed: Callable[[InjectedFault, Refused], None]
     ) -> None:
-        self.id: str = request["fault"]
-        self.name: str = request["name"]
-        self.params: dict[str, Any] = request["params"]
-        self.targets: list[tuple[int, int]] = [(pid, started) for pid, started in request["targets"]]
-        self.until_ns: int = request["until_ns"]
+        self.id, self.name, self.params = request.fault, request.name, request.params
+        self.targets = [(pid, started) for pid, started in request.targets]
+        self.until_ns = request.until_ns
         self.notes: list[str] = []
         self.details: dict[str, Any] = {}
         self.threads_inside: list[tuple[int, int]] = []  # as Python and as the kernel number them
         self.live = False
-        self._line = _socket.socket(fileno=fds[0])
+        self._lifeline = _socket.socket(fileno=fds[0])
         self._page = Page(fds[1])
         os.close(fds[1])
-        self._trigger = Trigger(request["trigger"])
+        self._trigger = Trigger(request.trigger)
         self._failed = failed
         self._lock = RLock()  # a finaliser may come back into a fault that its own thread is in
-        self._users = 1  # the armed fault itself, and whoever waits on the line
+        self._users = 1  # the armed fault itself, and whoever waits on the lifeline
         self._released = False
         self._undo: list[Callable[[], object]] = []
         self._start: Callable[[], object] | None = None
 
-    def prepared(self, start: Callable[[], object] | None) -> None:
+    def set_start(self, start: Callable[[], object] | None) -> None:
         """Keep what `arm` returned, to be called once all processes of the fault are armed."""
         self._start = start
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Do what the fault does without being called."""
         if self._start is not None:
             self._start()
@@ -83,7 +82,7 @@ class Fault:
                 return []
             self._released, self.live = True, False
             try:
-                self._line.shutdown(_socket.SHUT_RDWR)
+                self._lifeline.shutdown(_socket.SHUT_RDWR)
             except OSError:  # the controller shut it first
                 self.live = False
         notes = self._undo_all()
@@ -91,13 +90,13 @@ class Fault:
         return notes
 
     def forget(self) -> None:
-        """In a forked child: undo what the child inherited, and leave the parent's line and page as they
+        """In a forked child: undo what the child inherited, and leave the parent's lifeline and page as they
         are.
         """
         self._lock = RLock()  # whoever held the old one does not exist here
         self._released, self.live = True, False
         self._undo_all()
-        self._line.close()
+        self._lifeline.close()
         self._users = 0
 
     def _undo_all(self) -> list[str]:
@@ -118,7 +117,7 @@ class Fault:
 
     def refuse(self, reason: str) -> NoReturn:
         """Say, while arming, that the fault cannot work here; nothing of it stays, here or elsewhere."""
-        raise Refused("ArmFailed", reason)
+        raise Refused(ARM_FAILED, reason)
 
     def process_handles(self) -> list[int]:
         """A pidfd for each target, checked to be the process that was selected; closed at release."""
@@ -134,7 +133,7 @@ class Fault:
             handles.append(handle)
         return handles
 
-    def takes(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> bool:
+    def count_call(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> bool:
         """Count a call that reached the fault; True, and a hit, if the fault is to act on it."""
         # The arguments' own code is compared with, and may take its time: nobody else has to wait for it.
         if not self.live or not self._trigger.matches(args, kwargs or {}):
@@ -151,9 +150,12 @@ class Fault:
                     page[words.FIRST_HIT] = time.monotonic_ns()
             return acts
 
-    def learn(self, function: object) -> None:
-        """Let the trigger know the names of the arguments of what will be called."""
-        self._trigger.learn(function)
+    takes = count_call
+    """Its name in the files of older plugins."""
+
+    def bind_signature(self, function: object) -> None:
+        """Let the trigger know the names of the arguments of what will be called. Raises Refused."""
+        self._trigger.bind_signature(function)
 
     def wait(
         self, gil: str = "released", *, for_s: float | None = None, then: Callable[[], object] | None = None
@@ -165,24 +167,27 @@ class Fault:
         if not self.enter(gil == "held"):
             return
         try:
-            wait_for_end(self._line.fileno(), self._wait_until(for_s), keep_gil=gil == "held")
+            wait_for_end(self._lifeline.fileno(), self._wait_until(for_s), keep_gil=gil == "held")
             if then is not None:
                 then()
         finally:
             self.leave(gil == "held")
 
-    def let_go(self) -> None:
-        """Free what waits on the page's word `let_go`."""
+    def set_released(self) -> None:
+        """Free what waits on the page's word `released`."""
         with self._locked():
             if self._users:
-                self._page.words[words.LET_GO] = 1
+                self._page.words[words.RELEASED] = 1
+
+    let_go = set_released
+    """Its name in the files of older plugins."""
 
     @contextmanager
     def page_address(self) -> Iterator[int]:
         """Where the page lies, for as long as the block lasts. Raises Refused once the fault is over."""
         with self._locked():
             if self._released:
-                raise Refused("ArmFailed", "the fault is over already")
+                raise Refused(ARM_FAILED, "the fault is over already")
             self._users += 1
             pinned = self._page.pinned()
         try:
@@ -194,10 +199,12 @@ class Fault:
             self._drop()
 
     async def wait_async(self, *, for_s: float | None = None) -> None:
-        """The same for a task, whose event loop runs on meanwhile: asyncio's, uvloop's or trio's."""
+        """Have a task wait as `wait` has a thread; its event loop, asyncio's, uvloop's or trio's, runs on
+        meanwhile.
+        """
         if not self.enter(False):
             return
-        fd = os.dup(self._line.fileno())  # each waiter its own: a loop takes one reader for a descriptor
+        fd = os.dup(self._lifeline.fileno())  # each waiter its own: a loop takes one reader for a descriptor
         try:
             await wait_on_loop(fd, (self._wait_until(for_s) - time.monotonic_ns()) / 1e9)
         finally:
@@ -256,7 +263,7 @@ class Fault:
         with self._locked():
             self._users -= 1
             if self._users == 0:
-                self._line.close()
+                self._lifeline.close()
                 self._page.close()
 
     def thread(self, run: Callable[[], object]) -> None:
@@ -268,7 +275,7 @@ class Fault:
             try:
                 run()
             except Exception as error:  # noqa: BLE001  # told; the program must not hear of it
-                self.fail("ArmFailed", f"{type(error).__name__}: {error}")
+                self.fail(ARM_FAILED, f"{type(error).__name__}: {error}")
 
         before = _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())
         try:
@@ -287,7 +294,11 @@ class Fault:
         """
         from .calls import install
 
-        install(self, site, (self, sync, coroutine), absent)
+        install(site, (self, sync, coroutine), absent)
+
+
+Fault = InjectedFault
+"""Its former name, which plugins may use in annotations."""
 
 
 def _closing(fd: int) -> Callable[[], None]:

@@ -7,7 +7,7 @@ import time
 from difflib import get_close_matches
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 
-from .refusal import Refused
+from .protocol import UNKNOWN_SITE, Refused
 from .unpatched import sleep
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ def imported(name: str) -> Any:
             return module
         if time.monotonic() > give_up:
             raise Refused(
-                "UnknownSite", f"{name} is still being imported after {_IMPORT_WITHIN_S:g} s; try again"
+                UNKNOWN_SITE, f"{name} is still being imported after {_IMPORT_WITHIN_S:g} s; try again"
             )
         sleep(0.01)
 
@@ -95,7 +95,7 @@ def when_imported(name: str, callback: Callback) -> Callable[[], None]:
 
 
 def require_findable(name: str) -> None:
-    """Raise Refused("UnknownSite", …) unless an import of `name` would find it; imports nothing to find
+    """Raise Refused unless an import of `name` would find it; imports nothing to find
     out.
     """
     path = None
@@ -111,9 +111,9 @@ def require_findable(name: str) -> None:
                 spec = spec or finder.find_spec(whole, path)
             path = spec.submodule_search_locations if spec else None
             if spec is None:
-                raise Refused("UnknownSite", f"there is no module {whole!r}", _modules_like(whole, part))
+                raise Refused(UNKNOWN_SITE, f"there is no module {whole!r}", _modules_like(whole, part))
         if path is None and depth < len(parts):
-            raise Refused("UnknownSite", f"{whole!r} is a module, not a package: it has no {parts[depth]!r}")
+            raise Refused(UNKNOWN_SITE, f"{whole!r} is a module, not a package: it has no {parts[depth]!r}")
 
 
 def _modules_like(whole: str, part: str) -> list[str]:

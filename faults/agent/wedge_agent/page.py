@@ -1,8 +1,8 @@
 """One page of memory that a fault in a target shares with the controller.
 
 The target writes, the controller reads, and neither asks the other: what happens in a process whose GIL is
-held can be seen from outside all the same. One word goes the other way: `let_go` is written by whoever ends
-the fault, for what waits on memory rather than on the line, as a GPU does. All words are unsigned 64-bit,
+held can be seen from outside all the same. One word goes the other way: `released` is written by whoever ends
+the fault, for what waits on memory rather than on the lifeline, as a GPU does. All words are unsigned 64-bit,
 native order; times are CLOCK_MONOTONIC in nanoseconds, which all processes of one machine share; zero means
 that it has not happened.
 """
@@ -26,10 +26,10 @@ WORDS = (
     "held_ns",  # for how long at least one was inside, the present stay not counted
     "tid",  # the thread that went in last, as the kernel numbers it
     "gil_held",  # how many of those inside keep the GIL
-    "let_go",  # 1 once the fault is over
+    "released",  # 1 once the fault is over
 )
 _THREADS = slice(len(WORDS), len(WORDS) + 64)  # those inside, as far as there is room; 0 where there is none
-CALLS, HITS, INSIDE, FIRST_HIT, FIRST_INSIDE, SINCE, HELD, TID, GIL_HELD, LET_GO = range(len(WORDS))
+CALLS, HITS, INSIDE, FIRST_HIT, FIRST_INSIDE, SINCE, HELD, TID, GIL_HELD, RELEASED = range(len(WORDS))
 
 
 class Page:

@@ -1,6 +1,6 @@
-"""A relay in front of a port: passes bytes both ways, unless a fault tells it otherwise. Runs in the keeper.
+"""A relay in front of a port: passes bytes both ways, unless a fault tells it otherwise. Runs in the sidecar.
 
-What it does with its connections is the `Manner` that a fault has it adopt. Bytes are never lost
+What it does with its connections is the `RelayPolicy` that a fault has it adopt. Bytes are never lost
 or made up: what is not passed on waits, so that a connection goes on where it stood when the fault ends,
 unless it was reset.
 """
@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Coroutine
 
-    from .fault import Fault
+    from .fault import InjectedFault
 
 _CHUNK_BYTES = 65536
 _BACKLOG = 512
@@ -26,12 +26,12 @@ _SLICES_PER_S = 20  # of a slowed stream
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER without time: close(2) sends RST (socket(7))
 
 
-class Manner:
+class RelayPolicy:
     """How a fault has a relay treat its connections."""
 
     def __init__(
         self,
-        fault: Fault,
+        fault: InjectedFault,
         *,
         holds: bool = False,
         resets: bool = False,
@@ -49,7 +49,7 @@ class Relay:
         self.to = to
         self._listener = socket.create_server(listen, backlog=_BACKLOG)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
-        self._manners: list[Manner] = []
+        self._policies: list[RelayPolicy] = []
         self._connections: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._ready = threading.Event()
@@ -58,13 +58,13 @@ class Relay:
         if not self._ready.wait(_START_WITHIN_S):
             raise OSError(errno.ETIMEDOUT, "its thread does not start")
 
-    def adopt(self, manner: Manner) -> None:
+    def add_policy(self, policy: RelayPolicy) -> None:
         """Treat all connections so, besides what other faults ask for; returns once that is so."""
-        self._ask(self._change([*self._manners, manner]))
+        self._ask(self._change([*self._policies, policy]))
 
-    def drop(self, manner: Manner) -> None:
+    def remove_policy(self, policy: RelayPolicy) -> None:
         """Treat them so no more; returns once that is so."""
-        self._ask(self._change([other for other in self._manners if other is not manner]))
+        self._ask(self._change([other for other in self._policies if other is not policy]))
 
     def _ask(self, work: Coroutine[None, None, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(_START_WITHIN_S)
@@ -85,17 +85,17 @@ class Relay:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
-    async def _change(self, manners: list[Manner]) -> None:
-        self._manners = manners
+    async def _change(self, policies: list[RelayPolicy]) -> None:
+        self._policies = policies
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        if self._that(lambda manner: manner.resets):
+        if self._latest(lambda policy: policy.resets):
             for writer in [*self._writers]:
                 self._reset(writer)
 
-    def _that(self, does: Callable[[Manner], object]) -> Manner | None:
-        """The manner adopted last that does so."""
-        return next((manner for manner in reversed(self._manners) if does(manner)), None)
+    def _latest(self, does: Callable[[RelayPolicy], object]) -> RelayPolicy | None:
+        """The policy added last that does so."""
+        return next((policy for policy in reversed(self._policies) if does(policy)), None)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A task of our own: of one made from a coroutine by the server, asyncio tells when it is cancelled.
@@ -109,10 +109,10 @@ class Relay:
         upstream: asyncio.StreamWriter | None = None
         pumps: list[asyncio.Task[None]] = []
         try:
-            if self._that(lambda manner: manner.resets):
+            if self._latest(lambda policy: policy.resets):
                 self._reset(writer)
                 return
-            await self._let_through()
+            await self._wait_while_held()
             answers, upstream = await asyncio.open_connection(*self.to)
             self._writers.add(upstream)
             both = self._pump(reader, upstream), self._pump(answers, writer)
@@ -132,38 +132,38 @@ class Relay:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             received = await reader.read(_CHUNK_BYTES)
-            await self._let_through()
+            await self._wait_while_held()
             if not received:
                 writer.write_eof()
                 return
             while received:
                 size = await self._slow_down(len(received))
-                await self._let_through()
+                await self._wait_while_held()
                 writer.write(received[:size])
                 received = received[size:]
                 await writer.drain()
 
-    async def _let_through(self) -> None:
+    async def _wait_while_held(self) -> None:
         """Wait for as long as the relay holds what goes through it."""
-        while manner := self._that(lambda manner: manner.holds):
-            inside = manner.fault.takes() and manner.fault.enter()
+        while policy := self._latest(lambda policy: policy.holds):
+            inside = policy.fault.count_call() and policy.fault.enter()
             try:
-                while manner in self._manners:
+                while policy in self._policies:
                     await self._changed.wait()
             finally:
                 if inside:
-                    manner.fault.leave()
+                    policy.fault.leave()
 
     async def _slow_down(self, size: int) -> int:
         """Wait for as long as the next bytes take; how many they are, at most `size`."""
-        manner = self._that(lambda manner: manner.delay_s or manner.bytes_per_s)
-        if manner is None or not manner.fault.takes():
+        policy = self._latest(lambda policy: policy.delay_s or policy.bytes_per_s)
+        if policy is None or not policy.fault.count_call():
             return size
-        if manner.bytes_per_s:
-            size = min(size, max(1, manner.bytes_per_s // _SLICES_PER_S))
-        late_s = manner.delay_s + (size / manner.bytes_per_s if manner.bytes_per_s else 0.0)
+        if policy.bytes_per_s:
+            size = min(size, max(1, policy.bytes_per_s // _SLICES_PER_S))
+        late_s = policy.delay_s + (size / policy.bytes_per_s if policy.bytes_per_s else 0.0)
         until_s = self._loop.time() + late_s
-        while manner in self._manners:  # what other faults come and go meanwhile does not make it less late
+        while policy in self._policies:  # what other faults come and go meanwhile does not make it less late
             try:
                 await asyncio.wait_for(self._changed.wait(), until_s - self._loop.time())
             except asyncio.TimeoutError:
@@ -173,8 +173,8 @@ class Relay:
     def _reset(self, writer: asyncio.StreamWriter) -> None:
         sock = writer.get_extra_info("socket")
         if sock is not None and not writer.transport.is_closing():
-            if manner := self._that(lambda manner: manner.resets):
-                manner.fault.takes()
+            if policy := self._latest(lambda policy: policy.resets):
+                policy.fault.count_call()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         writer.transport.abort()
 
@@ -182,7 +182,7 @@ class Relay:
 _relays: dict[int, Relay] = {}
 
 
-def open_for(fault: Fault) -> None:
+def open_relay(fault: InjectedFault) -> None:
     """Have a relay for as long as the fault lasts, and say where it listens. Refuses what cannot be listened
     on.
     """
@@ -199,7 +199,7 @@ def open_for(fault: Fault) -> None:
     fault.notes.append(f"a relay listens on {relay.address[0]}:{port} for {to[0]}:{to[1]}")
 
 
-def changing(fault: Fault, manner: Manner) -> Callable[[], None]:
+def policy_change(fault: InjectedFault, policy: RelayPolicy) -> Callable[[], None]:
     """How to have the relay that the fault names behave so, until release. Refuses when it names no single
     one.
     """
@@ -212,13 +212,13 @@ def changing(fault: Fault, manner: Manner) -> Callable[[], None]:
     fault.details["address"] = f"{relay.address[0]}:{ports[0]}"
 
     def change() -> None:
-        fault.undo(lambda: relay.drop(manner) if ports[0] in _relays else None)
-        relay.adopt(manner)
+        fault.undo(lambda: relay.remove_policy(policy) if ports[0] in _relays else None)
+        relay.add_policy(policy)
 
     return change
 
 
-def _endpoint(fault: Fault, name: str) -> tuple[str, int]:
+def _endpoint(fault: InjectedFault, name: str) -> tuple[str, int]:
     host, _, port = fault.params[name].rpartition(":")
     if not port.isdigit() or int(port) > 65535:
         fault.refuse(f"{name}={fault.params[name]} is not HOST:PORT")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 
-from .refusal import Refused
+from . import protocol
+from .protocol import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import Any, Callable
 
-    from .fault import Fault
+    from .fault import InjectedFault
 
 
 class Service:
@@ -21,96 +22,92 @@ class Service:
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
         self._send = send
-        self._faults: dict[str, Fault] = {}
+        self._faults: dict[str, InjectedFault] = {}
 
     def handle(self, body: bytes, descriptors: list[int]) -> None:
-        """Do one request and answer it; takes from the front of `descriptors` those that came with it."""
-        request = json.loads(body)
-        fds = [descriptors.pop(0) for _ in range(min(request["fds"], len(descriptors)))]
-        answer: dict[str, Any] | None
+        """Do one request and answer it; takes from the front of `descriptors` those that came with it.
+
+        Raises ProtocolError for what is no message at all; an unknown one is refused.
+        """
+        envelope = protocol.Envelope(body)
+        fds = [descriptors.pop(0) for _ in range(min(envelope.fds, len(descriptors)))]
+        answer: protocol.Answer | None
         try:
-            answer = getattr(self, "do_" + request["do"])(request, fds)
-        except Refused as refusal:
-            answer = {"refused": refusal.kind, "message": refusal.message, "near": refusal.near}
+            answer = self._answer(envelope, fds)
+        except Refused as refused:
+            answer = protocol.Refusal(kind=refused.kind, message=refused.message, near=refused.near)
         except Exception as error:  # noqa: BLE001  # told to the one who asked; the program must not hear of it
-            answer = {"refused": "error", "message": f"{type(error).__name__}: {error}", "near": []}
+            message = f"{type(error).__name__}: {error}"
+            answer = protocol.Refusal(kind=protocol.ERROR, message=message, near=[])
         if answer is not None:
-            self.tell({"of": request["n"], **answer})
+            self._tell(answer, envelope.number)
 
-    def tell(self, message: dict[str, Any]) -> None:
-        """Send the controller something."""
-        self._send(json.dumps(message).encode())
+    def _tell(self, message: protocol.Message, number: int = 0) -> None:
+        self._send(protocol.encode(message, number=number))
 
-    def do_ping(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """An answer proves that this interpreter runs Python code in a thread other than the busy one."""
-        return {}
+    def _answer(self, envelope: protocol.Envelope, fds: list[int]) -> protocol.Answer | None:
+        """None when it has been sent already."""
+        request = envelope.message()
+        if isinstance(request, protocol.Ping):
+            return protocol.Done()
+        if isinstance(request, protocol.FindImported):
+            return protocol.Imported(names=[name for name in request.names if _is_imported(name)])
+        if isinstance(request, protocol.Arm):
+            return self._arm(request, fds, envelope.fds)
+        if isinstance(request, protocol.Start):
+            return self._start(request, envelope.number)
+        if isinstance(request, protocol.Release):
+            fault = self._faults.pop(request.fault, None)
+            return protocol.Released(notes=[*fault.notes, *fault.release()] if fault else [])
+        if isinstance(request, protocol.ReadStacks):
+            return protocol.Stacks(threads=self._stacks())
+        raise protocol.ProtocolError(f"the message {request.NAME!r} is no request")
 
-    def do_imported(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Which of `names` this process has finished importing."""
-        return {"names": [name for name in request["names"] if _is_imported(name)]}
+    def _arm(self, request: protocol.Arm, fds: list[int], sent: int) -> protocol.Armed:
+        from .fault import (
+            InjectedFault,  # here, so that a process which is only asked its name need not load it
+        )
 
-    def do_arm(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Install a fault that does nothing until `go`; refused, it leaves nothing behind."""
-        from .fault import Fault  # here, so that a process which is only asked its name need not load it
-
-        if len(fds) < request["fds"]:
+        if len(fds) < sent:
             for fd in fds:
                 os.close(fd)
-            raise Refused("ArmFailed", "the process has no descriptor left for the fault's line")
-        fault = Fault(request, fds, self._failed)
+            message = "the process has no descriptor left for the fault's lifeline"
+            raise Refused(protocol.ARM_FAILED, message)
+        fault = InjectedFault(request, fds, self._failed)
         self._faults[fault.id] = fault  # already: a child that is forked meanwhile has to forget it too
         try:
             namespace: dict[str, Any] = {"__name__": "wedge_fault"}
-            exec(compile(request["source"], request["origin"], "exec"), namespace)
-            fault.prepared(namespace["arm_beside" if request["beside"] else "arm"](fault))
+            exec(compile(request.source, request.origin, "exec"), namespace)
+            fault.set_start(namespace[request.function](fault))
         except BaseException:
             self._faults.pop(fault.id, None)
             fault.release()
             raise
-        return {"notes": fault.notes, "details": fault.details}
+        return protocol.Armed(notes=fault.notes, details=fault.details)
 
-    def do_go(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
-        """Let an armed fault act. With `when_done` the answer, or the refusal, comes when it does; else
-        before it begins what it does by itself, which could hold up the answer.
-        """
-        fault = self._faults.get(request["fault"])
+    def _start(self, request: protocol.Start, number: int) -> protocol.Answer | None:
+        fault = self._faults.get(request.fault)
         if fault is None:  # its lease is over already
-            return {}
+            return protocol.Done()
         fault.live = True
-        if request["when_done"]:
-            fault.begin()
-            return {}
-        self.tell({"of": request["n"]})
+        if request.when_done:
+            fault.start()
+            return protocol.Done()
+        self._tell(protocol.Done(), number)
         try:
-            fault.begin()
+            fault.start()
         except Exception as error:  # noqa: BLE001  # it is too late to refuse
-            fault.fail("ArmFailed", f"{type(error).__name__}: {error}")
+            fault.fail(protocol.ARM_FAILED, f"{type(error).__name__}: {error}")
         return None
 
-    def do_release(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Take a fault out of this process again."""
-        fault = self._faults.pop(request["fault"], None)
-        return {"notes": [*fault.notes, *fault.release()] if fault else [], "known": fault is not None}
-
-    def do_notes(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """What a fault has to say about itself: where its relay listens, what it waits for."""
-        fault = self._faults.get(request["fault"])
-        return {"notes": fault.notes if fault else [], "details": fault.details if fault else {}}
-
-    def do_stacks(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Where each thread stands that is in a fault right now: its number as the kernel has it, and its
-        calls, the innermost first, as (function, file, line, text of that line).
-        """
+    def _stacks(self) -> list[tuple[int, list[tuple[str, str, int, str]]]]:
         frames = sys._current_frames()
         threads = {inside for fault in self._faults.values() for inside in fault.threads_inside}
-        return {
-            "threads": [[tid, _calls(frames[ident])] for ident, tid in sorted(threads) if ident in frames]
-        }
+        return [(tid, _calls(frames[ident])) for ident, tid in sorted(threads) if ident in frames]
 
-    def _failed(self, fault: Fault, refusal: Refused) -> None:
-        self.tell(
-            {"failed": fault.id, "kind": refusal.kind, "message": refusal.message, "near": refusal.near}
-        )
+    def _failed(self, fault: InjectedFault, refused: Refused) -> None:
+        kind, message, near = refused.kind, refused.message, refused.near
+        self._tell(protocol.Failed(fault=fault.id, kind=kind, message=message, near=near))
 
     def expires_in_ms(self) -> int | None:
         """Milliseconds until the next lease runs out, at least 1; None when no fault is armed."""
@@ -124,7 +121,7 @@ class Service:
         for fault in list(self._faults.values()):
             if fault.until_ns <= time.monotonic_ns():
                 del self._faults[fault.id]
-                self.tell({"expired": fault.id, "notes": fault.release()})
+                self._tell(protocol.Expired(fault=fault.id, notes=fault.release()))
 
     def release_all(self) -> None:
         """Take out every fault: the controller is gone."""
@@ -137,10 +134,10 @@ class Service:
             self._faults.popitem()[1].forget()
 
 
-def _calls(innermost: Any) -> list[list[Any]]:
+def _calls(innermost: FrameType) -> list[tuple[str, str, int, str]]:
     from traceback import extract_stack
 
-    return [[f.name, f.filename, f.lineno or 0, f.line or ""] for f in reversed(extract_stack(innermost))]
+    return [(f.name, f.filename, f.lineno or 0, f.line or "") for f in reversed(extract_stack(innermost))]
 
 
 def _is_imported(name: str) -> bool:

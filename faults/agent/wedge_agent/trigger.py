@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from .refusal import Refused
+from .protocol import BAD_TRIGGER, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Trigger:
         self.calls = 0
         self.acted = 0
 
-    def learn(self, function: object) -> None:
+    def bind_signature(self, function: object) -> None:
         """Take the names of the positional arguments from what will be called. Raises Refused for an unknown
         one.
         """
@@ -61,7 +61,7 @@ class Trigger:
 
                 has = ", ".join(known) or "none"
                 message = f"match={name!r}: the site has no argument of that name; it has {has}"
-                raise Refused("BadTrigger", message, get_close_matches(name, known))
+                raise Refused(BAD_TRIGGER, message, get_close_matches(name, known))
 
     def matches(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the arguments are those that `match` asks for: equal, or, as text, matched by the

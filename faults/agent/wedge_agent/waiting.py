@@ -1,8 +1,8 @@
 """Block a thread in a C call that nothing in the process is needed to end.
 
-The thread waits in `poll` on the fault's line, whose other end only the controller holds. A controller that
-shuts the line down, or dies, makes it readable; the lease's end is the time-out. ctypes.PyDLL keeps the GIL
-during a call and ctypes.CDLL gives it up (ctypes documentation, "Loading shared libraries").
+The thread waits in `poll` on the fault's lifeline, whose other end only the controller holds. A controller
+that shuts the lifeline down, or dies, makes it readable; the lease's end is the time-out. ctypes.PyDLL
+keeps the GIL during a call and ctypes.CDLL gives it up (ctypes documentation, "Loading shared libraries").
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def handled_in_python() -> list[int]:
 
 
 async def wait_on_loop(fd: int, for_s: float) -> None:
-    """The same for a task, whose event loop runs on meanwhile: asyncio's, uvloop's or trio's."""
+    """Have a task wait as long; its event loop, asyncio's, uvloop's or trio's, runs on meanwhile."""
     import asyncio
 
     try:

@@ -1,1 +1,1 @@
-"""Faults of this package; each is one file, named in the entry-point group `pegaref.faults`."""
+"""Faults of this package; each is one file, named in the entry-point group `faults.catalogue`."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any
 
-    from faults.agent.wedge_agent.fault import Fault
+    from faults.agent.wedge_agent.fault import InjectedFault
 
 NAME = "clock.skew"
 PROOF = "hit"
@@ -28,7 +28,7 @@ PARAMETERS = {
 }
 
 
-def arm(fault: Fault) -> None:
+def arm(fault: InjectedFault) -> None:
     """Patch `time.time`."""
     by_s = fault.params["seconds"] * (1 if fault.params["direction"] == "ahead" else -1)
 

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
+from pegaref.config import RegistrySettings
 from pegaref.errors import CleanupPending, DeviceUnavailable, DeviceWedged, OutcomeUnknown
-from pegaref.registry.settings import RegistrySettings
-from pegaref.registry.snapshot import DeviceSnapshot, Hang, Phase
-from pegaref.registry.supervisor import Backoff, look_every_s
+from pegaref.registry import DeviceSnapshot, Hang, Phase
+from pegaref.registry.hang_detector import poll_interval_s
 from tests.pegaref.simulation import Bench, bench, key, register_of, settle
 
 RESPAWN = RegistrySettings(on_wedge="respawn")
@@ -85,12 +85,12 @@ async def test_each_kind_of_hang_has_its_name(beating: bool, states: str, hang: 
         assert device(b).ready
 
 
-async def test_a_thread_in_d_is_unkillable_only_when_two_looks_in_a_row_find_it_there() -> None:
+async def test_a_thread_in_d_is_unkillable_only_when_two_polls_in_a_row_find_it_there() -> None:
     async with bench() as b:
         stuck = await stick(b)
         await b.clock.advance(6)
         assert device(b).hang is Hang.STALLED
-        every_s = look_every_s(5.0)
+        every_s = poll_interval_s(5.0)
         for states, hang in (
             ("D", Hang.STALLED),
             ("S", Hang.STALLED),
@@ -116,7 +116,7 @@ async def test_a_heart_that_stops_is_a_wedge_even_when_nothing_was_asked() -> No
         assert device(b).ready
 
 
-async def test_looks_that_come_late_count_little() -> None:
+async def test_polls_that_come_late_count_little() -> None:
     async with bench() as b:
         stuck = await stick(b)
         b.actor.beating = False
@@ -216,18 +216,3 @@ async def test_an_actor_that_dies_again_and_again_is_started_ever_more_slowly() 
         assert starts == sorted(starts)
         assert starts[0] <= 0.25
         assert starts[-1] >= 4
-
-
-def test_the_backoff_is_forgotten_after_a_long_life() -> None:
-    backoff = Backoff(0.5, 30)
-    assert [backoff.died(1) for _ in range(9)] == [0, 0.5, 1, 2, 4, 8, 16, 30, 30]
-    assert backoff.died(31) == 0
-    assert backoff.died(1) == 0.5
-
-
-async def test_an_actor_that_never_gets_ready_is_a_wedge_after_its_time_to_start() -> None:
-    async with bench(ready=False) as b:
-        await b.clock.advance(119)
-        assert device(b).phase is Phase.STARTING
-        await b.clock.advance(2)
-        assert device(b).phase is Phase.WEDGED

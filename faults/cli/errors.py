@@ -1,4 +1,4 @@
-"""Errors of the fault layer as a command tells them: one line with the remedy, exit status 2."""
+"""Errors of the fault layer as a command reports them: one line with the remedy, exit status 2."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Told(click.ClickException):
+class CommandError(click.ClickException):
     """`wedge: what was wrong; what would be right`."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
@@ -27,15 +27,15 @@ class Told(click.ClickException):
         click.echo(f"wedge: {self.message}", err=True)
 
 
-def told(command: Callable[P, R]) -> Callable[P, R]:
-    """Have a command's FaultsError told, not traced."""
+def report_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Have a command report a FaultsError in one line instead of with a traceback."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
         except FaultsError as error:
-            raise Told(str(error)) from None
+            raise CommandError(str(error)) from None
 
     return run
 

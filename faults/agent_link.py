@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 from faults import procfs
+from faults.agent.wedge_agent import protocol
 from faults.errors import NotAnswered, ProcessGone
 from faults.model import ProcessInfo
 
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 _CHUNK_BYTES = 65536
 _MESSAGE_LIMIT_BYTES = 16 << 20
 _UCRED = struct.Struct("3i")
+
+A = TypeVar("A", bound=protocol.Answer)
 
 
 def peer(sock: socket.socket) -> tuple[int, int]:
@@ -31,19 +33,19 @@ def peer(sock: socket.socket) -> tuple[int, int]:
 class AgentLink:
     """One agent. `info` is filled in by its hello; `gone` is set when the connection has ended."""
 
-    def __init__(self, sock: socket.socket, on_event: Callable[[AgentLink, dict[str, Any]], None]) -> None:
+    def __init__(self, sock: socket.socket, on_event: Callable[[AgentLink, protocol.Event], None]) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._on_event = on_event
         self._outbox: asyncio.Queue[tuple[bytes, tuple[int, ...]]] = asyncio.Queue()
-        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._answers: dict[int, asyncio.Future[protocol.Message]] = {}
         self._number = 0
         self.info = ProcessInfo(0, 0, (), "", 0)
         self.ancestors: tuple[int, ...] = ()
         self.gone = asyncio.Event()
 
-    def know(self, pid: int, hello: dict[str, Any]) -> bool:
-        """Take in who this is; what can be read from the kernel is not taken from the process.
+    def identify(self, pid: int, python: str = "") -> bool:
+        """Set `info`: what the kernel says of the process, and the version of its Python as its agent says.
 
         False when it has ended already, and nothing can be read any more.
         """
@@ -52,14 +54,14 @@ class AgentLink:
             pid=pid,
             ppid=found.ppid if found else 0,
             argv=procfs.argv(pid),
-            python=str(hello.get("python", "")),
+            python=python,
             started=found.started if found else 0,
             executable=procfs.executable(pid),
         )
         self.ancestors = procfs.ancestors(pid)
         return found is not None and self.ancestors != ()
 
-    async def messages(self) -> None:
+    async def serve(self) -> None:
         """Read until the connection ends; the first message, the hello, is an event like those that come
         unasked.
         """
@@ -75,9 +77,9 @@ class AgentLink:
                         raise ValueError(f"a message of {end} bytes")
                     if len(buffer) < end:
                         break
-                    message, buffer = json.loads(buffer[4:end]), buffer[end:]
-                    self._take(message)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+                    envelope, buffer = protocol.Envelope(buffer[4:end]), buffer[end:]
+                    self._dispatch(envelope)
+        except (OSError, ValueError) as error:
             log.info("agent of process %d: connection ended: %s", self.info.pid, error)
         finally:
             writing.cancel()
@@ -86,13 +88,14 @@ class AgentLink:
             finally:
                 self.close()
 
-    def _take(self, message: dict[str, Any]) -> None:
-        if "of" in message:
-            waiting = self._answers.pop(message["of"], None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(message)
-        else:
+    def _dispatch(self, envelope: protocol.Envelope) -> None:
+        message = envelope.message()
+        if isinstance(message, protocol.Event):
             self._on_event(self, message)
+            return
+        waiting = self._answers.pop(envelope.number, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
 
     async def _write(self) -> None:
         loop = asyncio.get_running_loop()
@@ -114,26 +117,33 @@ class AgentLink:
                     os.close(fd)
 
     async def ask(
-        self, request: dict[str, Any], *, within_s: float, fds: Sequence[int] = ()
-    ) -> dict[str, Any]:
-        """The agent's answer. The link owns `fds` from here on. Raises NotAnswered, ProcessGone."""
+        self, request: protocol.Request, expected: type[A], *, within_s: float, fds: Sequence[int] = ()
+    ) -> A:
+        """Send a request and wait for its answer, of the type `expected`. The link owns `fds` from here on.
+
+        Raises NotAnswered, ProcessGone, `protocol.Refused`.
+        """
         if self.gone.is_set():
             for fd in fds:
                 os.close(fd)
-            raise ProcessGone(self.info.pid, request["do"])
+            raise ProcessGone(self.info.pid, request.NAME)
         self._number += 1
-        body = json.dumps({**request, "n": self._number, "fds": len(fds)}).encode()
-        answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
         number = self._number
+        body = protocol.encode(request, number=number, fds=len(fds))
+        waiting = self._answers[number] = asyncio.get_running_loop().create_future()
         self._outbox.put_nowait((len(body).to_bytes(4, "big") + body, tuple(fds)))
         try:
             async with asyncio.timeout(within_s):
-                found: dict[str, Any] = await answer
-                return found
+                answer = await waiting
         except TimeoutError:
-            raise NotAnswered(self.info.pid, request["do"], within_s) from None
+            raise NotAnswered(self.info.pid, request.NAME, within_s) from None
         finally:
             self._answers.pop(number, None)
+        if isinstance(answer, protocol.Refusal):
+            raise protocol.Refused(answer.kind, answer.message, answer.near)
+        if not isinstance(answer, expected):
+            raise protocol.ProtocolError(f"{request.NAME!r} was answered with {answer.NAME!r}")
+        return answer
 
     def close(self) -> None:
         """End the connection; whoever waits for an answer hears that the process is gone."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pegaref.actor.pickled import is_pickle, read_pickled
+from pegaref.actor.pickled_wrapper import is_pickle, read_pickled
 from pegaref.errors import InvalidCommand
 from pegaref.wrapper import MAX_WRAPPER_BYTES, CudaIpc
 

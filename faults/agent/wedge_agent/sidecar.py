@@ -1,4 +1,4 @@
-"""The keeper: a process beside the controller that does to the target what must be done, and undone, from
+"""The sidecar: a process beside the controller that does to the target what must be done, and undone, from
 outside.
 
 It speaks the agent's protocol on a socket that it was started with. When the controller dies it undoes

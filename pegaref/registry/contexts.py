@@ -1,16 +1,22 @@
-"""What an actor holds, as the control process knows it: exact, since an actor does one command at a time."""
+"""The contexts that an actor holds, known exactly, since an actor carries out one command at a time."""
 
 from __future__ import annotations
 
-from pegaref.messages import Clear, ContextKey, DropContext, DropInstance, Dropped, Registered
-from pegaref.registry.entry import concerns
+from pegaref.messages import (
+    NOTHING_DROPPED,
+    CleanupCommand,
+    Clear,
+    ContextKey,
+    DropContext,
+    Dropped,
+    Registered,
+    matches,
+)
 from pegaref.registry.snapshot import ContextSummary
 
-NOTHING = Dropped()
 
-
-class Book:
-    """The contexts of one device, settled (the actor said so) or expected (a register was sent)."""
+class ContextTable:
+    """The contexts of one device: settled (the actor confirmed them) or pending (a register was sent)."""
 
     def __init__(self) -> None:
         self._contexts: dict[ContextKey, ContextSummary] = {}
@@ -21,8 +27,8 @@ class Book:
     def __len__(self) -> int:
         return len(self._contexts)
 
-    def expect(self, key: ContextKey) -> bool:
-        """A register is being sent: the context may exist from now on. False when it existed before."""
+    def add_pending(self, key: ContextKey) -> bool:
+        """Note that a register is being sent: the context may exist now. False when it was known before."""
         if key in self._contexts:
             return False
         self._contexts[key] = ContextSummary(key, 0, 0, settled=False)
@@ -30,18 +36,18 @@ class Book:
         return True
 
     def settle(self, key: ContextKey, registered: Registered) -> None:
-        """The actor said that the context exists."""
-        self._remove(key)
-        self.expect(key)
+        """Note that the actor has the context, with this many tensors and bytes."""
+        self._pop(key)
+        self.add_pending(key)
         self._contexts[key] = ContextSummary(key, registered.tensors, registered.bytes, settled=True)
         self.tensors += registered.tensors
         self.bytes += registered.bytes
 
-    def forget(self, command: DropInstance | DropContext | Clear) -> Dropped:
-        """The contexts that the cleanup concerns are gone; what they were."""
-        if not self._contexts or not (doomed := self._concerned(command)):
-            return NOTHING
-        removed = [self._remove(key) for key in doomed]
+    def remove(self, command: CleanupCommand) -> Dropped:
+        """Remove the contexts that the cleanup matches, and return what they held."""
+        if not self._contexts or not (keys := self._matching(command)):
+            return NOTHING_DROPPED
+        removed = [self._pop(key) for key in keys]
         return Dropped(
             instances=tuple(sorted({summary.key.instance_id for summary in removed})),
             contexts=len(removed),
@@ -49,28 +55,28 @@ class Book:
             bytes=sum(summary.bytes for summary in removed),
         )
 
-    def has(self, command: DropInstance | DropContext | Clear) -> bool:
-        """Whether there may be anything for the cleanup to do."""
-        return bool(self._concerned(command))
+    def has_match(self, command: CleanupCommand) -> bool:
+        """Whether the cleanup matches any context, settled or pending."""
+        return bool(self._matching(command))
 
     def contexts(self) -> tuple[ContextSummary, ...]:
-        """All of them."""
+        """Every context, settled or pending."""
         return tuple(self._contexts.values())
 
     def settled_generations(self) -> frozenset[tuple[str, int]]:
-        """The (instance, generation) pairs that the actor said it has."""
+        """The (instance, generation) pairs of the contexts that the actor confirmed."""
         return frozenset(
             (key.instance_id, key.generation) for key, summary in self._contexts.items() if summary.settled
         )
 
-    def _concerned(self, command: DropInstance | DropContext | Clear) -> list[ContextKey]:
+    def _matching(self, command: CleanupCommand) -> list[ContextKey]:
         if isinstance(command, Clear):
             return list(self._contexts)
         if isinstance(command, DropContext):
             return [command.key] if command.key in self._contexts else []
-        return [key for key in self._by_instance.get(command.instance_id, ()) if concerns(command, key)]
+        return [key for key in self._by_instance.get(command.instance_id, ()) if matches(command, key)]
 
-    def _remove(self, key: ContextKey) -> ContextSummary:
+    def _pop(self, key: ContextKey) -> ContextSummary:
         summary = self._contexts.pop(key)
         keys = self._by_instance[key.instance_id]
         keys.discard(key)

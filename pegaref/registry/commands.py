@@ -1,26 +1,27 @@
-"""What waits in a mailbox: a register with its one caller, and a cleanup with any number of them."""
+"""Commands on their way to an actor: a register with its one caller, a cleanup with any number of them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
 from pegaref.clock import Timer
-from pegaref.errors import RegistryError
+from pegaref.errors import ActorRefused, AlreadyExists, InvalidCommand, RegistryError
 from pegaref.messages import (
+    CleanupCommand,
     Clear,
-    ContextKey,
     DropContext,
     DropInstance,
     Dropped,
+    Refused,
     Registered,
     RegisterLayers,
 )
 
 LAYER_OVERHEAD_BYTES: Final = 64  # five integers and four headers of msgpack, rounded up
-
 
 #: A command's life: it waits, it is with the actor, and then it is one of the others. Plain words and no
 #: enum, whose members cost ten times as much before Python 3.12.
@@ -29,13 +30,21 @@ State: TypeAlias = Literal["pending", "running", "done", "cancelled", "expired",
 PENDING: Final = "pending"
 RUNNING: Final = "running"
 DONE: Final = "done"  # the actor answered, and somebody was there to hear it
-CANCELLED: Final = "cancelled"  # its caller went, or its instance was dropped, before it ran
+CANCELLED: Final = "cancelled"  # its caller left, or its instance was dropped, before it ran
 EXPIRED: Final = "expired"  # its deadline passed before it ran
-ORPHANED: Final = "orphaned"  # its caller went, or its deadline passed, while it ran: it is rolled back
+ORPHANED: Final = "orphaned"  # its caller left, or its deadline passed, while it ran: it is rolled back
+
+REFUSED: Final = "refused"  # no state, but an outcome that is counted: the actor did not do it
+
+#: Each command's name in metrics and logs.
+OPERATION_NAMES: Final = {
+    kind: str(kind.__struct_config__.tag) for kind in (RegisterLayers, DropInstance, DropContext, Clear)
+}
 
 
-class Entry:
-    """A register. `context` is its submitter's: a placement may keep there who pays for the work."""
+class PendingRegister:
+    """A register until it has ended. `context` holds its submitter's context variables, in which a placement
+    may keep the worker that has to do the work."""
 
     __slots__ = ("command", "context", "future", "size_bytes", "state", "submitted_s", "timer")
 
@@ -49,7 +58,7 @@ class Entry:
         self.timer: Timer | None = None
 
     def finish(self, state: State, error: RegistryError | None) -> None:
-        """It has ended: its deadline counts no more, and a caller that still waits gets the error."""
+        """Set the final state and stop the deadline; a caller that still waits gets the error."""
         self.state = state
         if self.timer is not None:
             self.timer.cancel()
@@ -63,7 +72,7 @@ class Cleanup:
 
     __slots__ = ("attempts", "command", "context", "on_done", "outcome", "state", "submitted_s")
 
-    def __init__(self, command: DropInstance | DropContext | Clear, now_s: float) -> None:
+    def __init__(self, command: CleanupCommand, now_s: float) -> None:
         self.command = command
         self.submitted_s = now_s
         self.state: State = PENDING
@@ -73,14 +82,14 @@ class Cleanup:
         self.on_done: dict[int, Callable[[], None]] = {}
 
     def finish(self, outcome: Dropped | RegistryError) -> None:
-        """Set the outcome and tell whoever waits."""
+        """Set the outcome and call everyone who waits for it."""
         self.state = DONE
         self.outcome = outcome
         callbacks, self.on_done = self.on_done, {}
         for callback in callbacks.values():
             callback()
 
-    def covers(self, other: DropInstance | DropContext | Clear) -> bool:
+    def subsumes(self, other: CleanupCommand) -> bool:
         """Whether carrying out this one also does what `other` asks for."""
         mine = self.command
         if isinstance(mine, Clear) or mine == other:
@@ -92,7 +101,7 @@ class Cleanup:
             )
         return False
 
-    def widen(self, other: DropInstance) -> None:
+    def merge(self, other: DropInstance) -> None:
         """Do what `other` asks for too. Both are of the same instance, and this one is not running."""
         mine = self.command
         assert isinstance(mine, DropInstance)
@@ -104,15 +113,20 @@ class Cleanup:
             self.command = DropInstance(mine.instance_id, merged)
 
 
-def concerns(command: DropInstance | DropContext | Clear, key: ContextKey) -> bool:
-    """Whether the cleanup releases this context."""
-    if isinstance(command, DropInstance):
-        return key.instance_id == command.instance_id and (
-            command.generations is None or key.generation in command.generations
-        )
-    if isinstance(command, DropContext):
-        return key == command.key
-    return True
+class CommandCounters:
+    """Counts one device's commands by how they ended. The numbers only grow, also over respawns."""
+
+    __slots__ = ("finished", "lost_replies", "rejected", "rolled_back")
+
+    def __init__(self) -> None:
+        self.finished: Counter[tuple[str, str]] = Counter()  # (operation, outcome) -> commands
+        self.rejected = 0
+        self.rolled_back = 0
+        self.lost_replies = 0
+
+    def count(self, command: PendingRegister | Cleanup, outcome: str) -> None:
+        """Count a command that ended, by its operation and its outcome."""
+        self.finished[OPERATION_NAMES[type(command.command)], outcome] += 1
 
 
 def command_bytes(command: RegisterLayers) -> int:
@@ -123,7 +137,13 @@ def command_bytes(command: RegisterLayers) -> int:
     return 2 * LAYER_OVERHEAD_BYTES + len(command.key.instance_id.encode()) + layers
 
 
-#: Each command's name in metrics and logs.
-OPERATION_NAMES: Final = {
-    kind: str(kind.__struct_config__.tag) for kind in (RegisterLayers, DropInstance, DropContext, Clear)
+_REFUSALS: dict[str, type[RegistryError]] = {
+    AlreadyExists.code: AlreadyExists,
+    InvalidCommand.code: InvalidCommand,
 }
+
+
+def refusal_error(refused: Refused) -> RegistryError:
+    """An actor's refusal, which is data, as the exception that its caller gets."""
+    kind = _REFUSALS.get(refused.code, ActorRefused)
+    return kind(refused.message, code=refused.code, field=refused.field)

@@ -1,9 +1,11 @@
 """PegaFlow's pickled CudaIPCWrapper, read without unpickling it.
 
-Nothing here uses `pickle`: the opcodes are read one by one, and only those that build plain values, three
-names and one object mean anything. Nothing that the sender names is imported, called or looked up; the
-result is our own CudaIpc. Opcodes as in Lib/pickletools.py, protocols 3 to 5 (2 spells
-bytes as a call). The object's attributes are
+Nothing here uses `pickle`, not even an Unpickler with a `find_class` of its own: that would still call what
+it finds, and one name too many in its list is code of the sender's choice in the process that has the GPU.
+The opcodes are read one by one instead, and only those that build plain values, three names and one object
+mean anything. Nothing that the sender names is imported, called or looked up; the result is our own CudaIpc.
+
+Opcodes are as in Lib/pickletools.py, protocols 3 to 5 (2 spells bytes as a call). The object's attributes are
 those of PegaFlow's `pegaflow.ipc_wrapper`: `handle` is the 8-tuple that torch's `_share_cuda_()` gives.
 """
 

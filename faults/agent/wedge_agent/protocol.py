@@ -1,0 +1,224 @@
+"""The messages between a controller and an agent (the sidecar is one too), and how they are written.
+
+Both sides use this file, so what one side writes the other side can read: the controller imports it as it
+is, the agent loads it with its first request. It needs the standard library alone, and nothing that takes
+long to import.
+
+A message is one JSON object behind its length in bytes (4 bytes, big-endian):
+
+    {"type": "release", "number": 3, "fds": 0, "fields": {"fault": "f1"}}
+
+`number` counts a controller's requests from 1, and an answer has the number of its request; what an agent
+says without being asked has 0. `fds` is how many descriptors come with it (SCM_RIGHTS, unix(7)).
+"""
+
+from __future__ import annotations
+
+import json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, dataclass_transform
+else:
+
+    def dataclass_transform(**_):
+        """Of no effect: a checker alone makes constructors out of the annotations."""
+        return lambda kind: kind
+
+
+VERSION = 2
+"""Told in the hello. A controller has nothing to do with an agent of another version."""
+
+UNKNOWN_SITE, BAD_TRIGGER, ARM_FAILED, ERROR = "UnknownSite", "BadTrigger", "ArmFailed", "Error"
+"""The kinds of refusal. `ERROR` is an exception that nobody expected."""
+
+
+class ProtocolError(ValueError):
+    """Raised for bytes that are no message: of an unknown type, or without exactly its type's fields."""
+
+
+class Refused(Exception):
+    """Raised in the agent when it cannot do what was asked, and, for the same reason, by who asked it.
+
+    `kind` is one of the kinds above, `near` the names that may have been meant.
+    """
+
+    def __init__(self, kind: str, message: str, near: list[str] | None = None) -> None:
+        self.kind, self.message, self.near = kind, message, near or []
+        super().__init__(message)
+
+
+_types: dict[str, type[Message]] = {}
+
+
+@dataclass_transform(kw_only_default=True)
+class Message:
+    """What goes over the connection. Its annotations are its fields, and all of them have to be given."""
+
+    NAME: ClassVar[str]
+    """Its type there: its class in small letters."""
+
+    def __init_subclass__(cls) -> None:
+        cls.NAME = cls.__name__.lower()
+        _types[cls.NAME] = cls
+
+    def __init__(self, **fields: Any) -> None:
+        """Raises ProtocolError."""
+        wanted = vars(type(self)).get("__annotations__", {})
+        if fields.keys() != wanted.keys():
+            has, came = ", ".join(wanted) or "no fields", ", ".join(fields) or "none"
+            raise ProtocolError(f"the message {self.NAME!r} has {has}; what came has {came}")
+        self.__dict__.update(fields)
+
+
+class Request(Message):
+    """From the controller; has exactly one answer."""
+
+
+class Answer(Message):
+    """From the agent, to a request."""
+
+
+class Event(Message):
+    """From the agent, unasked."""
+
+
+class Ping(Request):
+    """Answered `Done`, which proves that the interpreter runs Python in a thread other than the busy one."""
+
+
+class FindImported(Request):
+    """Answered `Imported`: which of the modules `names` the process has finished importing."""
+
+    names: list[str]
+
+
+class Arm(Request):
+    """Answered `Armed`: install a fault that does nothing until `Start`. Refused, it leaves nothing behind.
+
+    `fault` is its id, `name` its name in the catalogue, `source` the text of its file `origin`, and
+    `function` what is called there. `targets` are the processes that a fault from outside is done to, as
+    (pid, start time in clock ticks since boot). The lease ends at `until_ns` on the monotonic clock. Two
+    descriptors come with it: the agent's end of the lifeline, and the page.
+    """
+
+    fault: str
+    name: str
+    params: dict[str, Any]
+    trigger: dict[str, Any]
+    source: str
+    origin: str
+    function: str
+    targets: list[tuple[int, int]]
+    until_ns: int
+
+
+class Start(Request):
+    """Answered `Done`: let an armed fault act.
+
+    With `when_done` the answer, or the refusal, comes when the fault has done what it does by itself; else
+    before that, since a fault that takes the GIL lets nobody answer.
+    """
+
+    fault: str
+    when_done: bool
+
+
+class Release(Request):
+    """Answered `Released`: take a fault out of the process. One that is not there is released already."""
+
+    fault: str
+
+
+class ReadStacks(Request):
+    """Answered `Stacks`: where the threads stand that are in a fault right now."""
+
+
+class Done(Answer):
+    """It was done, and there is no more to say."""
+
+
+class Imported(Answer):
+    """Those of the modules asked for that are imported."""
+
+    names: list[str]
+
+
+class Armed(Answer):
+    """`notes` are for a person (what was patched, where a relay listens), `details` the same for programs."""
+
+    notes: list[str]
+    details: dict[str, Any]
+
+
+class Released(Answer):
+    """`notes` has what the fault found out, and what could not be undone."""
+
+    notes: list[str]
+
+
+class Stacks(Answer):
+    """For each thread that is in a fault, its number as the kernel has it, and its calls, the innermost
+    first: function, file, line (0 where unknown), and the text of that line.
+    """
+
+    threads: list[tuple[int, list[tuple[str, str, int, str]]]]
+
+
+class Refusal(Answer):
+    """It was not done; the fields are those of `Refused`."""
+
+    kind: str
+    message: str
+    near: list[str]
+
+
+class Hello(Event):
+    """The first message of an agent; the controller asks the kernel for all else. `python` is its version."""
+
+    version: int
+    pid: int
+    python: str
+
+
+class Failed(Event):
+    """A fault cannot work here after all, found out after it was armed; the rest as in `Refused`."""
+
+    fault: str
+    kind: str
+    message: str
+    near: list[str]
+
+
+class Expired(Event):
+    """A fault's lease ran out, and it was taken out; `notes` as in `Released`."""
+
+    fault: str
+    notes: list[str]
+
+
+class Envelope:
+    """A message that has arrived, not read yet: `number` and `fds` are known whatever is in it."""
+
+    def __init__(self, body: bytes) -> None:
+        """Raises ProtocolError."""
+        try:
+            table = json.loads(body)
+            self.number, self.fds = int(table["number"]), int(table["fds"])
+            self._type, self._fields = str(table["type"]), dict(table["fields"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProtocolError(f"{body[:80]!r} is no message: {type(error).__name__}: {error}") from None
+
+    def message(self) -> Message:
+        """What is in it. Raises ProtocolError."""
+        kind: Any = _types.get(self._type)
+        if kind is None:
+            raise ProtocolError(f"no message is called {self._type!r}; there are {', '.join(sorted(_types))}")
+        message: Message = kind(**self._fields)
+        return message
+
+
+def encode(message: Message, *, number: int = 0, fds: int = 0) -> bytes:
+    """The message as bytes, without the length in front."""
+    envelope = {"type": message.NAME, "number": number, "fds": fds, "fields": vars(message)}
+    return json.dumps(envelope).encode()
