@@ -85,7 +85,7 @@ def render(report: Report) -> str:
             targets=sorted({s.target for s in ordered}),
             faults=sorted({s.fault.name for s in ordered}),
             cross=crossed,
-            spots={s.name: summary.cell_label(s) for s in report.scenarios},
+            labels={s.name: summary.cell_label(s) for s in report.scenarios},
             curves=curves.draw(report.pooled),
             overhead=summary.overhead(report),
             steady=stability.in_words(report.stability) if report.stability else "",

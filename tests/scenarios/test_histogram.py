@@ -142,7 +142,7 @@ def test_a_small_text_cannot_become_a_large_one() -> None:
 def test_the_pool_is_of_scenarios_that_had_to_stay_lit_under_a_fault() -> None:
     chosen = one_of_each()
     found = pool(chosen)
-    assert {target: {lane.scenarios for lane in lanes.values()} for target, lanes in found.items()} == {
+    assert {target: {series.scenarios for series in pooled.values()} for target, pooled in found.items()} == {
         "pegaref-process": {1},
         "pegaref-thread": {1},
         "pegaref-pool": {1},  # the failure that went dark; the controls and the unproven one are not there
@@ -155,25 +155,25 @@ def test_the_pool_is_of_scenarios_that_had_to_stay_lit_under_a_fault() -> None:
 def test_silence_shows_in_the_pool_as_probes_without_an_answer() -> None:
     cases: tuple[tuple[Server, int], ...] = (("stalled", 0), ("lit", 1))
     for server, answered in cases:
-        (lanes,) = pool([scenario(server=server)]).values()
-        under = lanes["http /health"].faulted
+        (pooled,) = pool([scenario(server=server)]).values()
+        under = pooled["http /health"].faulted
         assert under.sent > 0
         assert under.ok == answered * under.sent
 
 
 def test_an_endpoints_connections_add_up() -> None:
-    (lanes,) = pool([scenario(), scenario(seed=1)]).values()
-    endpoints = by_endpoint(lanes)
+    (pooled,) = pool([scenario(), scenario(seed=1)]).values()
+    endpoints = by_endpoint(pooled)
     assert list(endpoints) == ["http /health", "http /metrics", "grpc health"]
     baseline, faulted = endpoints["http /health"]
-    fresh, kept = lanes["http /health"], lanes["http /health (kept-alive)"]
+    fresh, kept = pooled["http /health"], pooled["http /health (kept-alive)"]
     assert baseline.ok == fresh.baseline.ok + kept.baseline.ok
     assert faulted.sent == fresh.faulted.sent + kept.faulted.sent
-    slowest = [lane.faulted.max_ms for lane in (fresh, kept) if lane.faulted.max_ms is not None]
+    slowest = [series.faulted.max_ms for series in (fresh, kept) if series.faulted.max_ms is not None]
     assert faulted.max_ms == max(slowest)
 
 
 def test_a_report_from_before_there_were_histograms_has_no_pool() -> None:
     given = scenario()
-    bare = {lane: replace(found, hdr="") for lane, found in given.phases.baseline.items()}
+    bare = {series: replace(found, hdr="") for series, found in given.phases.baseline.items()}
     assert pool([replace(given, phases=replace(given.phases, baseline=bare))]) == {}

@@ -30,7 +30,7 @@ from scenarios.record import (
 )
 
 BUDGET_S, JUDGED_S, PERIOD_S = 2.0, 2.2, 0.1
-LANE = Series(
+SERIES = Series(
     endpoint="http /health",
     kind="http",
     connection="fresh",
@@ -44,40 +44,40 @@ def at(at_s: float, latency_s: float | None = 0.001, outcome: Outcome = "ok") ->
     return Sample(at_s, at_s, None if latency_s is None else at_s + latency_s, outcome, 200)
 
 
-def lane() -> list[Sample]:
-    """A lane that answers at once from -1 to 4 s."""
+def good_probes() -> list[Sample]:
+    """A series that is answered at once from -1 to 4 s."""
     return [at(i * PERIOD_S) for i in range(-10, 40)]
 
 
-def seen(samples: list[Sample], closed_s: float = 2.25, **lanes: Series) -> Observation:
-    return observe({"a": LANE, **lanes}, {"a": samples}, 0.0, JUDGED_S, closed_s)
+def seen(samples: list[Sample], closed_s: float = 2.25, **series: Series) -> Observation:
+    return observe({"a": SERIES, **series}, {"a": samples}, 0.0, JUDGED_S, closed_s)
 
 
-def test_a_lane_that_answers_everything_is_lit() -> None:
-    assert seen(lane()).observed == "lit"
+def test_a_series_that_answers_everything_is_lit() -> None:
+    assert seen(good_probes()).observed == "lit"
 
 
-def test_a_lane_that_is_silent_for_longer_than_its_budget_is_dark() -> None:
-    silent = [at(s.at_s, 3.0) if s.at_s >= 0 else s for s in lane()]
+def test_a_series_that_is_silent_for_longer_than_its_budget_is_dark() -> None:
+    silent = [at(s.at_s, 3.0) if s.at_s >= 0 else s for s in good_probes()]
     found = seen(silent)
     assert found.observed == "dark"
     ((from_s, to_s),) = found.dark_gaps["a"]
     assert (from_s, to_s) == (0.0, 2.25)
 
 
-def test_a_lane_that_only_refuses_is_dark() -> None:
-    assert seen([at(s.at_s, 0.001, "refused") for s in lane()]).observed == "dark"
+def test_a_series_that_only_refuses_is_dark() -> None:
+    assert seen([at(s.at_s, 0.001, "refused") for s in good_probes()]).observed == "dark"
 
 
-def test_a_lane_that_answers_the_wrong_thing_is_dark() -> None:
-    assert seen([at(s.at_s, 0.001, "wrong") for s in lane()]).observed == "dark"
+def test_a_series_that_answers_the_wrong_thing_is_dark() -> None:
+    assert seen([at(s.at_s, 0.001, "wrong") for s in good_probes()]).observed == "dark"
 
 
 def test_a_probe_that_was_sent_after_the_window_had_closed_is_not_judged() -> None:
     late = Sample(2.1995, 2.26, 2.27, "ok", 200)
-    assert seen([*lane(), late], closed_s=2.25).observed == "lit"
+    assert seen([*good_probes(), late], closed_s=2.25).observed == "lit"
     in_time = Sample(2.1995, 2.24, 2.27, "ok", 200)
-    assert seen([*lane(), in_time], closed_s=2.25).observed is None
+    assert seen([*good_probes(), in_time], closed_s=2.25).observed is None
 
 
 NS = st.integers(-3_000, 3_000).map(lambda ns: ns * 1e-9)
@@ -97,53 +97,53 @@ def test_a_stored_report_is_judged_as_its_run_was_to_the_microsecond(
         for start_s in (microsecond(origin_s + i * PERIOD_S + early_s),)
     ]
     closed_s = max([until_s, *(s.ended_s or 0.0 for s in live if waited_for and s.at_s <= until_s)])
-    run = observe({"a": LANE}, {"a": live}, opened_s, until_s, closed_s)
+    run = observe({"a": SERIES}, {"a": live}, opened_s, until_s, closed_s)
 
     def moved(at_s: float | None) -> float:
         return relative(at_s or 0.0, opened_s)
 
     stored = [Sample(moved(s.at_s), moved(s.sent_s), moved(s.ended_s), "ok", 200) for s in live]
-    again = observe({"a": LANE}, {"a": stored}, 0.0, moved(until_s), moved(closed_s))
+    again = observe({"a": SERIES}, {"a": stored}, 0.0, moved(until_s), moved(closed_s))
     assert (again.observed, again.fewest) == (run.observed, run.fewest)
     assert run.observed == "lit" or not waited_for
 
 
 def test_one_missed_probe_is_neither_lit_nor_dark() -> None:
-    samples = [at(s.at_s, 0.001, "reset") if 0.95 < s.at_s < 1.05 else s for s in lane()]
+    samples = [at(s.at_s, 0.001, "reset") if 0.95 < s.at_s < 1.05 else s for s in good_probes()]
     found = seen(samples)
     assert found.observed is None
     assert "1 of 23 probes missed (1 reset)" in found.detail
 
 
 def test_a_probe_that_waited_for_its_turn_is_late_although_it_was_sent_and_answered_at_once() -> None:
-    samples = [s for s in lane() if s.at_s < 2.15]
+    samples = [s for s in good_probes() if s.at_s < 2.15]
     samples[15] = Sample(samples[15].at_s, 2.99, 3.0, "ok", 200)
     assert seen(samples, closed_s=3.1).observed is None
 
 
 def test_a_probe_under_way_when_the_window_closes_is_not_lit() -> None:
-    samples = [at(s.at_s, None, "cut") if s.at_s > 1.5 else s for s in lane()]
+    samples = [at(s.at_s, None, "cut") if s.at_s > 1.5 else s for s in good_probes()]
     assert seen(samples).observed is None
 
 
 def test_an_answer_after_the_window_closed_does_not_light_the_window() -> None:
-    samples = [at(s.at_s, 1.9) if s.at_s > 1.0 else s for s in lane()]
+    samples = [at(s.at_s, 1.9) if s.at_s > 1.0 else s for s in good_probes()]
     assert seen(samples).observed is None
 
 
-def test_a_lane_that_is_not_watched_may_be_dark() -> None:
+def test_a_series_that_is_not_watched_may_be_dark() -> None:
     other = Series(
         endpoint="b", kind="http", connection="fresh", address="x", budget_s=2.0, period_s=0.1, watched=False
     )
-    assert seen(lane(), b=other).observed == "lit"
+    assert seen(good_probes(), b=other).observed == "lit"
 
 
-def test_a_watched_lane_without_samples_is_dark_rather_than_lit() -> None:
-    assert seen(lane(), b=LANE).observed == "dark"
+def test_a_watched_series_without_samples_is_dark_rather_than_lit() -> None:
+    assert seen(good_probes(), b=SERIES).observed == "dark"
 
 
 def test_too_few_probes_are_told() -> None:
-    assert seen(lane()[::8]).too_few
+    assert seen(good_probes()[::8]).too_few
 
 
 @given(st.lists(st.floats(0, 2.2), max_size=40), st.lists(st.floats(0, 5), min_size=40, max_size=40))
@@ -211,7 +211,7 @@ RAW = st.builds(
         window=FaultWindow(
             judged_until_s=JUDGED_S, closed_s=closed_s, baseline_s=(-1.0, -0.2), recovered_s=(2.6, 3.0)
         ),
-        series={"a": LANE, "b": replace(LANE, watched=False, role="liveness")},
+        series={"a": SERIES, "b": replace(SERIES, watched=False, role="liveness")},
         samples={"a": samples, "b": unwatched},
     ),
     RAW_SAMPLES,
@@ -243,18 +243,18 @@ def test_judging_a_judged_record_changes_nothing_and_a_stored_one_is_judged_the_
 
 
 def test_every_series_has_a_state_whether_it_is_watched_or_not() -> None:
-    silent = tuple(at(s.at_s, None, "timeout") for s in lane())
-    odd = tuple(at(s.at_s, 0.001, "wrong" if 0.95 < s.at_s < 1.05 else "ok") for s in lane())
+    silent = tuple(at(s.at_s, None, "timeout") for s in good_probes())
+    odd = tuple(at(s.at_s, 0.001, "wrong" if 0.95 < s.at_s < 1.05 else "ok") for s in good_probes())
     found = judge(
         replace(
             scenario(),
             guards=tuple(GUARDS),
             window=FaultWindow(judged_until_s=JUDGED_S, closed_s=2.25),
             series={
-                **dict.fromkeys(("good", "silent", "odd"), LANE),
-                "unwatched": replace(LANE, watched=False),
+                **dict.fromkeys(("good", "silent", "odd"), SERIES),
+                "unwatched": replace(SERIES, watched=False),
             },
-            samples={"good": tuple(lane()), "silent": silent, "odd": odd, "unwatched": silent},
+            samples={"good": tuple(good_probes()), "silent": silent, "odd": odd, "unwatched": silent},
         )
     )
     assert found.states == {"good": "lit", "silent": "dark", "odd": "missed", "unwatched": "missed"}
@@ -330,12 +330,12 @@ def test_the_longest_gap_is_the_stretch_without_a_good_answer() -> None:
 
 
 def test_probes_after_the_judged_ones_of_a_lit_window_are_not_missed() -> None:
-    samples = [at(s.at_s, None, "cut") if s.at_s > JUDGED_S else s for s in lane()]
+    samples = [at(s.at_s, None, "cut") if s.at_s > JUDGED_S else s for s in good_probes()]
     found = fault_window_latency(samples, "lit", JUDGED_S, 2.25)
     assert found.sent == found.ok == 23
 
 
 def test_probes_under_way_in_a_dark_window_are_missed() -> None:
-    samples = [at(s.at_s, 2.5) for s in lane()]
+    samples = [at(s.at_s, 2.5) for s in good_probes()]
     found = fault_window_latency(samples, "dark", JUDGED_S, 2.25)
     assert (found.sent, found.ok) == (23, 0)

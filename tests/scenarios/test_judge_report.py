@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
 from msgspec.structs import replace
 
 from scenarios.judge import judge, judge_report, revised_verdicts
 from scenarios.judge.kubelet import Role, with_probe_rules
 from scenarios.record import KubeletRules, Report, Sample, ScenarioRecord, decode, encode
+from scenarios.report.load import load
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
-LANE = "http /health"
+SERIES = "http /health"
 
 
 def verdict(given: ScenarioRecord) -> tuple[str, str]:
@@ -44,8 +48,29 @@ def test_a_manifest_that_asks_one_endpoint_for_both_roles_is_replayed_the_same_a
     one_path: dict[Role, str] = {"liveness": "http /health", "readiness": "http /health"}
     rules: dict[Role, KubeletRules] = dict.fromkeys(one_path, KubeletRules(failure_threshold=1, period_s=0.5))
     given = with_probe_rules(scenario(server="stalled"), rules, one_path, "deployment.yaml")
-    assert given.kubelet.liveness_series == given.kubelet.readiness_series == LANE
+    assert given.kubelet.liveness_series == given.kubelet.readiness_series == SERIES
     assert judge(given).kubelet == given.kubelet
+
+
+def older(given: Report) -> bytes:
+    """The report as it was written before guards said who filed them and series had states."""
+    tables = msgspec.to_builtins(given)
+    for record in tables["scenarios"]:
+        del record["states"], record["window"]["baseline_s"], record["window"]["recovered_s"]
+        for guard in record["guards"]:
+            del guard["by"], guard["about"]
+    return msgspec.json.encode(tables)
+
+
+def test_a_report_from_before_guards_said_who_filed_them_is_judged_the_same(tmp_path: Path) -> None:
+    given = judge_report(report())
+    (path := tmp_path / "older.json").write_bytes(older(given))
+    stored = load(path)
+    assert [s.states for s in stored.scenarios] == [s.states for s in given.scenarios]
+    again = judge_report(stored)
+    assert revised_verdicts(given, again) == ()
+    for now, then in zip(again.scenarios, given.scenarios, strict=True):
+        assert (now.guards, now.reasons, now.phases) == (then.guards, then.reasons, then.phases)
 
 
 def test_judging_twice_changes_nothing_more() -> None:
@@ -65,16 +90,16 @@ def test_a_verdict_that_the_samples_do_not_bear_out_does_not_stand() -> None:
 def test_another_budget_makes_another_verdict() -> None:
     lit = scenario()
     assert verdict(lit) == ("pass", "lit")
-    strict = {name: replace(lane, budget_s=0.0001) for name, lane in lit.series.items()}
+    strict = {name: replace(one, budget_s=0.0001) for name, one in lit.series.items()}
     assert verdict(replace(lit, series=strict))[0] != "pass"
 
 
 def test_one_late_probe_is_enough_to_be_neither_lit_nor_dark() -> None:
     lit = scenario()
-    row = lit.samples[LANE]
+    row = lit.samples[SERIES]
     n = next(i for i, s in enumerate(row) if s.at_s > 0.1)
     late = Sample(row[n].at_s, row[n].sent_s, row[n].at_s + 2.1, "ok", 200)
-    assert verdict(replace(lit, samples={**lit.samples, LANE: (*row[:n], late, *row[n + 1 :])})) == (
+    assert verdict(replace(lit, samples={**lit.samples, SERIES: (*row[:n], late, *row[n + 1 :])})) == (
         "fail",
         "unproven",
     )

@@ -15,7 +15,7 @@ from scenarios.record import (
     Series,
 )
 
-LANES = {
+SERIES = {
     "http /health": Series(
         endpoint="http /health",
         kind="http",
@@ -56,7 +56,7 @@ def window(
         ]
 
     samples = {"http /health": repeated(live), "grpc health": repeated(ready)}
-    return replay(LANES, samples, window_s, rules)
+    return replay(SERIES, samples, window_s, rules)
 
 
 GOOD = Sample(0.0, 0.0, 0.001, "ok", 200)
@@ -83,17 +83,17 @@ def test_an_answer_that_came_with_the_release_is_none_for_a_fault_that_goes_on()
         "http /health": [Sample(i / 10, i / 10, 2.3, "ok", 200) for i in range(22)],
         "grpc health": [Sample(i / 10, i / 10, 2.3, "ok", 1) for i in range(22)],
     }
-    found = replay(LANES, released, 2.2, KubeletRules(timeout_s=3.0))
+    found = replay(SERIES, released, 2.2, KubeletRules(timeout_s=3.0))
     assert (found.liveness_restarts, found.readiness_flips) == (1, 1)
 
 
-def test_a_timeout_longer_than_the_window_does_not_hide_a_dark_lane_nor_darken_a_lit_one() -> None:
+def test_a_timeout_longer_than_the_window_does_not_hide_a_dark_series_nor_darken_a_lit_one() -> None:
     patient = KubeletRules(timeout_s=5.0)
     assert window(Sample(0.0, 0.0, None, "cut"), SERVING, patient).liveness_restarts == 1
     under_way = [Sample(i / 10, i / 10, i / 10 + 0.001, "ok", 200) for i in range(21)]
     under_way.append(Sample(2.15, 2.15, None, "cut"))
     samples = {"http /health": under_way}
-    assert replay(LANES, samples, 2.2, patient).liveness_restarts == 0
+    assert replay(SERIES, samples, 2.2, patient).liveness_restarts == 0
 
 
 def test_any_status_below_400_pleases_a_kubelet_and_503_does_not() -> None:
@@ -136,7 +136,7 @@ def test_a_deployment_s_own_rules_and_endpoints_replace_the_target_s() -> None:
         expected="dark",
         observed="dark",
         verdict="pass",
-        series=LANES,
+        series=SERIES,
         samples=samples,
         window=FaultWindow(closed_s=2.2),
     )

@@ -158,7 +158,7 @@ def test_the_page_never_scrolls_sideways(browser: Page, tmp_path: Path, width: i
 
 def test_a_filter_pales_what_it_leaves_out_of_the_crossing(opened: Page) -> None:
     names = (
-        "[...document.querySelectorAll('td.spot')].filter(s => !s.classList.contains('off'))"
+        "[...document.querySelectorAll('td.cell-label')].filter(s => !s.classList.contains('off'))"
         ".map(s => s.dataset.name)"
     )
     assert len(opened.run(names)) == 6

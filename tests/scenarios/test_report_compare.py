@@ -10,7 +10,7 @@ from scenarios.record import Latency, PhaseLatencies, Report, Sample, ScenarioRe
 from scenarios.report.compare import Comparison, compare, encode, lines
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
-LANE = "http /health"
+SERIES = "http /health"
 
 
 def timed(
@@ -19,14 +19,14 @@ def timed(
     """A scenario in which every latency of one series is this, without samples."""
 
     def phase(ms: float) -> dict[str, Latency]:
-        return {LANE: Latency(sent=answers, ok=answers, p50_ms=ms, p99_ms=ms, max_ms=ms, longest_gap_ms=ms)}
+        return {SERIES: Latency(sent=answers, ok=answers, p50_ms=ms, p99_ms=ms, max_ms=ms, longest_gap_ms=ms)}
 
     given = scenario()
     return replace(
         given,
-        series={LANE: given.series[LANE]},
+        series={SERIES: given.series[SERIES]},
         samples={},
-        states={LANE: state},
+        states={SERIES: state},
         phases=PhaseLatencies(baseline=phase(baseline_ms), faulted=phase(faulted_ms)),
     )
 
@@ -87,8 +87,8 @@ def test_a_ratio_that_grew_beyond_the_noise_is_a_regression() -> None:
     found = against(timed(1.0, 1.2), timed(1.0, 40.0))
     assert found.regressed
     assert {(c.percentile, c.kind, c.series) for c in found.latencies} == {
-        ("p50", "slower", LANE),
-        ("p99", "slower", LANE),
+        ("p50", "slower", SERIES),
+        ("p99", "slower", SERIES),
     }
     assert found.latencies[0].factor == 33.333
     assert "was 1.20× its baseline, is 40× (1.2 ms then, 40 ms now)" in next(iter(lines(found)))
@@ -142,7 +142,7 @@ def pooled(baseline_ms: float, faulted_ms: float, *, slow_ms: float | None = Non
     def phase(ms: float, last_ms: float) -> dict[str, Latency]:
         took = [*[ms] * 19, last_ms]
         return {
-            LANE: stretch_latency(
+            SERIES: stretch_latency(
                 [Sample(n, n, n + each / 1e3, "ok", 200) for n, each in enumerate(took)], 0, 99
             )
         }
@@ -153,7 +153,7 @@ def pooled(baseline_ms: float, faulted_ms: float, *, slow_ms: float | None = Non
             replace(
                 given,
                 name=f"{n}@pegaref-process",
-                series={LANE: given.series[LANE]},
+                series={SERIES: given.series[SERIES]},
                 samples={},
                 phases=PhaseLatencies(
                     baseline=phase(baseline_ms, baseline_ms),
@@ -170,8 +170,8 @@ def test_a_tail_that_no_scenario_has_answers_enough_for_shows_in_all_together() 
     assert found.latencies == ()
     assert found.regressed
     assert [(c.percentile, c.kind, c.series, c.scenarios) for c in found.pooled] == [
-        ("p99", "slower", LANE, 60),
-        ("p999", "slower", LANE, 60),
+        ("p99", "slower", SERIES, 60),
+        ("p999", "slower", SERIES, 60),
     ]
     assert (
         "slower     pegaref-process, 60 scenarios together: http /health p99.9 under the fault was 1.00×"

@@ -82,7 +82,7 @@ class Page(HTMLParser):
 def hostile(text: str) -> ScenarioRecord:
     """A scenario with this text wherever a target, a suite or a fault can put text."""
     plain = scenario(server="stalled", leaked=1)
-    lanes = {text + name: replace(lane, endpoint=text + lane.endpoint) for name, lane in plain.series.items()}
+    series = {text + name: replace(one, endpoint=text + one.endpoint) for name, one in plain.series.items()}
 
     def renamed(values: dict[str, object]) -> dict[str, object]:
         return {text + name: value for name, value in values.items()}
@@ -109,7 +109,7 @@ def hostile(text: str) -> ScenarioRecord:
             "bite": {"hits": 1, "evidence": [text], "state": text, "times_s": {text: 1.0, "biting": -0.4}},
             "stacks": [{"process": text, "pid": 1, "source": text, "text": text}],
             "target_log": [text],
-            "lanes": msgspec.to_builtins(lanes),
+            "lanes": msgspec.to_builtins(series),
             "samples": renamed(msgspec.to_builtins(plain.samples)),
             "dark_gaps": renamed(msgspec.to_builtins(plain.dark_gaps)),
             "ratios": renamed(msgspec.to_builtins(plain.ratios)),
@@ -415,7 +415,7 @@ def test_what_happened_beside_the_fault_is_shown() -> None:
         assert told in words, told
 
 
-def test_a_lane_that_speaks_neither_http_nor_grpc_is_a_lane_like_others() -> None:
+def test_a_series_that_speaks_neither_http_nor_grpc_is_one_like_others() -> None:
     raw = Endpoint("tcp port", "tcp", "fresh", 0.2)
     words = Page(html.render(report(scenario(endpoints=(raw,))))).words
     assert "tcp port" in words

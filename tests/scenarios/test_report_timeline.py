@@ -11,13 +11,13 @@ from scenarios.record import CallRecord, Sample, ScenarioRecord, StuckCalls
 from scenarios.report import timeline
 from tests.scenarios.sample_reports import CLOSED_S, ENDPOINTS, scenario
 
-LANE = "http /health"
+SERIES = "http /health"
 
 
-def drawn(given: ScenarioRecord, lane: str = LANE) -> tuple[timeline.Timeline, timeline.DrawnSeries]:
+def drawn(given: ScenarioRecord, series: str = SERIES) -> tuple[timeline.Timeline, timeline.DrawnSeries]:
     found = timeline.draw(given)
     assert found is not None
-    return found, next(each for each in found.series if each.name == lane)
+    return found, next(each for each in found.series if each.name == series)
 
 
 def strokes(path: str) -> list[tuple[int, int, int]]:
@@ -25,7 +25,7 @@ def strokes(path: str) -> list[tuple[int, int, int]]:
 
 
 def dense(count: int = 20_000, **odd: Sample) -> ScenarioRecord:
-    """A lane of very many fast probes, with a few odd ones in their place."""
+    """A series of very many fast probes, with a few odd ones in their place."""
     step_s = 4.0 / count
     samples = [
         Sample(-1.0 + n * step_s, -1.0 + n * step_s, -1.0 + n * step_s + 0.001, "ok", 200)
@@ -33,16 +33,16 @@ def dense(count: int = 20_000, **odd: Sample) -> ScenarioRecord:
     ]
     samples[count // 2] = odd.get("half", samples[count // 2])
     given = scenario(endpoints=ENDPOINTS[:1])
-    return replace(given, samples={LANE: tuple(samples)})
+    return replace(given, samples={SERIES: tuple(samples)})
 
 
 def test_one_slow_probe_among_twenty_thousand_is_drawn_at_its_full_height() -> None:
     slow = Sample(1.0, 1.0, 2.5, "ok", 200)
-    plain, plain_lane = drawn(dense())
-    assert min(min(a, b) for _, a, b in strokes(plain_lane.good)) > timeline.FAIL_STRIP + 100
-    found, lane = drawn(dense(half=slow))
+    plain, plain_series = drawn(dense())
+    assert min(min(a, b) for _, a, b in strokes(plain_series.good)) > timeline.FAIL_STRIP + 100
+    found, series = drawn(dense(half=slow))
     assert found.ceiling_s == plain.ceiling_s == 10.0
-    highest = min(min(a, b) for _, a, b in strokes(lane.good))
+    highest = min(min(a, b) for _, a, b in strokes(series.good))
     span = timeline.HEIGHT - timeline.FAIL_STRIP
     latency_s = found.floor_s * (found.ceiling_s / found.floor_s) ** ((timeline.HEIGHT - highest) / span)
     assert latency_s == pytest.approx(1.5, rel=0.05)
@@ -51,21 +51,21 @@ def test_one_slow_probe_among_twenty_thousand_is_drawn_at_its_full_height() -> N
 def test_one_failed_probe_among_twenty_thousand_keeps_its_tick() -> None:
     _, healthy = drawn(dense())
     assert healthy.failed == ""
-    _, lane = drawn(dense(half=Sample(1.0, 1.0, 1.001, "refused")))
-    assert lane.failed.count("M") == 1
+    _, series = drawn(dense(half=Sample(1.0, 1.0, 1.001, "refused")))
+    assert series.failed.count("M") == 1
 
 
-def test_a_lane_never_has_more_strokes_than_columns_and_says_when_it_was_reduced() -> None:
-    found, lane = drawn(dense())
-    assert len(strokes(lane.good)) == found.columns
+def test_a_series_never_has_more_strokes_than_columns_and_says_when_it_was_reduced() -> None:
+    found, series = drawn(dense())
+    assert len(strokes(series.good)) == found.columns
     assert found.reduced
     sparse, _ = drawn(scenario(endpoints=ENDPOINTS[:1]))
     assert not sparse.reduced
 
 
 def test_dark_gaps_are_drawn_where_the_report_has_them_and_only_there() -> None:
-    found, lane = drawn(scenario(server="stalled", expected="dark"))
-    (gap,) = lane.gaps
+    found, series = drawn(scenario(server="stalled", expected="dark"))
+    (gap,) = series.gaps
     assert found.window is not None
     assert (gap.start, gap.width) == (found.window.start, found.window.width)
     assert gap.label == "2.40 s"

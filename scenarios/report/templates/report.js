@@ -7,7 +7,7 @@
   const form = one("#filters");
   if (form) {
     const wanted = { verdict: "", target: "", fault: "", name: "" };
-    const rows = all("tr.row"), items = all("details.scenario"), spots = all("td.spot");
+    const rows = all("tr.row"), items = all("details.scenario"), labels = all("td.cell-label");
     const passing = one("#passing");
     let folded = Boolean(passing);
     const buttons = all("[data-verdict]", form);
@@ -18,7 +18,7 @@
         || (wanted.fault && has.fault !== wanted.fault) || !has.name.toLowerCase().includes(name));
       for (const row of rows) row.hidden = out(row) || (folded && all && row.dataset.verdict === "pass");
       for (const item of items) item.hidden = out(item);
-      for (const spot of spots) spot.classList.toggle("off", out(spot));
+      for (const label of labels) label.classList.toggle("off", out(label));
       for (const part of [one(".rows"), one(".rows-legend")]) part.hidden = rows.every((row) => row.hidden);
       if (passing) passing.hidden = !(folded && all);
       const shown = items.filter((item) => !item.hidden).length;
