@@ -106,7 +106,9 @@ def _meant(
 def _further(
     document: Document, suite: Suite, own: Collection[str], *, required: bool
 ) -> dict[str, LoadedTarget]:
-    """The targets that only rows name, by the name they use. Raises `Malformed` for one that does not exist."""
+    """The targets that only rows name, by the name they use. Raises `Malformed` for one that does not
+    exist.
+    """
     found: dict[str, LoadedTarget] = {}
     for i, row in enumerate(suite.row):
         for name in row.targets:
