@@ -8,9 +8,15 @@ What tests of one's own import is here: the type of the pytest fixture `wedge`, 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from scenarios.errors import CouldNotRun, Malformed, ProberFailed, ScenariosError, TargetFailed, UnknownName
-
 if TYPE_CHECKING:
+    from scenarios.errors import (
+        CouldNotRun,
+        Malformed,
+        ProberFailed,
+        ScenariosError,
+        TargetFailed,
+        UnknownName,
+    )
     from scenarios.spec.target_file import LoadedTarget
     from scenarios.testing.arguments import ScenarioRequest, scenarios_for
     from scenarios.testing.marked_items import Wedge
@@ -33,13 +39,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ArmedFault": "scenarios.testing.runner",
+    **dict.fromkeys(
+        ("CouldNotRun", "Malformed", "ProberFailed", "ScenariosError", "TargetFailed", "UnknownName"),
+        "scenarios.errors",
+    ),
     "LoadedTarget": "scenarios.spec.target_file",
-    "RunningServer": "scenarios.testing.runner",
-    "ScenarioRequest": "scenarios.testing.arguments",
-    "ScenarioRunner": "scenarios.testing.runner",
+    **dict.fromkeys(("ScenarioRequest", "scenarios_for"), "scenarios.testing.arguments"),
     "Wedge": "scenarios.testing.marked_items",
-    "scenarios_for": "scenarios.testing.arguments",
+    **dict.fromkeys(("ArmedFault", "RunningServer", "ScenarioRunner"), "scenarios.testing.runner"),
 }
 
 

@@ -24,7 +24,7 @@ _GRPC_ADDRESS = re.compile(r"(?P<host>[^/]+):(?P<port>\d{1,5})(?:/(?P<service>.*
 
 @dataclass(frozen=True, slots=True)
 class WatchRequest:
-    """What is watched, and what a person calls it."""
+    """The series that are to be watched, and the title above them."""
 
     title: str
     series: SeriesSet
@@ -96,7 +96,9 @@ def _filled(loaded: LoadedTarget, given: Mapping[str, str]) -> Iterable[Probe]:
 
 
 def _checked(probe: Probe, at: str) -> Probe:
-    """The probe at its place; a place that is none is told now, not shown as darkness."""
+    """The probe with its address filled in. Raises `CouldNotRun` for an address that is none: it would be
+    shown as darkness later.
+    """
     if isinstance(probe, HttpProbe):
         _http(at)
         return msgspec.structs.replace(probe, url=at)

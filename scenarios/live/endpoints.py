@@ -157,7 +157,9 @@ class StateChange:
 
 
 class Endpoints:
-    """Fed by `add`. Times are `time.monotonic()` seconds; `now_s` is the last moment the prober told of."""
+    """The state of every endpoint, kept up to date by `add`. Times are `time.monotonic()` seconds; `now_s` is
+    the time of the prober's last batch.
+    """
 
     def __init__(self, series: SeriesSet, began_s: float) -> None:
         self.began_s = self.now_s = began_s

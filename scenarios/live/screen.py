@@ -135,7 +135,7 @@ def can_draw(console: Console) -> bool:
 
 @contextmanager
 def single_keys(terminal: int, press: Callable[[str], None], leave: Exit) -> Iterator[None]:
-    """Every key is told as it is pressed, Ctrl-C too; afterwards the terminal is as it was.
+    """Call `press` with every key as it is pressed, Ctrl-C included; afterwards the terminal is as it was.
 
     Without line editing, echo and signals (termios(3)); output goes on as before. What was typed and not
     read is thrown away at the end: it was not meant for the shell that comes after.

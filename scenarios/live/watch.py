@@ -28,7 +28,7 @@ Output = Callable[[Endpoints], None]
 
 @asynccontextmanager
 async def probing(prober: ProberHandle, series: SeriesSet) -> AsyncIterator[Endpoints]:
-    """The endpoints, probed for as long as the context. Raises `ProberFailed`."""
+    """Probe the series for as long as the context lasts. Raises `ProberFailed`."""
     await prober.news()  # it is there: a process that is still starting would be late, and look like darkness
     began_s = soon()
     endpoints = Endpoints(series, began_s)
@@ -41,7 +41,9 @@ async def probing(prober: ProberHandle, series: SeriesSet) -> AsyncIterator[Endp
 
 
 async def watch(asked: WatchRequest, tell: Output, for_s: float | None) -> None:
-    """Tell of the endpoints whenever there is news, for ever or for so long. Raises `ProberFailed`."""
+    """Probe, and hand the endpoints to `tell` after every batch; for `for_s` seconds, or until cancelled
+    where it is None. Raises `ProberFailed`.
+    """
     async with ProberHandle() as prober, probing(prober, asked.series) as endpoints:
         while for_s is None or endpoints.now_s < endpoints.began_s + for_s:
             await prober.news()
@@ -49,14 +51,14 @@ async def watch(asked: WatchRequest, tell: Output, for_s: float | None) -> None:
 
 
 class ScreenOutput:
-    """Draws them a few times a second."""
+    """Draws the endpoints on the screen, five times a second."""
 
     def __init__(self, screen: Screen, title: str) -> None:
         self._screen, self._title = screen, title
         self._drawn_s = -math.inf
 
     def __call__(self, endpoints: Endpoints) -> None:
-        """Draw, when it is time to."""
+        """Draw, unless the last drawing is more recent than `DRAW_EVERY_S`. Raises `TerminalGone`."""
         if endpoints.now_s - self._drawn_s < DRAW_EVERY_S:
             return
         self._drawn_s = endpoints.now_s
@@ -68,7 +70,7 @@ class ScreenOutput:
 
 
 class LineOutput:
-    """One line whenever an endpoint goes dark or comes back."""
+    """Prints a line whenever an endpoint goes dark or comes back."""
 
     def __call__(self, endpoints: Endpoints) -> None:
         """Print the changes. Raises `TerminalGone`."""
@@ -77,13 +79,13 @@ class LineOutput:
 
 
 class JsonOutput:
-    """One object a second."""
+    """Prints a JSON object every second."""
 
     def __init__(self) -> None:
         self._told = 0
 
     def __call__(self, endpoints: Endpoints) -> None:
-        """Print the object, when it is time to. Raises `TerminalGone`."""
+        """Print the object, once in every second of the watch. Raises `TerminalGone`."""
         elapsed_s = endpoints.now_s - endpoints.began_s
         if elapsed_s < self._told + 1:
             return

@@ -37,7 +37,7 @@ _MOMENT_S = 0.5
 
 
 async def check(loaded: LoadedTarget, say: Say) -> TargetCheck:
-    """Try everything in the file once; `say` is told what goes on.
+    """Try everything in the file once. `say` is called with a line for each step.
 
     Raises `CouldNotRun` when the server does not start: then nothing else can be said.
     """
@@ -192,7 +192,9 @@ class _Sites:
         await self._stack.aclose()
 
     async def _arm(self, name: str, pid: int) -> None:
-        """As a callable, or as a class whose objects die; what both refuse is told as the first did."""
+        """Arm the site as a callable or, failing that, as a class whose objects die. When both are refused,
+        the first refusal is kept.
+        """
         refusals: list[str] = []
         for kind in _SITE_KINDS:
             fault = self._server.controller.arm(

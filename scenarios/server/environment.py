@@ -113,7 +113,7 @@ async def _locked(path: Path, wanted: Recipe, say: Say) -> AsyncIterator[None]:
 
 
 async def _build(wanted: Recipe, folder: Path, python: Path, say: Say) -> None:
-    """In its place, since an environment cannot be moved; `.complete` comes last."""
+    """Build the environment where it stays, since one cannot be moved; `.complete` is written last."""
     shutil.rmtree(folder, ignore_errors=True)  # what is left of a build that was ended
     try:
         async with asyncio.timeout(_BUILD_WITHIN_S):
@@ -189,7 +189,7 @@ def _last(said: list[str]) -> str:
 
 
 def _open_to_surroundings(folder: Path) -> None:
-    """A line that `site` executes at start; the environment's own packages stay in front."""
+    """Write a `.pth` file that adds the running environment's packages behind the environment's own."""
     inside = next((folder / "lib").glob("python*/site-packages"))
     lines = [f"import site; site.addsitedir({str(path)!r})" for path in package_folders()]
     (inside / "wedge_surroundings.pth").write_text("\n".join(lines) + "\n")
@@ -281,7 +281,7 @@ def package_folders() -> list[Path]:
 
 
 def _surrounding_packages() -> list[str]:
-    """Those folders, and which packages are in them, with their versions."""
+    """The package folders of the running environment, and the names and versions of the packages in them."""
     return [
         entry
         for folder in package_folders()

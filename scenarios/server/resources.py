@@ -129,7 +129,7 @@ def _details(before: Holding, after: Holding, kinds: Iterable[str]) -> Iterator[
 
 
 def _explained(name: str) -> str:
-    """A socket by its addresses, where they can still be had; anything else as it is called."""
+    """A socket as its addresses, while the kernel still knows them; anything else by its name."""
     link, _, pid = name.rpartition(" of ")
     if not link.startswith("socket:"):
         return name

@@ -150,7 +150,7 @@ class Server:
 
 @asynccontextmanager
 async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator[Server]:
-    """A target that is ready, with its clients, ended on the way out; `say` is told what goes on when its
+    """A target that is ready, with its clients, ended on the way out; `say` is called with each step when its
     environment has to be built first. Raises `TargetFailed`."""
     start = target.start
     placeholders = {"python": await prepare_interpreter(target, say), "here": str(target.path.parent)}

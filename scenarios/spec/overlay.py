@@ -26,7 +26,7 @@ def shipped() -> dict[str, Path]:
 
 
 def read_overlaid(path: Path) -> Document:
-    """The file with all that it is laid over. Raises `Malformed`."""
+    """Read a target file and the base that it is laid over, if any, as one document. Raises `Malformed`."""
     return _resolved(path.resolve(), path, ())
 
 
@@ -87,7 +87,9 @@ class _Overlay:
         return out
 
     def _named(self, over: list[Any], under: list[Any], at: Key) -> list[Any]:
-        """Those of the base in its order, changed where the top has one of the name; then new ones."""
+        """The base's entries in the base's order, changed where the top has one of the same name; then the
+        new ones.
+        """
         changes: dict[str, int] = {}
         for i, entry in enumerate(over):
             name = entry.get("name") if isinstance(entry, Mapping) else None
@@ -114,7 +116,7 @@ class _Overlay:
         return out
 
     def _one(self, document: Document, value: Any, at: Key, key: Key) -> Any:
-        """A value as it stands in one of the two, and the positions of all that is in it."""
+        """A value of one of the two documents; the positions of everything in it are noted."""
         self.positions[at] = document.position(key)
         if isinstance(value, Mapping):
             return {name: self._one(document, v, (*at, name), (*key, name)) for name, v in value.items()}
@@ -124,7 +126,9 @@ class _Overlay:
 
 
 def _with_args(document: Document) -> Document:
-    """With `args` behind the command. What is no array is left for the check of shapes to refuse."""
+    """The document with `args` appended to the command. A value that is no array is left as it is: the check
+    of shapes refuses it.
+    """
     start = document.raw.get("target")
     if not isinstance(start, dict):
         return document
@@ -140,7 +144,7 @@ def _with_args(document: Document) -> Document:
 
 
 def _moved(base: Document, folder: Path) -> Document:
-    """A base as a file in another folder takes it: what was relative to the base's own folder still is."""
+    """The base as a file in another folder sees it: its paths stay relative to the base's own folder."""
     own = base.path.resolve().parent
     if own == folder:
         return base

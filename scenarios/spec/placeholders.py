@@ -113,7 +113,9 @@ def parse_bytes(text: str) -> bytes:
 
 
 def bytes_error(text: str) -> str | None:
-    """What is wrong with it, as far as can be told before its placeholders are filled; None if nothing is."""
+    """What is wrong with the spelling of these bytes, None if nothing is. Text with placeholders is not
+    checked: its bytes are known once they are filled.
+    """
     if any(placeholder_names(text)):
         return None
     try:

@@ -51,7 +51,7 @@ class Scenario:
 
     @property
     def destroys(self) -> bool:
-        """Whether the target's server is not there any more afterwards."""
+        """Whether the target's server no longer exists afterwards."""
         return self.after == "gone"
 
     @property
@@ -64,7 +64,7 @@ class Scenario:
 
 
 class RowOnTarget:
-    """One row on one target. Problems are told at the row's own keys."""
+    """One row on one target. Problems are reported at the row's own keys."""
 
     def __init__(self, document: Document, index: int, row: Row, loaded: LoadedTarget) -> None:
         self._document, self._index, self._row, self._loaded = document, index, row, loaded
@@ -72,8 +72,8 @@ class RowOnTarget:
         self._probes = {probe.name: probe for probe in loaded.spec.probe}
 
     def missing(self) -> tuple[Key, str] | None:
-        """The site or process that the row names and the target has not: the key, and the problem in words.
-        None where there is none such."""
+        """The first site or process that the row names and the target does not have: its key, and the problem
+        in words. None when the target has all of them."""
         target = self._loaded.spec
         own = FurtherFault(self._row.fault, self._row.params, self._row.process)
         faults: list[tuple[Key, FurtherFault]] = [((), own)]

@@ -50,7 +50,7 @@ def check(document: Document, suite: Suite) -> None:
 
 
 def _problems(row: Row) -> Iterable[tuple[Key, str]]:
-    """Keys that do not go together, or a regex that is none."""
+    """The keys of a row that do not go together, and regular expressions that do not compile."""
     if row.traffic.starts == "said":
         yield ("traffic",), "the row's own calls start with the fault: put those that wait into `beside`"
     if any(beside.starts == "said" for beside in row.beside) and not any(
@@ -143,7 +143,7 @@ def _targets(row: Row) -> Iterator[tuple[Key, str]]:
 
 
 def check_expectations(suite: Suite, loaded: LoadedTarget, others: Iterable[Path]) -> None:
-    """What a target's own `[expect]` says of rows is said of rows that there are: of this suite's, or of
+    """Every row named in a target's `[expect]` exists: it is one of this suite's, or of
     those of `others`. Raises `UnknownName` for what is nearly the name of a row of this suite.
     """
     rows = {row.name for row in suite.row}

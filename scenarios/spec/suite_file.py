@@ -106,7 +106,9 @@ def _meant(
 def _further(
     document: Document, suite: Suite, own: Collection[str], *, required: bool
 ) -> dict[str, LoadedTarget]:
-    """Targets that only rows name, as they name them. Raises `Malformed` for one that there is not."""
+    """The targets that only rows name, by the name they use. Raises `Malformed` for one that does not
+    exist.
+    """
     found: dict[str, LoadedTarget] = {}
     for i, row in enumerate(suite.row):
         for name in row.targets:
@@ -123,7 +125,7 @@ def _further(
 
 
 def _lacks(document: Document, index: int, row: Row, fitting: RowOnTarget) -> str | None:
-    """The site or process that the row names and the target has not, in words. A row that names its targets
+    """The site or process that the row names and the target lacks, in words. A row that names its targets
     must fit them: raises `Malformed`."""
     missing = fitting.missing()
     if missing is None:

@@ -167,10 +167,10 @@ def failure_text(record: ScenarioRecord) -> str:
     """A verdict that is not `pass`, for the person whose test it is."""
     lines = [f"{record.name}: {record.verdict} (expected {record.expected}, observed {record.observed})"]
     lines += [f"  {reason}" for reason in record.reasons]
-    for name, lane in record.phases.faulted.items():
-        gap = f", silent for {lane.longest_gap_ms / 1e3:.1f} s" if lane.ok < lane.sent else ""
-        p99 = f", p99 {lane.p99_ms:.1f} ms" if lane.p99_ms is not None else ""
-        lines.append(f"  under the fault {name} answered {lane.ok} of {lane.sent}{p99}{gap}")
+    for name, seen in record.phases.faulted.items():
+        gap = f", silent for {seen.longest_gap_ms / 1e3:.1f} s" if seen.ok < seen.sent else ""
+        p99 = f", p99 {seen.p99_ms:.1f} ms" if seen.p99_ms is not None else ""
+        lines.append(f"  under the fault {name} answered {seen.ok} of {seen.sent}{p99}{gap}")
     lines += [f"  proof that it bit: {finding}" for finding in record.bite.evidence]
     return "\n".join([*lines, f"  again: {record.reproduce}"])
 

@@ -26,7 +26,9 @@ _CHANNEL_OPTIONS = (
 )
 
 _SLACK_S = 1.0
-"""A server is told of a deadline so much after ours, so that ours ends a stream and says how far it came."""
+"""The deadline that the server sees is this much later than ours: ours ends the stream, and can report how
+far it came.
+"""
 
 AnyMethod = proto.Method | proto.RawMethod
 _EOF = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs have forgotten it

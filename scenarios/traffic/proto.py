@@ -39,7 +39,7 @@ class Method(NamedTuple):
 
 
 class RawMethod(NamedTuple):
-    """A method that nothing is known about but its path: bytes in, bytes out, of which there may be many."""
+    """A method of which only the path is known: it takes bytes and gives bytes, any number of times."""
 
     path: str
     takes_many: bool = False

@@ -66,7 +66,7 @@ def facts(
 
 
 def absent(load: GeneratedLoad, problem: str) -> LoadFacts:
-    """A load of which nothing is known: it counts as not there."""
+    """The facts of a load about which nothing is known: it counts as not sustained."""
     name = load.call if isinstance(load, Storm) else load.probe
     kind = str(load.__struct_config__.tag)
     return LoadFacts(kind, name, 0, 0, 0, 0, 0, sustained=False, detail=problem)

@@ -86,7 +86,7 @@ class Cleaned(msgspec.Struct, frozen=True, tag="cleaned"):
 
 
 class CannotLoad(msgspec.Struct, frozen=True, tag="cannot"):
-    """The loads cannot be had here; the process ends."""
+    """The loads cannot be made on this machine; the process ends."""
 
     problem: str
 

@@ -126,7 +126,7 @@ class RunningLoads:
         return facts(load, self._opened.tallies[at], self._closed.tallies[at], window_s, self._left)
 
     async def begin(self) -> None:
-        """Begin all of them. Raises `CouldNotRun` when one cannot be had."""
+        """Begin every load. Raises `CouldNotRun` when one cannot be made on this machine."""
         if self._generated:
             self._process = await LoadProcess.start()
             server = self._server
@@ -170,9 +170,9 @@ class RunningLoads:
 
 @asynccontextmanager
 async def loading(loads: Sequence[Load], server: ServerHandle) -> AsyncIterator[RunningLoads]:
-    """Loads that are up, in processes of their own, and of which nothing is left on the way out.
+    """Run loads in processes of their own for as long as the context; all of them are ended on the way out.
 
-    Raises `CouldNotRun` when one does not fit the target, or cannot be had on this machine.
+    Raises `CouldNotRun` when one does not fit the target, or cannot be made on this machine.
     """
     for load in loads:
         if wrong := problem(load, server.target.spec):
@@ -190,7 +190,7 @@ class LoadFailed(ScenariosError):
 
 
 class LoadUnavailable(ScenariosError):
-    """The load cannot be had on this machine; the message names the remedy."""
+    """The load cannot be made on this machine; the message names the remedy."""
 
 
 class LoadProcess:
