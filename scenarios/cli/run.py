@@ -203,7 +203,7 @@ def suite_for(suite: str | None, target: LoadedTarget | None) -> Path:
     return suite_file.find(suite or suite_file.DEFAULT)
 
 
-def deployed(k8s: str | None, plan: Plan) -> dict[str, kubernetes.KubeletReplay]:
+def deployed(k8s: str | None, plan: Plan) -> dict[str, kubernetes.KubeletProbes]:
     """How each target of the plan is probed by the manifest. Raises `CouldNotRun`."""
     if k8s is None:
         return {}
@@ -214,7 +214,7 @@ def deployed(k8s: str | None, plan: Plan) -> dict[str, kubernetes.KubeletReplay]
     return found
 
 
-def replayed(found: Report, probed_by: dict[str, kubernetes.KubeletReplay], k8s: str | None) -> Report:
+def replayed(found: Report, probed_by: dict[str, kubernetes.KubeletProbes], k8s: str | None) -> Report:
     """The report as the manifest's probes would have judged it."""
     if k8s is None:
         return found

@@ -81,7 +81,7 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
-class KubeletReplay:
+class KubeletProbes:
     """How to replay a run: for each role the rules and the target's probe (by name) that asks the same as the
     manifest does. A role the manifest leaves out, or that cannot be asked from outside, is in neither;
     `notes` says so."""
@@ -122,7 +122,7 @@ def read_argument(argument: str) -> Container:
     return read_manifest(Path(file), container)
 
 
-def replay_for(container: Container, target: Target) -> KubeletReplay:
+def replay_for(container: Container, target: Target) -> KubeletProbes:
     """How this container's probes are replayed on the samples of that target.
 
     Raises `CouldNotRun` when the manifest asks something that no probe of the target asks: a verdict about
@@ -147,7 +147,7 @@ def replay_for(container: Container, target: Target) -> KubeletReplay:
                 f"and no [[probe]] of target {target.name} does; add one"
             )
         rules[role], probes[role] = probe.rules, name
-    return KubeletReplay(rules, probes, tuple(notes))
+    return KubeletProbes(rules, probes, tuple(notes))
 
 
 def _asks_the_same(probe: ManifestProbe, target: Target) -> str | None:

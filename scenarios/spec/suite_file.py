@@ -51,7 +51,7 @@ def load(path: Path, target: LoadedTarget | None = None) -> LoadedSuite:
 
     A row does not apply to a target that lacks the process or the site it names, nor to `target` when it is
     for others. Raises `Malformed` and `UnknownName`, also for a process, site or target that no target of the
-    suite has, since it is bytes_error then.
+    suite has, since it is a misspelling then.
     """
     document = read(path)
     suite = document.convert(Suite)
