@@ -95,7 +95,7 @@ class Breaker:
                 continue
             if not broken.proven and status.hits:
                 with suppress(NeverHit):
-                    await broken.fault.wait_biting(_PROVE_WITHIN_S)
+                    await broken.fault.biting(_PROVE_WITHIN_S)
                     broken.proven = True
             if status.pids and not any(alive(pid) for pid in status.pids):
                 broken.gone = True

@@ -20,7 +20,7 @@ class Armed:
 
     def biting(self, timeout_s: float = 10.0) -> FaultStatus:
         """Wait until it can be seen from outside that it bites. Raises `faults.NeverHit`."""
-        return self._portal.call(self._fault.wait_biting(timeout_s))
+        return self._portal.call(self._fault.biting(timeout_s))
 
     def status(self) -> FaultStatus:
         """How it is right now."""
