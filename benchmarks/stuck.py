@@ -177,8 +177,13 @@ async def _measure(rounds: int) -> Section:
             said = LISTENING.match((await server.stdout.readline()).decode())
             assert said is not None
             port, address, pid = int(said[2]), said[3], int(said[4])
+<<<<<<< HEAD
             await controller.wait_process(ACTOR, timeout_s=60)
             pile = ConcurrentCalls(address, tensor.wrapper)
+=======
+            await controller.process(ACTOR, timeout_s=60)
+            pile = Pile(address, tensor.wrapper)
+>>>>>>> w-faults
             pile.add(1, DEADLINE_S)
             await pile.ended()  # the actor is ready
             turns = await _in_turns(controller, pile, port, address, rounds)
@@ -212,7 +217,7 @@ async def _in_turns(
     turns = _Turns(without=[await _take(port, address)])
     for _ in range(rounds):
         async with controller.arm("gil.hold", process=ACTOR, lease_s=120) as fault:
-            await fault.wait_biting(10)
+            await fault.biting(10)
             pile.add(STUCK, DEADLINE_S)
             await asyncio.to_thread(_wait_for_commands, port, STUCK)
             turns.stuck.append(await _take(port, address))
@@ -236,7 +241,7 @@ async def _ten_thousand(
 ) -> None:
     small = _rss_mb(pid)
     async with controller.arm("gil.hold", process=ACTOR, lease_s=120) as fault:
-        await fault.wait_biting(10)
+        await fault.biting(10)
         pile.add(10_000, SOON_S)
         await asyncio.sleep(0)
         during = await _take(port, address)

@@ -37,7 +37,7 @@ class Sidecar:
         self._directory, self._on_event, self._on_lost = directory, on_event, on_lost
         self._link: AgentLink | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._serving: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Lock()
 
     async def link(self) -> AgentLink:
@@ -46,7 +46,9 @@ class Sidecar:
             if self._link is None or self._link.gone.is_set():
                 self._process, sock = await _start(self._directory())
                 self._link = AgentLink(sock, self._on_message)
-                self._serving = asyncio.create_task(self._serve(self._link))
+                serving = asyncio.create_task(self._serve(self._link))
+                self._serving.add(serving)
+                serving.add_done_callback(self._serving.discard)
                 await self._link.ask(Ping(), Done, within_s=_START_WITHIN_S)
             return self._link
 
@@ -66,10 +68,11 @@ class Sidecar:
         """Close its connection and wait for its end, which is its own once it has undone what it did; kill it
         if that takes too long.
         """
-        if self._process is None or self._serving is None:
+        if self._process is None:
             return
-        self._serving.cancel()
-        await asyncio.gather(self._serving, return_exceptions=True)
+        for serving in self._serving:
+            serving.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
         try:
             async with asyncio.timeout(_END_WITHIN_S):
                 await self._process.wait()

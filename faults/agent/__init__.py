@@ -1,4 +1,4 @@
-"""What runs inside a target: a directory for PYTHONPATH, stdlib only, Python 3.8 to 3.14.
+"""What runs inside a target: a directory for PYTHONPATH, stdlib only, Python 3.8 to 3.13.
 
 The interpreter imports `sitecustomize` from here as it starts. Nothing in this directory imports from
 `faults`; the controller imports from it the messages, the layout of the shared page, and these names.

@@ -28,6 +28,7 @@ _FAMILIAR = {
     "gil.contend": ("G", "contend"),
     "cuda.stream_stall": ("u", "GPU stream"),
     "noop": ("i", "noop"),
+    "call.count": ("o", "count"),
 }
 
 

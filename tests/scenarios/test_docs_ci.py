@@ -17,6 +17,8 @@ import yaml
 
 from scenarios.cli.run import cli
 
+pytestmark = pytest.mark.once
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "ci.md"
 WITHIN_S = 120
 MANIFEST = re.compile(r"^<!-- file: deploy/deployment\.yaml -->\n```yaml\n(.*?)^```$", re.M | re.S)
@@ -113,7 +115,6 @@ def run(project: Path, script: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.journey
 def test_the_steps_of_the_github_job_do_what_the_page_says(project: Path) -> None:
     scripts = [step["run"] for step in github() if "run" in step and "pip install" not in step["run"]]
     assert len(scripts) == 3

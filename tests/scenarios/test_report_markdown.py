@@ -10,6 +10,8 @@ from scenarios.record import Report, SuiteRecord
 from scenarios.report import markdown
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
+pytestmark = pytest.mark.once
+
 
 def cells(line: str) -> list[str]:
     """The cells of a table's row: bars with a backslash before them do not part cells."""
