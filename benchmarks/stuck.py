@@ -177,13 +177,8 @@ async def _measure(rounds: int) -> Section:
             said = LISTENING.match((await server.stdout.readline()).decode())
             assert said is not None
             port, address, pid = int(said[2]), said[3], int(said[4])
-<<<<<<< HEAD
             await controller.wait_process(ACTOR, timeout_s=60)
             pile = ConcurrentCalls(address, tensor.wrapper)
-=======
-            await controller.process(ACTOR, timeout_s=60)
-            pile = Pile(address, tensor.wrapper)
->>>>>>> w-faults
             pile.add(1, DEADLINE_S)
             await pile.ended()  # the actor is ready
             turns = await _in_turns(controller, pile, port, address, rounds)

@@ -130,13 +130,8 @@ class FaultManager:
                 continue
             if not active.proven and status.hits:
                 with suppress(NeverHit):
-<<<<<<< HEAD
                     await active.fault.wait_biting(_PROVE_WITHIN_S)
                     active.proven = True
-=======
-                    await broken.fault.biting(_PROVE_WITHIN_S)
-                    broken.proven = True
->>>>>>> w-faults
             if status.pids and not any(alive(pid) for pid in status.pids):
                 active.gone = True
                 await active.fault.release()

@@ -13,9 +13,12 @@ from tests.scenarios import chromium, sample_reports
 from tests.scenarios.chromium import Page
 from tests.scenarios.test_report_html import HOSTILE, hostile_report
 
-pytestmark = [pytest.mark.skipif(, pytest.mark.once]
-    chromium.installed() is None, reason="no chromium on PATH: the page cannot be opened here"
-)
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(
+        chromium.installed() is None, reason="no chromium on PATH: the page cannot be opened here"
+    ),
+]
 
 ROWS = "[...document.querySelectorAll('tr.row')].filter(r => r.offsetParent).map(r => r.dataset.name)"
 SECTIONS = (
