@@ -377,14 +377,10 @@ def encode(report: Report) -> bytes:
 
 
 def decode(data: bytes) -> Report:
-    """Read a report written by `encode`. Unknown keys are ignored, and guards of a report from before they
-    said who filed them are marked. Raises `msgspec.ValidationError`."""
+    """Read a report written by `encode`. Unknown keys are ignored, and what an older report does not say of
+    its guards and of its fault is filled in. Raises `msgspec.ValidationError`."""
     report = msgspec.json.decode(data, type=Report)
-    scenarios = tuple(
-        msgspec.structs.replace(record, guards=tuple(map(_marked, record.guards)))
-        for record in report.scenarios
-    )
-    return msgspec.structs.replace(report, scenarios=scenarios)
+    return msgspec.structs.replace(report, scenarios=tuple(map(_completed, report.scenarios)))
 
 
 def write(report: Report, path: Path) -> None:
@@ -405,6 +401,13 @@ _JUDGES_OWN: Final[dict[str, Literal["watch", "probes", "expectation", "controls
     "controls went dark": "controls",
 }
 """The judge's guards, by name: older reports do not say who filed a guard. The run files none of these."""
+
+
+def _completed(record: ScenarioRecord) -> ScenarioRecord:
+    fault = record.fault
+    if fault.name == "noop":  # the only control that older reports can have
+        fault = msgspec.structs.replace(fault, is_control=True)
+    return msgspec.structs.replace(record, fault=fault, guards=tuple(map(_marked, record.guards)))
 
 
 def _marked(guard: Guard) -> Guard:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from faults import FaultStatus, fault_info
+from faults import FaultStatus, UnknownFault, fault_info
 from scenarios.judge.observation import Observation
 from scenarios.record import (
     AssertionRecord,
@@ -173,12 +173,17 @@ def _also(
 
 
 def _fault(armed: Row | FurtherFault) -> FaultRecord:
+    """A fault for the report. One that no catalogue has could not be armed, and is no control."""
+    try:
+        is_control = fault_info(armed.fault).is_control
+    except UnknownFault:
+        is_control = False
     return FaultRecord(
         name=armed.fault,
         params=armed.params,
         process=armed.process,
         trigger=armed.trigger,
-        is_control=fault_info(armed.fault).is_control,
+        is_control=is_control,
     )
 
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from scenarios.judge import judge, judge_report, revised_verdicts
 from scenarios.judge.kubelet import Role, with_probe_rules
-from scenarios.record import KubeletRules, Report, Sample, ScenarioRecord, decode, encode
+from scenarios.record import FaultRecord, KubeletRules, Report, Sample, ScenarioRecord, decode, encode
 from scenarios.report.load import load
 from tests.scenarios.sample_reports import one_of_each, report, scenario
 
@@ -53,22 +53,26 @@ def test_a_manifest_that_asks_one_endpoint_for_both_roles_is_replayed_the_same_a
 
 
 def older(given: Report) -> bytes:
-    """The report as it was written before guards said who filed them and series had states."""
+    """The report as it was written before guards said who filed them, and faults whether they are
+    controls."""
     tables = msgspec.to_builtins(given)
     for record in tables["scenarios"]:
-        del record["states"], record["window"]["baseline_s"], record["window"]["recovered_s"]
+        del record["fault"]["is_control"], record["states"]
+        del record["window"]["baseline_s"], record["window"]["recovered_s"]
         for guard in record["guards"]:
             del guard["by"], guard["about"]
     return msgspec.json.encode(tables)
 
 
 def test_a_report_from_before_guards_said_who_filed_them_is_judged_the_same(tmp_path: Path) -> None:
-    given = judge_report(report())
+    nothing = scenario("noop@pegaref-process", fault=FaultRecord(name="noop", is_control=True))
+    given = judge_report(report(*one_of_each(), nothing))
     (path := tmp_path / "older.json").write_bytes(older(given))
     stored = load(path)
     assert [s.states for s in stored.scenarios] == [s.states for s in given.scenarios]
     again = judge_report(stored)
     assert revised_verdicts(given, again) == ()
+    assert again.pooled == given.pooled
     for now, then in zip(again.scenarios, given.scenarios, strict=True):
         assert (now.guards, now.reasons, now.phases) == (then.guards, then.reasons, then.phases)
 
