@@ -93,7 +93,9 @@ def test_every_shipped_target_loads_under_its_own_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("placement", ["inline", "pool", "thread"])
-def test_the_placements_of_pegaref_differ_in_name_summary_and_placement_only(placement: str) -> None:
+def test_the_placements_of_pegaref_differ_in_placement_and_in_where_replies_are_sent_only(
+    placement: str,
+) -> None:
     base = target_file.load(target_file.find("pegaref-process")).spec
     other = target_file.load(target_file.find(f"pegaref-{placement}")).spec
     start = msgspec.structs.replace(
@@ -102,7 +104,8 @@ def test_the_placements_of_pegaref_differ_in_name_summary_and_placement_only(pla
         summary=other.start.summary,
         command=(*base.start.command, "--placement", placement),
     )
-    assert other == msgspec.structs.replace(base, start=start, base="pegaref-process.toml")
+    sites = base.sites | {"reply": "pegaref.placement.local:LocalLink.send_reply"}  # no pipe to a child
+    assert other == msgspec.structs.replace(base, start=start, sites=sites, base="pegaref-process.toml")
 
 
 def test_an_unknown_target_is_refused_with_the_nearest_names() -> None:
