@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import itertools
 import re
 import tomllib
@@ -127,3 +128,15 @@ def test_the_picture_shows_the_layers_of_the_contract(package: str) -> None:
     arrows = re.findall(r"(\w+) --> (\w+)", picture[1])
     names = re.findall(r'(\w+)\["', picture[1])
     assert arrows == list(itertools.pairwise(names))
+
+
+def test_the_judge_uses_the_public_names_of_the_fault_layer_alone() -> None:
+    private = []
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if name.startswith("scenarios") and isinstance(node, ast.ImportFrom) and node.level == 0:
+                source = str(node.module)
+                if source.split(".")[0] == "faults":
+                    public = importlib.import_module(source).__all__
+                    private += [f"{name}: {source}.{a.name}" for a in node.names if a.name not in public]
+    assert private == []
