@@ -38,7 +38,7 @@ def open_cuda_ipc(wrapper: CudaIpc, device_id: int) -> torch.Tensor:
     named_id = _named_device_id(wrapper)
     if named_id != device_id:
         raise InvalidCommand(
-            f"the memory is on device {named_id} and was registered on device {device_id}: "
+            f"the memory is on GPU {named_id} and was registered on device {device_id}: "
             "a device's actor maps its own GPU's memory alone",
             field="device_id",
         )
