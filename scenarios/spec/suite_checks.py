@@ -1,6 +1,6 @@
 """What must hold in a suite file beyond its shape, reported with the line and the key.
 
-A name that nothing answers to is bytes_error: it is reported with the nearest one, never left out in silence.
+A name that matches nothing is an error: it is reported with the nearest one, never left out in silence.
 A name is known if one of the suite's targets has it. A suite without targets of its own is for servers that
 it does not know: there a name is taken for a misspelling only if it is no word of the shipped suites and the
 target has one that is nearly the same.
