@@ -15,11 +15,12 @@ from pegaref.cli import cli
 from pegaref.config import ServerConfig
 from pegaref.placement import Dispatch
 from pegaref.placement.dispatch import DirectDispatch
-from pegaref.registry import DeviceSnapshot, Hang, Phase, RegistrySnapshot
+from pegaref.registry import Hang
 from pegaref.serving import ENGINE_SERVICE, UNIMPLEMENTED, Access, Endpoints, Metrics
 from pegaref.serving.exposition import ServerCollector
 from pegaref.serving.liveness import PATHS
 from pegaref.serving.refusal import _HTTP_STATUS
+from tests.pegaref.test_metrics import snapshot
 
 PAGE = Path(__file__).parents[2] / "docs" / "server.md"
 
@@ -43,35 +44,6 @@ def test_every_flag_is_there_with_its_default() -> None:
         for option in options
     }
     assert {flag: default for flag, default, _ in rows("Flags")} == real
-
-
-def snapshot() -> RegistrySnapshot:
-    """One device, with something in every labelled metric."""
-    device = DeviceSnapshot(
-        device_id=0,
-        phase=Phase.READY,
-        ready=True,
-        reason="",
-        hang=None,
-        hang_age_s=0.0,
-        traceback="",
-        epoch=1,
-        pid=1,
-        mailbox_depth=0,
-        mailbox_bytes=0,
-        cleanup_depth=0,
-        oldest_command_age_s=0.0,
-        contexts=0,
-        tensors=0,
-        bytes=0,
-        in_flight={"register": 1},
-        finished={("register", "done"): 1},
-        respawns=0,
-        rejected=0,
-        rolled_back=0,
-        lost_replies=0,
-    )
-    return RegistrySnapshot({0: device})
 
 
 def test_every_metric_is_there_with_its_type_and_labels() -> None:
