@@ -61,15 +61,18 @@ def test_the_commands_know_what_their_extras_install() -> None:
     assert set(server_cli._SERVER_PACKAGES) == modules("server")
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [("run", "noop"), ("list",), ("watch", "--http", "http://127.0.0.1:1"), ("arm", "gil.hold"), ("-h",)],
-)
+@pytest.mark.parametrize("argv", [("run", "noop"), ("list",), ("watch", "--http", "http://127.0.0.1:1")])
 def test_wedge_without_its_packages_says_what_to_install(argv: tuple[str, ...]) -> None:
     done = run(WEDGE, modules("wedge"), *argv)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"wedge: \w+ is not installed here: pip install 'pegaref\[wedge\]'\n", done.stderr)
+
+
+def test_the_fault_layers_commands_and_the_help_need_no_package_of_the_judge() -> None:
+    for argv in (("-h",), ("exec", "--quiet", "true"), ("faults", "gil.hold")):
+        done = run(WEDGE, modules("wedge"), *argv)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_serving_without_the_servers_packages_says_what_to_install() -> None:

@@ -1,9 +1,8 @@
-"""`wedge report` and `wedge compare`: stored reports, rendered and compared offline. Mounted into `wedge`."""
+"""`wedge report` and `wedge compare`: stored reports, rendered and compared offline."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -12,8 +11,7 @@ from rich.console import Console
 from scenarios.errors import CouldNotRun
 from scenarios.judge import judge_report, revised_verdicts
 from scenarios.record import Report, encode
-from scenarios.report import compare as comparing
-from scenarios.report import html, junit, markdown
+from scenarios.report import compare
 from scenarios.report.load import load
 from scenarios.terminal.table import show
 
@@ -32,7 +30,7 @@ _Input = click.Path(path_type=Path)
 @click.option("--json", "json_file", type=OUTPUT, help="Write the report as judged now; - for stdout.")
 @click.option("--as-recorded", is_flag=True, help="Keep the recorded verdicts instead of judging again.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 when a verdict is not pass, as `wedge run` does.")
-def report(
+def report_command(
     file: Path,
     html_file: Path | None,
     junit_file: Path | None,
@@ -48,16 +46,7 @@ def report(
     """
     recorded = load(file)
     judged = recorded if as_recorded else judge_report(recorded)
-    outputs: tuple[tuple[Path | None, Callable[[Report], str]], ...] = (
-        (html_file, html.render),
-        (junit_file, junit.render),
-        (md_file, markdown.render),
-        (json_file, lambda r: encode(r).decode()),
-    )
-    for path, render in outputs:
-        if path is not None:
-            write_rendering(path, render(judged))
-    if all(path is None for path, _ in outputs):
+    if not write_reports(judged, html=html_file, junit=junit_file, md=md_file, json=json_file):
         show(judged, console())
     for change in revised_verdicts(recorded, judged):
         why = f": {change.why[0]}" if change.why else ""
@@ -71,28 +60,28 @@ def report(
 @click.option(
     "--noise",
     type=click.FloatRange(min=1.0),
-    default=comparing.NOISE,
+    default=compare.NOISE,
     show_default=True,
     help="A faulted/baseline ratio up to this many times the old one is noise.",
 )
 @click.option(
     "--floor-ms",
     type=click.FloatRange(min=0.0),
-    default=comparing.FLOOR_MS,
+    default=compare.FLOOR_MS,
     show_default=True,
     help="Fewer milliseconds than this are noise, whatever the ratio.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON (schema wedge-compare/1).")
-def compare(old: Path, new: Path, noise: float, floor_ms: float, as_json: bool) -> None:
+def compare_command(old: Path, new: Path, noise: float, floor_ms: float, as_json: bool) -> None:
     """What changed from one run to another: verdicts, scenarios, latency under the fault.
 
     Exits 0 when nothing got worse, 1 on a regression, 2 when a report could not be read.
     """
-    found = comparing.compare(load(old), load(new), noise=noise, floor_ms=floor_ms)
+    found = compare.compare(load(old), load(new), noise=noise, floor_ms=floor_ms)
     if as_json:
-        click.echo(comparing.encode(found), nl=False)
+        click.echo(compare.encode(found), nl=False)
     else:
-        click.echo("\n".join(comparing.lines(found)))
+        click.echo("\n".join(compare.lines(found)))
     sys.exit(FAILED if found.regressed else PASSED)
 
 
@@ -104,12 +93,36 @@ def console(*, stderr: bool = False) -> Console:
     return made
 
 
-def write_rendering(path: Path, text: str) -> None:
-    """Write a rendering of a report to a file, or to stdout where the path is `-`. Raises `CouldNotRun`."""
-    if str(path) == "-":
-        click.echo(text, nl=False)
-        return
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CouldNotRun(f"{path}: cannot be written: {error.strerror or error}") from error
+def write_reports(found: Report, **files: Path | None) -> bool:
+    """Write the report as `json`, `junit`, `html` or `md` to each file, or to stdout where that is `-`.
+
+    Whether there was any to write. Raises `CouldNotRun`.
+    """
+    wanted = {form: path for form, path in files.items() if path is not None}
+    for form, path in wanted.items():
+        text = _rendered(found, form)
+        if str(path) == "-":
+            click.echo(text, nl=False)
+            continue
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise CouldNotRun(f"{path}: cannot be written: {error.strerror or error}") from error
+    return bool(wanted)
+
+
+def _rendered(found: Report, form: str) -> str:
+    """What draws the page takes long to load, and is loaded when it is asked for."""
+    if form == "html":
+        from scenarios.report import html
+
+        return html.render(found)
+    if form == "junit":
+        from scenarios.report import junit
+
+        return junit.render(found)
+    if form == "md":
+        from scenarios.report import markdown
+
+        return markdown.render(found)
+    return encode(found).decode()

@@ -1,4 +1,4 @@
-"""`wedge`: run scenarios and judge them, list them, render reports, and break running processes by hand."""
+"""`wedge run` and `wedge list`: choose scenarios, run and judge them, and write the reports."""
 
 from __future__ import annotations
 
@@ -7,55 +7,36 @@ import dataclasses
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
-from faults import FaultsError
-from faults.cli import group as fault_commands
-from scenarios.cli.live import shell_command, watch_command
-from scenarios.cli.report import FAILED, OUTPUT, PASSED, compare, console, report, write_rendering
-from scenarios.cli.target import target as target_commands
-from scenarios.errors import CouldNotRun, ScenariosError, missing_package
+from scenarios.cli.report import FAILED, OUTPUT, PASSED, console, write_reports
+from scenarios.errors import CouldNotRun
 from scenarios.judge import kubelet
-from scenarios.record import NotRun, Report, Turn, encode
+from scenarios.record import NotRun, Report, Turn
 from scenarios.record.stability import stability, turn, turn_in_words
-from scenarios.report import html, junit, markdown
 from scenarios.run.run import Plan, default_jobs
 from scenarios.run.run import run as run_plan
 from scenarios.server.needs import unmet_needs
-from scenarios.spec import LoadedTarget, Scenario, kubernetes, suite_file, target_file
+from scenarios.spec import LoadedTarget, Scenario, suite_file, target_file
 from scenarios.terminal.live import progress
 from scenarios.terminal.table import show
 
-COULD_NOT_RUN, INTERRUPTED = 2, 130
+if TYPE_CHECKING:
+    from scenarios.spec.kubernetes import KubeletProbes
+
+_COULD_NOT_RUN = 2
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 _AGAIN_AT_MOST = 10
 """A machine that is too busy to tell of more scenarios is no place to run the suite at all."""
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def cli() -> None:
-    """Wedge a server for real, watch it from outside, and judge whether it stayed lit."""
-
-
-_own = (target_commands, report, compare, watch_command, shell_command)
-
-
-for _command in (*_own, *fault_commands.commands.values()):
-    cli.add_command(_command)
-
-
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM ended the run, with everything released."""
 
 
 def _selection(command: F) -> F:
@@ -72,7 +53,7 @@ def _selection(command: F) -> F:
     return command
 
 
-@cli.command("run")
+@click.command("run")
 @_selection
 @click.option("--json", "json_file", type=OUTPUT, help="Write the report (wedge-report/1); - for stdout.")
 @click.option("--junit", "junit_file", type=OUTPUT, help="Write JUnit XML, as CI services read it.")
@@ -116,26 +97,21 @@ def run_command(
     """
     plan = plan_for(names, suite, target, jobs, seed)
     probed_by = deployed(k8s, plan)
-    outputs: tuple[tuple[Path | None, Callable[[Report], str]], ...] = (
-        (json_file, lambda found: encode(found).decode()),
-        (junit_file, junit.render),
-        (html_file, html.render),
-        (md_file, markdown.render),
-    )
-    wanted = [(path, render) for path, render in outputs if path is not None]
-    _check_writable(path for path, _ in wanted)
-    to_stdout = any(str(path) == "-" for path, _ in wanted)
-    found, troubles = asyncio.run(_until_signalled(repeated(plan, repeat, console(stderr=True))))
+    files = {"json": json_file, "junit": junit_file, "html": html_file, "md": md_file}
+    to_stdout = _check_writable(files.values())
+    try:
+        found, troubles = asyncio.run(_until_signalled(repeated(plan, repeat, console(stderr=True))))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     found = replayed(found, probed_by, k8s)
     show(found, console(stderr=to_stdout))
-    for path, render in wanted:
-        write_rendering(path, render(found))
+    write_reports(found, **files)
     for trouble in troubles:
         click.echo(f"wedge: {trouble}", err=True)
     sys.exit(exit_code(found, troubles))
 
 
-@cli.command("list")
+@click.command("list")
 @_selection
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_command(names: tuple[str, ...], suite: str | None, target: str | None, as_json: bool) -> None:
@@ -203,10 +179,12 @@ def suite_for(suite: str | None, target: LoadedTarget | None) -> Path:
     return suite_file.find(suite or suite_file.DEFAULT)
 
 
-def deployed(k8s: str | None, plan: Plan) -> dict[str, kubernetes.KubeletProbes]:
+def deployed(k8s: str | None, plan: Plan) -> dict[str, KubeletProbes]:
     """How each target of the plan is probed by the manifest. Raises `CouldNotRun`."""
     if k8s is None:
         return {}
+    from scenarios.spec import kubernetes  # it loads a YAML reader
+
     container = kubernetes.read_argument(k8s)
     found = {s.target.name: kubernetes.replay_for(container, s.target.spec) for s in plan.scenarios}
     for note in dict.fromkeys(note for probed in found.values() for note in probed.notes):
@@ -214,7 +192,7 @@ def deployed(k8s: str | None, plan: Plan) -> dict[str, kubernetes.KubeletProbes]
     return found
 
 
-def replayed(found: Report, probed_by: dict[str, kubernetes.KubeletProbes], k8s: str | None) -> Report:
+def replayed(found: Report, probed_by: dict[str, KubeletProbes], k8s: str | None) -> Report:
     """The report as the manifest's probes would have judged it."""
     if k8s is None:
         return found
@@ -251,14 +229,19 @@ async def repeated(plan: Plan, times: int, terminal: Console) -> tuple[Report, t
 
 def exit_code(found: Report, troubles: tuple[str, ...]) -> int:
     """0 when every verdict is pass, 1 when one is not, 2 when something could not run at all."""
-    return COULD_NOT_RUN if troubles else PASSED if found.suite.passed else FAILED
+    return _COULD_NOT_RUN if troubles else PASSED if found.suite.passed else FAILED
 
 
-def _check_writable(paths: Iterable[Path]) -> None:
-    """A report that cannot be written is found out before the run, not after it. Raises `CouldNotRun`."""
-    for path in paths:
+def _check_writable(paths: Iterable[Path | None]) -> bool:
+    """Whether a report goes to stdout. One that cannot be written is found out before the run, not after it.
+
+    Raises `CouldNotRun`.
+    """
+    wanted = [path for path in paths if path is not None]
+    for path in wanted:
         if str(path) != "-" and not path.resolve().parent.is_dir():
             raise CouldNotRun(f"{path} cannot be written: there is no folder {path.resolve().parent}")
+    return Path("-") in wanted
 
 
 def _described(scenario: Scenario) -> dict[str, object]:
@@ -289,37 +272,9 @@ def _described(scenario: Scenario) -> dict[str, object]:
 
 
 async def _until_signalled(work: Coroutine[Any, Any, T]) -> T:
-    """Run it; SIGINT and SIGTERM cancel it, so that every context on the way is left in order.
-
-    Raises `Interrupted`.
-    """
-    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    """Run it; SIGINT and SIGTERM cancel it, so that every context on the way is left in order."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        raise Interrupted from None
-
-
-def main() -> None:
-    """The console script: one clear line for whatever is wrong, and the exit codes of the contract."""
-    try:
-        sys.exit(cli(standalone_mode=False) or 0)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(COULD_NOT_RUN)
-    except (ScenariosError, FaultsError) as error:
-        click.echo(f"wedge: {error}", err=True)
-        sys.exit(COULD_NOT_RUN)
-    except (Interrupted, KeyboardInterrupt, click.Abort):
-        click.echo("wedge: interrupted; everything is released and ended", err=True)
-        sys.exit(INTERRUPTED)
-    except Exception as error:  # a mistake of the harness itself is no verdict, whatever it is
-        if isinstance(error, ModuleNotFoundError) and missing_package(error):
-            raise
-        traceback.print_exc()
-        click.echo("wedge: this is a mistake in wedge itself; nothing was judged", err=True)
-        sys.exit(COULD_NOT_RUN)
+    return await work

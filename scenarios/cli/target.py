@@ -22,11 +22,11 @@ _WIDTH = 72
 
 
 @click.group("target")
-def target() -> None:
+def target_command() -> None:
     """Describe your own server: write a target file, and try it."""
 
 
-@target.command("init", context_settings={"ignore_unknown_options": True})
+@target_command.command("init", context_settings={"ignore_unknown_options": True})
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default=Path("wedge.toml"))
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND …]")
 @click.option("--name", metavar="NAME", help="The target's name; by default the file's or its folder's.")
@@ -44,7 +44,7 @@ def init_command(
     click.echo(f"next: wedge target check {path}")
 
 
-@target.command("check")
+@target_command.command("check")
 @click.argument("file", metavar="FILE|NAME")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def check_command(file: str, as_json: bool) -> None:
@@ -65,7 +65,7 @@ def check_command(file: str, as_json: bool) -> None:
     sys.exit(_INCOMPLETE if checked.problems else 0)
 
 
-@target.command("schema")
+@target_command.command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of target files, for your editor."""
     click.echo(encoded(), nl=False)

@@ -7,8 +7,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import grpc
-
 from scenarios.errors import ScenariosError
 from scenarios.spec import Call, Target
 from scenarios.traffic.caller import Caller
@@ -82,7 +80,7 @@ class ManualCalls:
                 made.step, began_s = step.name, time.monotonic()
                 await self._caller.make(step, made.n)
             ended.answered, ended.last_s = ended.answered + 1, time.monotonic() - began_s
-        except (ScenariosError, grpc.RpcError) as error:
+        except ScenariosError as error:
             where = f"{made.step}: " if made.step != call.name else ""
             ended.errors, ended.error = ended.errors + 1, f"{where}{error}"
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, closing, suppress
 
-import httpx
 import msgspec
 import psutil
 
@@ -106,6 +105,8 @@ async def _probes(server: Server) -> list[ProbeCheck]:
 
 async def _what_it_says(series: HttpSeries) -> str:
     """The answer itself, for a person to see what is wrong with it."""
+    import httpx  # where all is well it is not needed, and it takes long to load
+
     try:
         async with httpx.AsyncClient(trust_env=False, verify=False, timeout=series.give_up_s) as http:
             response = await http.get(series.url, headers=series.headers)

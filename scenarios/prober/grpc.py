@@ -25,6 +25,7 @@ class GrpcProber:
 
     def __init__(self, number: int, series: GrpcSeries) -> None:
         self._number, self._series = number, series
+        self._serving = tuple(map(health_pb2.HealthCheckResponse.ServingStatus.Value, series.serving))
         self._request = health_pb2.HealthCheckRequest(service=series.service)
         self._held: grpc.aio.Channel | None = None
 
@@ -38,13 +39,13 @@ class GrpcProber:
         status = 0
         try:
             status = await self._ask(channel, max(0.001, at_s + self._series.give_up_s - sent_s))
-            outcome = "ok" if status in self._series.serving else "wrong"
+            outcome = "ok" if status in self._serving else "wrong"
         except grpc.aio.AioRpcError as error:
             refused = _REFUSED.get(error.code())
             outcome = "refused" if refused == "refused" else "timeout" if refused == "timeout" else "error"
             if error.code() is grpc.StatusCode.NOT_FOUND and self._series.method is None:
                 status = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-                outcome = "ok" if status in self._series.serving else "wrong"
+                outcome = "ok" if status in self._serving else "wrong"
         finally:
             ended_s = time.monotonic()
             if not self._series.kept:

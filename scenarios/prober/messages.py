@@ -36,7 +36,7 @@ class GrpcSeries(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind"):
     offset_s: float
     give_up_s: float
     service: str = ""
-    serving: tuple[int, ...] = (1,)
+    serving: tuple[str, ...] = ("SERVING",)
     method: str | None = None
 
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from grpc_health.v1 import health_pb2
-
 from scenarios.prober.messages import GrpcSeries, HttpSeries, ProbedSeries, TcpSeries
 from scenarios.record import Series
 from scenarios.spec import GrpcProbe, HttpProbe, Probe, Target, TcpProbe, address
@@ -73,9 +71,8 @@ def _probed(
 ) -> ProbedSeries:
     kept, give_up_s = connection == "kept", probe.budget_s * _GIVE_UP_BUDGETS
     if isinstance(probe, GrpcProbe):
-        serving = tuple(health_pb2.HealthCheckResponse.ServingStatus.Value(name) for name in probe.expect)
         return GrpcSeries(
-            address, kept, probe.period_s, offset_s, give_up_s, probe.service, serving, probe.method
+            address, kept, probe.period_s, offset_s, give_up_s, probe.service, probe.expect, probe.method
         )
     if isinstance(probe, TcpProbe):
         send = parse_bytes(fill(probe.send, names))

@@ -10,11 +10,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Self
-
-import grpc.aio
-import httpx
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from typing import TYPE_CHECKING, Literal, Self
 
 from scenarios.judge import claim, proof
 from scenarios.record import AssertionRecord, Guard, relative
@@ -22,6 +18,10 @@ from scenarios.spec import GrpcProbe, HttpProbe
 from scenarios.spec.placeholders import fill
 from scenarios.spec.scenario import ProbeAssertion
 from scenarios.spec.suite import Assertion
+
+if TYPE_CHECKING:
+    import grpc.aio
+    import httpx
 
 _EVERY_S = 0.1
 _END_WITHIN_S = 0.5
@@ -34,6 +34,10 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+
+
+class _NoAnswer(Exception):
+    """An endpoint was asked, and nothing came back; the message is the kind of error."""
 
 
 @dataclass(slots=True)
@@ -148,8 +152,8 @@ class EndpointAssertions:
                 said, good = f"{status} {body}".strip(), _fits(heard.say, status, body)
             except TimeoutError:
                 said, good = f"nothing within {probe.budget_s:g} s", False
-            except (httpx.HTTPError, grpc.aio.AioRpcError) as error:
-                said, good = f"nothing ({type(error).__name__})", False
+            except _NoAnswer as error:
+                said, good = f"nothing ({error})", False
             if counts and self._counts(heard):
                 heard.asked += 1
                 heard.met += good
@@ -164,17 +168,35 @@ class EndpointAssertions:
         return self._stretch is not None and (self._stretch == "after") == (heard.say.when == "after")
 
     async def _answer(self, probe: HttpProbe | GrpcProbe) -> tuple[int | str, str]:
+        """The status and the body. Raises `_NoAnswer`."""
         if isinstance(probe, GrpcProbe):
-            address = fill(probe.address, self._names)
-            if address not in self._channels:
-                self._channels[address] = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-            request = health_pb2.HealthCheckRequest(service=probe.service)
+            return await self._serving_status(probe), ""
+        return await self._response(probe)
+
+    async def _serving_status(self, probe: GrpcProbe) -> str:
+        import grpc.aio  # most rows assert nothing, and these packages take long to load
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+        address = fill(probe.address, self._names)
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        request = health_pb2.HealthCheckRequest(service=probe.service)
+        try:
             answer = await health_pb2_grpc.HealthStub(self._channels[address]).Check(request)
-            return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status), ""
+        except grpc.aio.AioRpcError as error:
+            raise _NoAnswer(type(error).__name__) from error
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+    async def _response(self, probe: HttpProbe) -> tuple[int, str]:
+        import httpx
+
         if self._http is None:
             self._http = httpx.AsyncClient(trust_env=False, verify=False, timeout=None)
         url, headers = fill(probe.url, self._names), fill(probe.headers, self._names)
-        response = await self._http.get(url, headers=headers)
+        try:
+            response = await self._http.get(url, headers=headers)
+        except httpx.HTTPError as error:
+            raise _NoAnswer(type(error).__name__) from error
         return response.status_code, response.text
 
 

@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
-import httpx
-
 from faults import Controller, FaultsError, Launched, Selector
 from scenarios.errors import TargetFailed
 from scenarios.server.environment import Say, prepare_interpreter
@@ -120,6 +118,8 @@ class Server:
         return TargetFailed(self.target.name, problem, self.log)
 
     async def _answers(self, url: str, ended: asyncio.Task[Any]) -> None:
+        import httpx  # most targets say on a line that they are ready, and it takes long to load
+
         async with httpx.AsyncClient(trust_env=False, verify=False) as http:
             while True:
                 if ended.done():

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scenarios.errors import CallFailed
 from scenarios.spec import Call, GrpcCall, Target
-from scenarios.traffic.grpc_calls import GrpcCalls
-from scenarios.traffic.http_calls import HttpCalls
+
+if TYPE_CHECKING:
+    from scenarios.traffic.grpc_calls import GrpcCalls
+    from scenarios.traffic.http_calls import HttpCalls
 
 __all__ = ["CallFailed", "Caller"]
 
@@ -21,7 +24,9 @@ class Caller:
     def __init__(self, spec: Target, folder: Path, names: Mapping[str, str]) -> None:
         self._names = names
         self._calls = {call.name: call for call in spec.call}
-        self._grpc, self._http = GrpcCalls(folder), HttpCalls()
+        self._folder = folder
+        self._grpc: GrpcCalls | None = None
+        self._http: HttpCalls | None = None
 
     async def make(self, call: Call, n: int, deadline_s: float | None = None) -> str:
         """Make one call and return what answered, in a few words. A stream that opened within the deadline is
@@ -32,7 +37,15 @@ class Caller:
         filled = {**self._names, "n": str(n)}
         deadline_s = call.deadline_s if deadline_s is None else deadline_s
         if isinstance(call, GrpcCall):
+            if self._grpc is None:
+                from scenarios.traffic.grpc_calls import GrpcCalls  # grpc and httpx take long to load
+
+                self._grpc = GrpcCalls(self._folder)
             return await self._grpc.make(call, filled, deadline_s)
+        if self._http is None:
+            from scenarios.traffic.http_calls import HttpCalls
+
+            self._http = HttpCalls()
         return await self._http.make(call, filled, deadline_s)
 
     def chain(self, call: Call) -> tuple[Call, ...]:
@@ -56,5 +69,6 @@ class Caller:
 
     async def close(self) -> None:
         """Close every connection; the next call opens new ones."""
-        await self._grpc.close()
-        await self._http.close()
+        for connections in (self._grpc, self._http):
+            if connections is not None:
+                await connections.close()

@@ -14,8 +14,6 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from grpc_tools import protoc
 
 from scenarios.errors import CouldNotRun, did_you_mean, nearest
 
@@ -60,6 +58,8 @@ def compiled(proto: Path) -> descriptor_pool.DescriptorPool:
 
     Raises `CouldNotRun` when it does not compile; protoc has said why on stderr.
     """
+    from grpc_tools import protoc
+
     google = importlib.resources.files("grpc_tools") / "_proto"
     with tempfile.TemporaryDirectory(prefix="wedge-proto-") as folder:
         out = Path(folder) / "descriptors"
@@ -78,9 +78,13 @@ def reflected(address: str, name: str) -> Method:
 
     Raises `CouldNotRun` like `method`, and when the server has no reflection.
     """
+    from grpc_reflection.v1alpha import proto_reflection_descriptor_database as reflection
+
     with grpc.insecure_channel(address) as channel:
         try:
-            return method(descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel)), name)
+            return method(
+                descriptor_pool.DescriptorPool(reflection.ProtoReflectionDescriptorDatabase(channel)), name
+            )
         except grpc.RpcError as error:
             raise CouldNotRun(
                 f"{address} does not describe {name!r} by reflection; give the call a `proto`"

@@ -15,7 +15,7 @@ import click
 import pytest
 import yaml
 
-from scenarios.cli.run import cli
+from scenarios.cli import cli
 
 pytestmark = pytest.mark.once
 
@@ -145,10 +145,11 @@ def test_the_gitlab_job_runs_the_same_commands_and_keeps_what_they_write(project
 @pytest.mark.parametrize("line", re.findall(r"wedge (?:run|report|compare|target check) [^\n`]*", page()))
 def test_every_command_of_the_page_has_the_options_that_it_is_given(line: str) -> None:
     words = re.sub(r"\s*\\?$", "", line).split()[1:]
-    command: click.Command = cli
-    while isinstance(command, click.Group):
-        command = command.commands[words.pop(0)]
-    known = {option for parameter in command.params for option in parameter.opts}
+    context = cli.make_context("wedge", words, resilient_parsing=True)
+    while isinstance(context.command, click.Group):
+        name = words.pop(0)
+        context = context.command.commands[name].make_context(name, [], context, resilient_parsing=True)
+    known = {option for parameter in context.command.params for option in parameter.opts}
 
     assert [word for word in words if word.startswith("--") and word not in known] == []
 

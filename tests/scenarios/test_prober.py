@@ -216,7 +216,7 @@ async def test_grpc_health_is_judged_by_its_serving_status() -> None:
             GrpcSeries(address, True, PERIOD_S, 0.0, 2.0),
             GrpcSeries(address, True, PERIOD_S, 0.0, 2.0, service="gpu"),
             GrpcSeries(address, True, PERIOD_S, 0.0, 2.0, service="nobody"),
-            GrpcSeries(address, True, PERIOD_S, 0.0, 2.0, service="gpu", serving=(1, 2)),
+            GrpcSeries(address, True, PERIOD_S, 0.0, 2.0, service="gpu", serving=("SERVING", "NOT_SERVING")),
         )
         async with watching(*lanes) as (handle, watched):
             await until(handle, lambda: len(watched.probed) >= 25)

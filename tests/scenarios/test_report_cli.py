@@ -11,8 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from scenarios.cli import run as wedge
-from scenarios.cli.report import compare, report
+from scenarios.cli import main
 from scenarios.record import Report, decode, write
 from tests.scenarios import sample_reports as samples
 
@@ -22,13 +21,11 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Call `wedge` with arguments: exit code, stdout, stderr."""
-    for command in (report, compare):
-        wedge.cli.add_command(command)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["wedge", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            wedge.main()
+            main()
         out, err = capsys.readouterr()
         return int(ended.value.code or 0), out, err
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from scenarios.cli.target import target as command
+from scenarios.cli.target import target_command
 from scenarios.errors import TargetFailed
 from scenarios.onboarding.check import check
 from scenarios.onboarding.findings import TargetCheck
@@ -197,7 +197,7 @@ async def test_a_server_that_does_not_start_ends_the_check_with_its_last_words(s
 
 
 def test_the_command_exits_0_when_nothing_is_missing_and_says_what_to_do_next(server: Path) -> None:
-    result = CliRunner().invoke(command, ["check", str(server)])
+    result = CliRunner().invoke(target_command, ["check", str(server)])
 
     assert result.exit_code == 0
     assert "✓ http /health " in result.stdout
@@ -207,14 +207,14 @@ def test_the_command_exits_0_when_nothing_is_missing_and_says_what_to_do_next(se
 def test_the_command_exits_1_when_something_is_missing(server: Path) -> None:
     change(server, ("app:score", "app:scores"))
 
-    result = CliRunner().invoke(command, ["check", str(server)])
+    result = CliRunner().invoke(target_command, ["check", str(server)])
 
     assert result.exit_code == 1
     assert "ready to be judged" not in result.stdout
 
 
 def test_the_command_speaks_json(server: Path) -> None:
-    result = CliRunner().invoke(command, ["check", "--json", str(server)])
+    result = CliRunner().invoke(target_command, ["check", "--json", str(server)])
 
     value = json.loads(result.stdout)
     assert value["target"] == "shared-pool"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from scenarios.cli.target import target as command
+from scenarios.cli.target import target_command
 from scenarios.errors import CouldNotRun
 from scenarios.onboarding.init import TEMPLATE, init
 from scenarios.spec import HttpCall, HttpProbe, target_file
@@ -161,7 +161,9 @@ def test_the_template_has_examples_of_every_table_and_of_every_way_to_be_ready()
 def test_the_command_says_what_it_wrote_and_what_to_do_next(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
 
-    result = CliRunner().invoke(command, ["init", str(path), "--name", "other", "--", "uvicorn", "a:b"])
+    result = CliRunner().invoke(
+        target_command, ["init", str(path), "--name", "other", "--", "uvicorn", "a:b"]
+    )
 
     assert result.exit_code == 0
     assert result.output.splitlines() == [
