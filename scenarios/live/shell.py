@@ -21,7 +21,7 @@ from scenarios.live.injections import FaultManager
 from scenarios.live.menu import MenuEntry, menu
 from scenarios.live.screen import HUNG_UP, INTERRUPT, Exit, Screen, TerminalGone, single_keys
 from scenarios.live.watch import DRAW_EVERY_S, probing
-from scenarios.prober import ProberHandle
+from scenarios.prober.handle import ProberHandle
 from scenarios.prober.series import series_set
 from scenarios.server.server import Server, serving
 from scenarios.spec import LoadedTarget

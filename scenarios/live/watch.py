@@ -16,7 +16,7 @@ from scenarios.live import series_table
 from scenarios.live.arguments import WatchRequest
 from scenarios.live.endpoints import Endpoints, EndpointStatus, StateChange
 from scenarios.live.screen import Screen, TerminalGone, forget_stdout
-from scenarios.prober import ProberHandle, soon
+from scenarios.prober.handle import ProberHandle, soon
 from scenarios.prober.series import SeriesSet
 
 DRAW_EVERY_S = 0.2

@@ -1,5 +1,1 @@
 """The prober: asks a server whether it is alive, on a fixed schedule, from a process of its own."""
-
-from scenarios.prober.handle import ProberHandle, soon
-
-__all__ = ["ProberHandle", "soon"]

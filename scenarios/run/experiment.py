@@ -25,7 +25,7 @@ from faults import (
 from scenarios.errors import CouldNotRun, ProberFailed, SetupFailed
 from scenarios.judge import claim, judge, proof
 from scenarios.judge.observation import Observation
-from scenarios.prober import ProberHandle
+from scenarios.prober.handle import ProberHandle
 from scenarios.prober.series import series_set
 from scenarios.record import Guard, ScenarioRecord, microsecond
 from scenarios.run import machine
@@ -40,7 +40,8 @@ from scenarios.run.watch import TargetWatch, watching
 from scenarios.server import resources
 from scenarios.server.server import Server
 from scenarios.spec import Scenario
-from scenarios.traffic.load import LoadFacts, RunningLoads, loading
+from scenarios.traffic.load.facts import LoadFacts
+from scenarios.traffic.load.running import RunningLoads, loading
 
 WRONG_INPUT = (
     BadParameter,

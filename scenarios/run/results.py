@@ -35,7 +35,7 @@ from scenarios.run.progress import PHASES
 from scenarios.run.samples import Samples
 from scenarios.spec import Row, Scenario
 from scenarios.spec.suite import FurtherFault
-from scenarios.traffic.load import LoadFacts
+from scenarios.traffic.load.facts import LoadFacts
 
 Stretch = tuple[float, float]
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from scenarios.judge.latency import due_between
 from scenarios.judge.observation import Observation, observe
-from scenarios.prober import ProberHandle, soon
+from scenarios.prober.handle import ProberHandle, soon
 from scenarios.prober.series import SeriesSet
 from scenarios.record import Sample
 from scenarios.run.samples import Samples

@@ -12,7 +12,7 @@ from typing import Self
 
 from scenarios.errors import CouldNotRun, ProberFailed
 from scenarios.judge import judge, proof
-from scenarios.prober import ProberHandle
+from scenarios.prober.handle import ProberHandle
 from scenarios.record import ScenarioRecord
 from scenarios.run.experiment import Experiment
 from scenarios.run.progress import Progress

@@ -10,7 +10,7 @@ from typing import Any
 
 from faults import DEFAULT_LEASE_S, Fault, FaultStatus
 from scenarios.judge import with_controls
-from scenarios.prober import ProberHandle
+from scenarios.prober.handle import ProberHandle
 from scenarios.record import ScenarioRecord
 from scenarios.run.experiment import Experiment
 from scenarios.run.progress import Silent

@@ -19,13 +19,14 @@ import psutil
 import pytest
 
 from scenarios.errors import CouldNotRun
-from scenarios.prober import ProberHandle, soon
+from scenarios.prober.handle import ProberHandle, soon
 from scenarios.prober.messages import Batch, Began, HttpSeries
 from scenarios.server.resources import alive
 from scenarios.server.server import Server, serving
 from scenarios.spec import target_file
 from scenarios.spec.loads import Clients, Idle, Load, Scrape, SlowLoris, Storm
-from scenarios.traffic.load import LoadFacts, loading
+from scenarios.traffic.load.facts import LoadFacts
+from scenarios.traffic.load.running import loading
 from tests.scenarios.conftest import SERVERS
 
 _WITHIN_S = 90.0

@@ -17,7 +17,7 @@ import pytest
 from scenarios.server.server import Server, serving
 from scenarios.spec import target_file
 from scenarios.spec.loads import Clients, Idle, Scrape, SlowLoris, Storm
-from scenarios.traffic.load import loading
+from scenarios.traffic.load.running import loading
 
 pytestmark = [pytest.mark.torch, pytest.mark.once]
 

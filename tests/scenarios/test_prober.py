@@ -20,7 +20,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from scenarios.errors import ProberFailed
-from scenarios.prober import ProberHandle, soon
+from scenarios.prober.handle import ProberHandle, soon
 from scenarios.prober.messages import Began, GrpcSeries, HttpSeries, Probed, ProbedSeries
 
 PERIOD_S = 0.05
@@ -249,7 +249,7 @@ async def test_a_pause_leaves_no_connection_even_to_a_stopped_server(servers: ob
 
 RUNNER = """
 import asyncio
-from scenarios.prober import ProberHandle
+from scenarios.prober.handle import ProberHandle
 
 async def main():
     async with ProberHandle() as handle:

@@ -20,7 +20,7 @@ from scenarios.errors import CouldNotRun, Malformed
 from scenarios.judge.kubelet import replay
 from scenarios.live.arguments import watch_request
 from scenarios.onboarding.check import check
-from scenarios.prober import ProberHandle, soon
+from scenarios.prober.handle import ProberHandle, soon
 from scenarios.prober.messages import Probed, TcpSeries
 from scenarios.prober.series import series_set
 from scenarios.prober.tcp import TcpProber

@@ -8,9 +8,6 @@ async with loading(row.load, server) as running:   # up before the fault is arme
     ...                                             # the fault is released
     await running.clean_up()                        # what it did to the server is undone
     running.facts()
+
+`running` is the runner's side; the processes that make the load import nothing of it.
 """
-
-from scenarios.traffic.load.facts import LoadFacts
-from scenarios.traffic.load.running import RunningLoads, loading
-
-__all__ = ["LoadFacts", "RunningLoads", "loading"]
