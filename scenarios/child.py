@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import signal
 import sys
 
 _LINE_LIMIT_BYTES = 1 << 24
 _END_WITHIN_S = 2.0
+_PR_SET_PDEATHSIG = 1
 
 
 async def start_process(module: str) -> asyncio.subprocess.Process:
@@ -33,3 +36,23 @@ async def end_process(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def tie_to_runner() -> None:
+    """In such a process, before anything else: the kernel kills it when the runner dies without closing its
+    stdin, and Ctrl-C, which reaches the whole group, is left to the runner. Exits where the runner has died
+    already.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if len(sys.argv) > 1 and os.getppid() != int(sys.argv[1]):
+        sys.exit()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+async def read_stdin() -> asyncio.StreamReader:
+    """The runner's commands."""
+    reader = asyncio.StreamReader(limit=_LINE_LIMIT_BYTES)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    return reader

@@ -1,7 +1,6 @@
 """From raw samples to verdicts: pure functions, for the live run and for a stored report alike."""
 
-from scenarios.judge.controls import with_controls
-from scenarios.judge.report import RevisedVerdict, conclude, judge_report, revised_verdicts
+from scenarios.judge.report import RevisedVerdict, conclude, judge_report, revised_verdicts, with_controls
 from scenarios.judge.verdict import claim, judge, proof
 
 __all__ = [

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import os
-import signal
 import sys
 import time
 
 import msgspec
 import psutil
 
+from scenarios import child
 from scenarios.prober.messages import (
     HEARTBEAT_S,
     Batch,
@@ -30,9 +29,7 @@ from scenarios.prober.messages import (
 )
 from scenarios.prober.schedule import Schedule
 
-_PR_SET_PDEATHSIG = 1
 _NICER_BY = -10
-_LINE_LIMIT_BYTES = 1 << 22
 
 
 class _Outbox:
@@ -61,8 +58,7 @@ class _Outbox:
 
 async def _main() -> None:
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=_LINE_LIMIT_BYTES)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    reader = await child.read_stdin()
     transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, sys.stdout)
     outbox = _Outbox(asyncio.StreamWriter(transport, protocol, None, loop))
     decoder = msgspec.json.Decoder(ProberCommand)
@@ -105,12 +101,7 @@ async def _beat(outbox: _Outbox) -> None:
 
 def main() -> None:
     """Set up the process, then serve commands until stdin closes."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if len(sys.argv) > 1 and os.getppid() != int(sys.argv[1]):
-        return  # the runner died before the line above
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the runner decides when to end
+    child.tie_to_runner()
     with contextlib.suppress(PermissionError):
         os.nice(_NICER_BY)  # it needs little time, but on a busy machine it needs it when it is due
     gc.collect()

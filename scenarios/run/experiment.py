@@ -35,8 +35,7 @@ from scenarios.run.injection import Injection
 from scenarios.run.progress import Progress
 from scenarios.run.recovery import LeakCheck, Recovery, stop_under_fault
 from scenarios.run.results import ScenarioResults, WindowClosing, WindowOpening, raw_record
-from scenarios.run.samples import Samples
-from scenarios.run.watch import TargetWatch, watching
+from scenarios.run.watch import Samples, TargetWatch, watching
 from scenarios.server import resources
 from scenarios.server.server import Server
 from scenarios.spec import Scenario

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
+import msgspec
+
 from faults import FaultStatus, UnknownFault, fault_info
 from scenarios.judge.observation import Observation
 from scenarios.record import (
@@ -32,7 +34,7 @@ from scenarios.record import (
 )
 from scenarios.run.calls import ScenarioCalls
 from scenarios.run.progress import PHASES
-from scenarios.run.samples import Samples
+from scenarios.run.watch import Samples
 from scenarios.spec import Row, Scenario
 from scenarios.spec.suite import FurtherFault
 from scenarios.traffic.load.facts import LoadFacts
@@ -188,17 +190,8 @@ def _fault(armed: Row | FurtherFault) -> FaultRecord:
 
 
 def _load(load: LoadFacts) -> LoadRecord:
-    return LoadRecord(
-        kind=load.kind,
-        name=load.name,
-        started=load.started,
-        answered=load.answered,
-        errors=load.errors,
-        open=load.open,
-        closed=load.closed,
-        there=load.sustained,
-        detail=load.detail,
-    )
+    counted = msgspec.convert(load, LoadRecord, from_attributes=True)
+    return msgspec.structs.replace(counted, there=load.sustained)
 
 
 def _stretch(stretch: Stretch | None, origin_s: float) -> Stretch | None:

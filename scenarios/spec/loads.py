@@ -6,7 +6,7 @@ proves nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Annotated, Literal
 
 import msgspec
@@ -150,9 +150,12 @@ def problem(load: Load, target: Target) -> str | None:
     return _unknown(target, "probe", load.probe, probes)
 
 
-def _unknown(target: Target, what: str, name: str, known: Iterable[str]) -> str | None:
-    names = list(known)
-    if name in names:
-        return None
-    hint = did_you_mean(nearest(name, names)) or f"; it has {', '.join(names) or 'none'}"
+def _unknown(target: Target, what: str, name: str, known: Collection[str]) -> str | None:
+    return None if name in known else has_no(target, what, name, known)
+
+
+def has_no(target: Target, what: str, name: str, known: Iterable[str]) -> str:
+    """That the target has nothing of that name, and what it has, or has that is near."""
+    known = list(known)
+    hint = did_you_mean(nearest(name, known)) or f"; it has {', '.join(known) or 'none'}"
     return f"target {target.name} has no {what} named {name!r}{hint}"

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from scenarios.errors import did_you_mean, nearest
 from scenarios.spec import loads
 from scenarios.spec.document import Document, Key
 from scenarios.spec.suite import After, Assertion, CallsDo, Expectation, FurtherFault, Row, Timing, Traffic
@@ -145,9 +144,7 @@ class RowOnTarget:
         return ProbeAssertion(probe, say)
 
     def _no(self, what: str, name: str, known: Iterable[str]) -> str:
-        known = list(known)
-        hint = did_you_mean(nearest(name, known)) or f"; it has {', '.join(known) or 'none'}"
-        return f"target {self._loaded.name} has no {what} named {name!r}{hint}"
+        return loads.has_no(self._loaded.spec, what, name, known)
 
     def _malformed(self, key: Key, problem: str) -> Exception:
         return self._document.malformed(("row", self._index, *key), problem)

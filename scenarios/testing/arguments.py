@@ -12,6 +12,7 @@ from faults import FaultsError, UnknownFault, fault_info, validate
 from scenarios.errors import CouldNotRun, did_you_mean, nearest
 from scenarios.server.server import selectors
 from scenarios.spec import LoadedTarget, Row, Scenario, Timing, target_file
+from scenarios.spec.loads import has_no
 from scenarios.spec.suite import After, CallsDo, Expectation, Traffic
 from scenarios.spec.target_file import find
 
@@ -74,8 +75,7 @@ def _scenario(
 ) -> Scenario:
     known = {call.name: call for call in loaded.spec.call}
     if request.call is not None and request.call not in known:
-        hint = did_you_mean(nearest(request.call, known)) or f"; it has {', '.join(known) or 'none'}"
-        raise CouldNotRun(f"wedge(…): target {loaded.name} has no call named {request.call!r}{hint}")
+        raise CouldNotRun(f"wedge(…): {has_no(loaded.spec, 'call', request.call, known)}")
     _refuse_unknown(request, loaded)
     fault = fault_info(request.fault)
     calls: CallsDo = request.calls or ("answered" if fault.is_control else "pending")

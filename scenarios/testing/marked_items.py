@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from scenarios.errors import ScenariosError, TargetFailed
+from scenarios.judge import conclude
 from scenarios.record import Report, ScenarioRecord, SuiteRecord, write
 from scenarios.server.needs import unmet_needs
 from scenarios.spec import LoadedTarget, Scenario, target_file
@@ -117,9 +118,9 @@ class Recorder:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the records as a report."""
         records = tuple(self._records.values())
-        suite = SuiteRecord(name="pytest", passed=all(record.verdict == "pass" for record in records))
         duration_s = round(time.monotonic() - self._began_s, 3)
-        write(Report(scenarios=records, duration_s=duration_s, suite=suite), self._file)
+        report = Report(scenarios=records, duration_s=duration_s, suite=SuiteRecord(name="pytest"))
+        write(conclude(report), self._file)
 
 
 def _scenarios(item: pytest.Item, keywords: dict[str, Any]) -> tuple[ScenarioRequest, tuple[Scenario, ...]]:

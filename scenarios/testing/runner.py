@@ -14,7 +14,7 @@ from scenarios.prober.handle import ProberHandle
 from scenarios.record import ScenarioRecord
 from scenarios.run.experiment import Experiment
 from scenarios.run.progress import Silent
-from scenarios.run.worker import ServerCache
+from scenarios.run.run import ServerCache
 from scenarios.server.server import Server, serving
 from scenarios.spec import LoadedTarget, Scenario
 from scenarios.spec.placeholders import fill

@@ -7,10 +7,7 @@ its stdin closes, and is killed by the kernel when the runner dies without closi
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
 import resource
-import signal
 import sys
 import time
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from scenarios import child
 from scenarios.spec import HttpProbe
 from scenarios.spec.loads import Idle, Scrape, SlowLoris
 from scenarios.traffic.load.connections import IdleConnections, SlowConnections
@@ -38,8 +36,6 @@ from scenarios.traffic.load.messages import (
 )
 from scenarios.traffic.load.scrape import ScrapingConnections
 
-_PR_SET_PDEATHSIG = 1
-_LINE_LIMIT_BYTES = 1 << 24
 _SPARE_DESCRIPTORS = 64
 
 
@@ -64,9 +60,7 @@ class _TooFewDescriptors(Exception):
 
 
 async def _main() -> None:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=_LINE_LIMIT_BYTES)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    reader = await child.read_stdin()
     decoder = msgspec.json.Decoder(LoadCommand)
     traffic: list[_Traffic] = []
     while line := await reader.readline():
@@ -131,12 +125,7 @@ def _say(report: LoadReport) -> None:
 
 def main() -> None:
     """Set up the process, then serve commands until stdin closes."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if len(sys.argv) > 1 and os.getppid() != int(sys.argv[1]):
-        return  # the runner died before the line above
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the runner decides when to end
+    child.tie_to_runner()
     asyncio.run(_main())
 
 
