@@ -83,8 +83,6 @@ def _check(document: Document, target: Target, folder: Path) -> None:
     _check_unique(document, "client", [client.name for client in target.client])
     groups = _groups(document, ("target", "ready", "line"), ready.line)
     for i, probe in enumerate(target.probe):
-        if probe.budget_s <= 0 or probe.period_s <= 0:
-            raise document.malformed(("probe", i), "budget_s and period_s must be above 0")
         if not probe.connections:
             raise document.malformed(("probe", i, "connections"), 'is empty: give "fresh", "kept" or both')
         if isinstance(probe, HttpProbe):
@@ -213,8 +211,6 @@ def _problems(call: Call, by_name: Mapping[str, Call], folder: Path) -> Iterator
             yield "needs", f"{call.name!r} ends up needing itself"
         seen.add(walk)
         walk = by_name[walk].needs
-    if call.hold_s < 0:
-        yield "hold_s", "must not be below 0"
     if call.hold_s and call.until == "end":
         yield (
             "hold_s",

@@ -309,7 +309,7 @@ async def test_an_http_stream_that_goes_wrong_says_how_and_how_far_it_came(
         ('raw = "x"\nproto = "a.proto"', "call[0].proto: says what `raw`"),
         ('raw = "x"\nanswer = { ok = true }', "call[0].answer: says what `raw`"),
         ('until = "end"\nhold_s = 1', "call[0].hold_s: nothing is left to hold"),
-        ("hold_s = -1", "call[0].hold_s: must not be below 0"),
+        ("hold_s = -1", "call[0].hold_s: Expected `float` >= 0.0"),
         ('until = "headers"\nanswer = { ok = true }', "call[0].answer: headers hold no answer"),
         ('until = "first"', "call[0].until: Invalid enum value 'first'"),
     ],
