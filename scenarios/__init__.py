@@ -1,8 +1,8 @@
 """Watch a server from outside while a fault bites, and judge whether it stayed lit.
 
-What tests of one's own import is here: the type of the pytest fixture `wedge`, the same without pytest
-(`ScenarioRunner` runs what a `ScenarioRequest` asks for), target files, and what is raised. The command is
-`wedge` (`scenarios.cli`), and a report's schema is `scenarios.record`.
+Your own tests import from here: the type of the pytest fixture `wedge`, its counterpart without pytest
+(`ScenarioRunner` runs a `ScenarioRequest`), target files, and the errors. The command is `wedge`
+(`scenarios.cli`), and a report's schema is `scenarios.record`.
 """
 
 from importlib import import_module
@@ -51,7 +51,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Every pytest of the environment loads the plugin, and with it this package: nothing is loaded unasked.
+    # Every pytest in the environment loads the plugin and with it this package, so names are loaded on
+    # demand.
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

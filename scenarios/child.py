@@ -1,4 +1,4 @@
-"""A process of the harness apart from the runner: one JSON line each way, ended by closing its stdin."""
+"""A helper process of the runner: it exchanges JSON lines, and ends when its stdin is closed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _END_WITHIN_S = 2.0
 
 
 async def start_process(module: str) -> asyncio.subprocess.Process:
-    """Start `python -m module PID`, told this process's id so that it ends with it."""
+    """Start `python -m module PID`; PID is this process's id, with which the child ends."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -24,7 +24,7 @@ async def start_process(module: str) -> asyncio.subprocess.Process:
 
 
 async def end_process(process: asyncio.subprocess.Process) -> None:
-    """End it, by force if it takes too long; the kernel closes what it has open."""
+    """End the process, with SIGKILL if it takes too long."""
     assert process.stdin is not None
     process.stdin.close()
     try:

@@ -1,4 +1,4 @@
-"""The `wedge` command. It starts here, where nothing is imported yet that may not be installed."""
+"""The `wedge` command. This module imports nothing that may not be installed."""
 
 from __future__ import annotations
 

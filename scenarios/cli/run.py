@@ -156,7 +156,8 @@ def list_command(names: tuple[str, ...], suite: str | None, target: str | None, 
 def plan_for(
     names: tuple[str, ...], suite: str | None, target: str | None, jobs: int | None, seed: int
 ) -> Plan:
-    """What a command line asks for. Raises `CouldNotRun`, also when this machine can run none of it."""
+    """The plan for a command line. Raises `CouldNotRun`, also if this machine can run none of the
+    scenarios."""
     options: list[str] = []
     for option, value in (("--suite", suite), ("--target", target)):
         options += [option, value] if value is not None else []
@@ -255,7 +256,7 @@ def exit_code(found: Report, troubles: tuple[str, ...]) -> int:
 
 
 def _check_writable(paths: Iterable[Path]) -> None:
-    """A report that cannot be written is found out before the run, not after it. Raises `CouldNotRun`."""
+    """Check before the run that the reports can be written. Raises `CouldNotRun`."""
     for path in paths:
         if str(path) != "-" and not path.resolve().parent.is_dir():
             raise CouldNotRun(f"{path} cannot be written: there is no folder {path.resolve().parent}")
@@ -289,7 +290,7 @@ def _described(scenario: Scenario) -> dict[str, object]:
 
 
 async def _until_signalled(work: Coroutine[Any, Any, T]) -> T:
-    """Run it; SIGINT and SIGTERM cancel it, so that every context on the way is left in order.
+    """Run the coroutine; SIGINT and SIGTERM cancel it, so that every context is left properly.
 
     Raises `Interrupted`.
     """
@@ -303,7 +304,7 @@ async def _until_signalled(work: Coroutine[Any, Any, T]) -> T:
 
 
 def main() -> None:
-    """The console script: one clear line for whatever is wrong, and the exit codes of the contract."""
+    """The console script. Every error becomes one line on stderr and the contract's exit code."""
     try:
         sys.exit(cli(standalone_mode=False) or 0)
     except click.exceptions.Exit as error:
@@ -317,7 +318,7 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt, click.Abort):
         click.echo("wedge: interrupted; everything is released and ended", err=True)
         sys.exit(INTERRUPTED)
-    except Exception as error:  # a mistake of the harness itself is no verdict, whatever it is
+    except Exception as error:  # a bug in the harness itself is never a verdict
         if isinstance(error, ModuleNotFoundError) and missing_package(error):
             raise
         traceback.print_exc()

@@ -13,8 +13,9 @@ from scenarios.record import Guard, Observed, ScenarioRecord
 
 @dataclass(frozen=True, slots=True)
 class ControlledRun:
-    """Scenarios in the light of their controls. `failures`: the controls that did not go dark, a line each.
-    `missing`: controls that were not in the run, so that nothing vouches for the scenarios that name them.
+    """Scenarios after their controls were checked. `failures`: the controls that did not go dark, a line
+    each. `missing`: controls that were not in the run, so that nothing vouches for the scenarios that name
+    them.
     """
 
     scenarios: tuple[ScenarioRecord, ...]
@@ -23,7 +24,7 @@ class ControlledRun:
 
 
 def with_controls(records: Iterable[ScenarioRecord]) -> ControlledRun:
-    """Hold judged scenarios against their controls in the same run.
+    """Check judged scenarios against their controls in the same run.
 
     A scenario with a control that did not go dark becomes unproven, and the run fails and says so.
     """
