@@ -1,4 +1,4 @@
-"""The prober: asks a server whether it is alive, on a fixed schedule, from a process of its own."""
+"""The prober: it probes a server's endpoints on a fixed schedule, from a separate process."""
 
 from scenarios.prober.handle import ProberHandle, soon
 

@@ -1,4 +1,4 @@
-"""All samples of one watch, as they come in from the prober."""
+"""The samples of one watch, as they arrive from the prober."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Samples:
         self.known_until_s = microsecond(batch.now_s)
 
     def so_far(self) -> dict[str, Sequence[Sample]]:
-        """Every sample by series; those under way have no end and are `cut`."""
+        """Every sample so far, by series; probes under way have no end and are `cut`."""
         return {
             name: [*ended, *(Sample(at_s, None, None, "cut") for at_s in self._under_way[name])]
             for name, ended in self._ended.items()

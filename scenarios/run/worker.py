@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 
 
 class ServerCache:
-    """One server at a time (two may not fit on a GPU), ended with the context. It is replaced when it is not
-    as good as new any more, or when another target is asked for. `say` is told what takes long."""
+    """One server at a time (two may not fit on a GPU), ended with the context. It is replaced if it is no
+    longer as good as new or another target is needed. `say` is called with a line about anything that takes
+    long."""
 
     def __init__(self, say: Say | None = None) -> None:
         self._say = say
@@ -43,8 +44,8 @@ class ServerCache:
         await self._end()
 
     async def server(self, target: LoadedTarget) -> Server:
-        """A server of the target, started if need be. Raises `TargetFailed`, also when it failed to start
-        before: what did not start once is not tried again for every scenario.
+        """A server of the target, started if necessary. Raises `TargetFailed`, also if it failed to start
+        before: a failed start is not repeated for every scenario.
         """
         kept = self._server
         if kept is not None and kept.usable and kept.target.path == target.path:
@@ -75,7 +76,7 @@ class Worker:
     async def run(self, scenarios: Iterable[Scenario]) -> list[ScenarioRecord]:
         """Run all of them. A scenario that cannot run is unproven, and its reason is in `troubles`."""
         records: list[ScenarioRecord] = []
-        # Those that leave nothing to go on with come last, so that no server is started for their sake.
+        # Scenarios that end their server come last, so that no server has to be started again after them.
         ordered = sorted(scenarios, key=lambda scenario: scenario.destroys)
         async with ProberHandle() as prober, ServerCache(self._progress.say) as servers:
             for scenario in ordered:

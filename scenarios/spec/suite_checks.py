@@ -1,9 +1,8 @@
-"""What must hold in a suite file beyond its shape, reported with the line and the key.
+"""Checks of a suite file beyond its shape; problems are reported with the line and the key.
 
-A name that matches nothing is an error: it is reported with the nearest one, never left out in silence.
-A name is known if one of the suite's targets has it. A suite without targets of its own is for servers that
-it does not know: there a name is taken for a misspelling only if it is no word of the shipped suites and the
-target has one that is nearly the same.
+A name that matches nothing is an error and is reported with the nearest name. A name is known if one of the
+suite's targets has it. A suite without targets is for any server: there a name counts as a misspelling only
+if no shipped suite uses it and the target has one that is nearly the same.
 """
 
 from __future__ import annotations
