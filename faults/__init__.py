@@ -1,4 +1,4 @@
-"""Break a running, unmodified process for real, prove that it is broken, and give it back."""
+"""Break a running, unmodified process for real, prove that it is broken, and restore it."""
 
 from faults.catalogue import catalogue, fault_info
 from faults.controller import Controller, validate

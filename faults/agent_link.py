@@ -1,4 +1,4 @@
-"""The controller's end of the connection to one agent: requests, answers, and what the agent says unasked."""
+"""The controller's end of the connection to one agent: requests, answers, and the agent's events."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class AgentLink:
         self.gone = asyncio.Event()
 
     def identify(self, pid: int, python: str = "") -> bool:
-        """Set `info`: what the kernel says of the process, and the version of its Python as its agent says.
+        """Set `info` from the kernel's data on the process and the Python version in the agent's hello.
 
-        False when it has ended already, and nothing can be read any more.
+        False if the process has ended already, so that nothing can be read.
         """
         found = procfs.stat(pid)
         self.info = ProcessInfo(
@@ -62,9 +62,7 @@ class AgentLink:
         return found is not None and self.ancestors != ()
 
     async def serve(self) -> None:
-        """Read until the connection ends; the first message, the hello, is an event like those that come
-        unasked.
-        """
+        """Read until the connection ends; the first message, the hello, is handled like any event."""
         loop = asyncio.get_running_loop()
         writing = asyncio.create_task(self._write())
         buffer = b""
@@ -146,7 +144,7 @@ class AgentLink:
         return answer
 
     def close(self) -> None:
-        """End the connection; whoever waits for an answer hears that the process is gone."""
+        """End the connection; whoever waits for an answer gets ProcessGone."""
         if self.gone.is_set():
             return
         self.gone.set()

@@ -38,7 +38,7 @@ class ControlAnswer(msgspec.Struct, frozen=True, tag_field="answer", tag=str.low
 
 
 class ShowStatus(ControlRequest, frozen=True):
-    """Answered `SessionStatus`; with `stacks` where the broken processes stand, too."""
+    """Answered `SessionStatus`, with the broken processes' stacks if `stacks` is set."""
 
     stacks: bool = False
 
@@ -46,7 +46,7 @@ class ShowStatus(ControlRequest, frozen=True):
 class ArmFault(ControlRequest, frozen=True):
     """Answered `ArmedFault`, after `wait_s` at most: arm a fault, and see whether it bites.
 
-    `process` is a selector as a command line has it, all else as in `Controller.arm`.
+    `process` is a selector in the command line's form; the rest is as in `Controller.arm`.
     """
 
     fault: str
@@ -59,9 +59,7 @@ class ArmFault(ControlRequest, frozen=True):
 
 
 class ReleaseFaults(ControlRequest, frozen=True):
-    """Answered `ReleasedFaults`: release the faults of these ids, or all that are armed when there are
-    none.
-    """
+    """Answered `ReleasedFaults`: release the faults with these ids, or all if no id is given."""
 
     ids: tuple[str, ...] = ()
 
@@ -76,7 +74,7 @@ class SessionStatus(ControlAnswer, frozen=True):
 
 
 class ArmedFault(ControlAnswer, frozen=True):
-    """An armed fault; `why` says why it does not bite yet, where it does not."""
+    """An armed fault. `why` says why it does not bite yet, and is empty if it does."""
 
     bites: bool
     status: FaultStatus
@@ -90,7 +88,7 @@ class ReleasedFaults(ControlAnswer, frozen=True):
 
 
 class Rejected(ControlAnswer, frozen=True):
-    """It was not done, and why: one sentence for a person."""
+    """The request was refused; the reason is one sentence for a person."""
 
     error: str
 
@@ -103,12 +101,12 @@ class ControlServer:
         self._requests = msgspec.json.Decoder(ShowStatus | ArmFault | ReleaseFaults)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request, one answer; one from another user gets none."""
+        """Answer one request; requests of another user get no answer."""
         try:
             if peer(writer.get_extra_info("socket"))[1] in (os.getuid(), 0):
                 writer.write(msgspec.json.encode(await self._answer(await reader.readline())) + b"\n")
                 await writer.drain()
-        except (OSError, ValueError):  # it went away, or sent what is no line
+        except (OSError, ValueError):  # it disconnected, or sent something that is not a line
             return
         finally:
             writer.close()
@@ -165,7 +163,7 @@ class ControlServer:
 
 @asynccontextmanager
 async def control_server(controller: Controller) -> AsyncIterator[str]:
-    """Serve requests about the controller meanwhile; gives the session's name."""
+    """Serve requests to the controller inside the block; yields the session's name."""
     path = controller.path / directory.CONTROL_SOCKET
     answering = ControlServer(controller)
     server = await asyncio.start_unix_server(answering.serve, path, limit=_REQUEST_LIMIT_BYTES)

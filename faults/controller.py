@@ -1,4 +1,4 @@
-"""The controller: knows the target's processes, arms faults in them, and gives everything back when it
+"""The controller: it knows the target's processes, arms faults in them, and releases everything when it
 closes.
 """
 
@@ -42,12 +42,12 @@ _BACKLOG = 512
 
 
 class Controller:
-    """Breaks the processes that are started with its environment, for as long as it is open.
+    """Breaks the processes that were started with its environment, while it is open.
 
-    `processes` names selectors, `sites` names call sites; faults and commands may use the names. Inside
-    `async with` it has a private directory (0700) with the socket (0600) that agents connect to. Leaving
-    gives every fault back and ends what was launched; a controller that dies does the same, through the
-    kernel closing its sockets.
+    `processes` names selectors and `sites` names call sites; faults and commands may use the names. Inside
+    `async with` it has a private directory (0700) with the socket (0600) that agents connect to. Leaving the
+    block releases every fault and ends what was launched. If the controller dies, the same happens, because
+    the kernel closes its sockets.
     """
 
     def __init__(
@@ -107,8 +107,8 @@ class Controller:
         return self._directory
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """`environ` with what makes every Python interpreter below it report to this controller. Raises
-        NotOpen.
+        """`environ`, extended so that every Python interpreter that gets it reports to this controller.
+        Raises NotOpen.
         """
         before = environ.get("PYTHONPATH")
         path = str(AGENT_DIRECTORY) + (os.pathsep + before if before else "")
@@ -124,10 +124,10 @@ class Controller:
         stdout: Stream = None,
         stderr: Stream = None,
     ) -> Launched:
-        """Run a command under a guard that ends it, and all below it, when this process is gone.
+        """Run a command under a guard that ends it and all its descendants when this process is gone.
 
-        `env` is used as it is given, and is `environment(os.environ)` when it is not. The streams are those
-        of `asyncio.create_subprocess_exec`; stdin is empty unless it is asked for. Raises LaunchFailed.
+        `env` defaults to `environment(os.environ)`. The streams are those of
+        `asyncio.create_subprocess_exec`; stdin is empty by default. Raises LaunchFailed.
         """
         chosen = self.environment(os.environ) if env is None else dict(env)
         launched = await launch(
@@ -153,7 +153,7 @@ class Controller:
     async def find_processes(
         self, selector: str | int | Selector, *, timeout_s: float = 0.0
     ) -> tuple[ProcessInfo, ...]:
-        """Every process with an agent that matches, as soon as there is one; none if there is none in time.
+        """All matching processes with an agent, as soon as there is one; empty if there is none in time.
 
         Raises UnknownSelector, NotOpen.
         """
@@ -169,7 +169,7 @@ class Controller:
         return [pid for launched in self._launched for pid in launched.pids()]
 
     async def sidecar(self) -> ProcessInfo:
-        """The process beside this one that does what is done from outside; it is started if need be."""
+        """The sidecar, which acts on processes from outside; it is started if necessary."""
         return (await self._sidecar.link()).info
 
     def add_process(self, link: AgentLink) -> None:
@@ -192,9 +192,9 @@ class Controller:
     ) -> Fault:
         """A fault for `async with`, armed in every process that matches when it is entered.
 
-        `process` is a selector, its name, or a pid; none means the main process. Processes that match but
-        appear later are told of in the evidence, or, with `newcomers="cover"`, armed too (faults inside the
-        target only).
+        `process` is a selector, its name, or a pid; None means the main process. Matching processes that
+        appear later are named in the evidence or, with `newcomers="cover"`, armed too (only for faults inside
+        the target).
 
         Raises UnknownFault, UnknownParameter, BadParameter, UnknownSite, BadTrigger, UnknownSelector,
         LeaseTooLong, at once; entering it raises what only the target can know.
@@ -218,7 +218,7 @@ class Controller:
         return self._registry.armed
 
     def statuses(self) -> tuple[FaultStatus, ...]:
-        """The faults that are not over, and before them the last hundred that are."""
+        """The statuses of the last hundred faults that are over, then of those that are not."""
         return self._registry.statuses()
 
     async def release_all(self) -> None:
@@ -278,7 +278,7 @@ class Controller:
                 self._spawn(self._introduce(link, fault))
 
     async def _introduce(self, link: AgentLink, fault: Fault) -> None:
-        """Tell a fault of a newcomer, as soon as it matches: what it imports is known only after a while."""
+        """Report a new process to a fault once it matches; its imports are known only after a while."""
         while not link.gone.is_set() and self._registry.find(fault.id):
             if link in await self._processes.matching(fault.selector):
                 await fault.on_new_process(link)

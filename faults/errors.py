@@ -1,7 +1,7 @@
 """Everything that can go wrong in the fault layer, as one tree.
 
-Every message is one sentence a person can act on: what was wrong, and what would be right. Exceptions carry
-the values they speak of, so that nobody needs to match on text.
+Every message says what was wrong and what would be right. Exceptions carry the values they mention, so that
+nobody needs to match on text.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class UnknownSite(FaultsError):
 
 
 class UnknownSelector(FaultsError):
-    """Raised when a process is asked for by a name that the controller was not told of."""
+    """Raised when a process is asked for by a name that the controller does not know."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         known = tuple(known)
@@ -102,7 +102,7 @@ class NoSuchProcess(FaultsError):
 
 
 class ProcessGone(FaultsError):
-    """Raised when a process ended while it was being asked something."""
+    """Raised when a process ended before it answered a request."""
 
     def __init__(self, pid: int, asked: str) -> None:
         self.pid, self.asked = pid, asked
@@ -110,7 +110,8 @@ class ProcessGone(FaultsError):
 
 
 class NotAnswered(FaultsError):
-    """Raised when a process lives but its agent says nothing: it is stopped, swamped, or its GIL is held."""
+    """Raised when a process lives but its agent does not answer: it is stopped, overloaded, or its GIL is
+    held."""
 
     def __init__(self, pid: int, asked: str, waited_s: float) -> None:
         self.pid, self.asked, self.waited_s = pid, asked, waited_s

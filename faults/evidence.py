@@ -1,6 +1,4 @@
-"""See from outside the process that a fault bites. Nothing here believes what the fault says of itself
-alone.
-"""
+"""Evidence, from outside the process, that a fault bites. What a fault says about itself is never enough."""
 
 from __future__ import annotations
 
@@ -15,8 +13,7 @@ from faults.injection import Injection
 from faults.model import Proof
 
 SILENCE_S = 0.2
-"""How long an agent must be silent for its GIL to be called held; it answers in less than a millisecond
-otherwise.
+"""How long an agent must be silent before its GIL counts as held; otherwise it answers within a millisecond.
 """
 
 
@@ -37,9 +34,7 @@ async def answers(injection: Injection) -> Findings:
 
 
 async def gil_is_held(injection: Injection) -> Findings:
-    """A thread says that it keeps the GIL, and the agent's thread, which needs the GIL to answer, is
-    silent.
-    """
+    """A thread reports that it keeps the GIL, and the agent, which needs the GIL to answer, is silent."""
     counters, pid = injection.page.read(), injection.link.info.pid
     if not counters["gil_held"] or await answers(injection) or not _runs(injection):
         return []
@@ -86,8 +81,8 @@ async def is_gone(injection: Injection) -> Findings:
 
 
 async def is_exhausted(injection: Injection) -> Findings:
-    """The kernel says that the process has as many descriptors open as it may have, but for those left to
-    it; or that it may have fewer than before, and it was refused one: it has given some up since.
+    """The kernel reports that the process has all the descriptors open that it may have, except those left to
+    it; or that its limit is lower than before and a descriptor was refused (it has closed some since).
     """
     pid = injection.link.info.pid
     count, limit = procfs.descriptors(pid) + procfs.accepting(pid), procfs.descriptor_limit(pid)
@@ -109,9 +104,8 @@ async def is_grown(injection: Injection) -> Findings:
 
 
 async def is_starved(injection: Injection) -> Findings:
-    """The sidecar's hogs burn the CPUs that the processes would have; and how long those waited for one
-    meanwhile.
-    """
+    """The sidecar's hogs keep the processes' CPUs busy; also reports how long the processes waited for a
+    CPU."""
     hogs = procfs.descendants(injection.link.info.pid)
     used_s, delay_s, began = _cpu_time_s(hogs), _run_delay_s(injection), time.monotonic()
     await asyncio.sleep(_BURNS_S)
@@ -156,7 +150,7 @@ PROVERS: dict[Proof, Callable[[Injection], Awaitable[Findings]]] = {
 
 
 async def prove(proof: Proof, injections: Sequence[Injection]) -> Findings:
-    """What was found in the processes of a fault, if that proves that it bites; else nothing."""
+    """The findings in the fault's processes if they prove that it bites; else empty."""
     found = [await PROVERS[proof](injection) for injection in injections]
     proven = all(found) if proof.needs_all else any(found)
     return [finding for findings in found for finding in findings] if proven else []

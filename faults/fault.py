@@ -1,4 +1,4 @@
-"""A fault of the controller, from arming to its end."""
+"""A fault on the controller's side, from arming to its end."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FaultRegistry:
 
     @property
     def armed(self) -> tuple[Fault, ...]:
-        """Those that are not over, in the order in which they were armed."""
+        """The faults that are not over, in the order of arming."""
         return tuple(self._armed.values())
 
     def find(self, fault_id: str) -> Fault | None:
@@ -53,7 +53,7 @@ class FaultRegistry:
         return self._armed.get(fault_id)
 
     def statuses(self) -> tuple[FaultStatus, ...]:
-        """Of those that are over, and after them of those that are not."""
+        """The statuses of the faults that are over, then of those that are not."""
         return (*self._ended, *(fault.status() for fault in self.armed))
 
     def add(self, fault: Fault) -> None:
@@ -61,7 +61,7 @@ class FaultRegistry:
         self._armed[fault.id] = fault
 
     def remove(self, fault: Fault) -> None:
-        """Keep its last status, if it was armed."""
+        """Remove a fault, and keep its last status if it was armed."""
         if self._armed.pop(fault.id, None) is not None:
             self._ended = [*self._ended, fault.status()][-_STATUSES_KEPT:]
 
@@ -209,8 +209,8 @@ class Fault:
         return bool(findings)
 
     async def threads(self) -> tuple[ThreadStack, ...]:
-        """Where the threads of its processes stand right now, those inside the fault first; empty where that
-        cannot be had.
+        """Where the threads of its processes stand now, those inside the fault first; empty if it cannot be
+        read.
         """
         found = [
             thread
@@ -231,7 +231,7 @@ class Fault:
         ]
 
     def status(self) -> FaultStatus:
-        """What can be said of it right now; reads memory only, and changes nothing."""
+        """The fault's current status. Only reads memory, and changes nothing."""
         counters = self._counters()
         now = time.monotonic()
         times = dict(self._times)
@@ -272,7 +272,8 @@ class Fault:
         return State.HIT if counters["hits"] else State.ARMED
 
     def blocks_agent(self, link: AgentLink) -> bool:
-        """Whether it keeps the agent of that process from answering: its GIL is held, or it is stopped."""
+        """Whether the fault keeps that process's agent from answering because the GIL is held or it is
+        stopped."""
         if self._over is not None:
             return False
         stops = self._definition.proof is Proof.STOPPED
@@ -283,17 +284,18 @@ class Fault:
         )
 
     async def fail(self, error: errors.FaultsError) -> None:
-        """Take it out everywhere because it cannot work in one place; `wait_biting` raises the error."""
+        """Release it everywhere because it cannot work in one process; `wait_biting` raises the error."""
         self._failure = error
         self._add_finding(str(error))
         await self._end(State.FAILED)
 
     async def fail_refused(self, pid: int, refused: Refused) -> None:
-        """The agent of process `pid` found out after arming that it cannot do it: take it out everywhere."""
+        """Release it everywhere because the agent of process `pid` found, after arming, that it cannot
+        work."""
         await self.fail(refusal_error(self.name, self.params, pid, refused))
 
     async def on_sidecar_lost(self, sidecar: AgentLink) -> None:
-        """The sidecar was killed before it could undo what it did: let what it stopped go on."""
+        """Undo what the sidecar did, since it was killed first: stopped processes run on."""
         lost = [injection for injection in self._injections if injection.link is sidecar]
         for process in (process for injection in lost for process in injection.processes):
             if self._definition.proof is Proof.STOPPED and procfs.alive(process.pid, process.started):
@@ -302,11 +304,11 @@ class Fault:
             await self.fail(errors.ArmFailed(self.name, sidecar.info.pid, "the sidecar was killed"))
 
     async def expire(self) -> None:
-        """End it as one whose lease has run out, which the target may have seen first."""
+        """End it because its lease has run out; the target may have ended it already."""
         await self._end(State.EXPIRED)
 
     async def on_new_process(self, link: AgentLink) -> None:
-        """A process that matches appeared while the fault is armed: tell of it, or cover it too."""
+        """A matching process appeared while the fault is armed: report it, or arm the fault in it too."""
         if self._over is not None or link.info.pid in self._pids:
             return
         self._newcomer_pids.append(link.info.pid)
@@ -321,7 +323,7 @@ class Fault:
             self._add_finding(f"process {link.info.pid} appeared later and could not be covered: {error}")
 
     async def release(self) -> FaultStatus:
-        """Give the processes back; all that waits in the fault goes on. Doing it again does nothing."""
+        """Release the processes; everything that waits in the fault continues. A second call does nothing."""
         await self._end(State.RELEASED)
         return self.status()
 

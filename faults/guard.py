@@ -1,4 +1,4 @@
-"""The guard: the parent of a launched command, which ends everything below it when the harness is gone.
+"""The guard: the parent of a launched command. It ends all its descendants when the harness is gone.
 
 Run as a script (`python -I -S guard.py FD DIRECTORY COMMAND…`) with the standard library alone; imports
 nothing of `faults`. FD is a socket to the harness: the guard writes `started PID`, `failed REASON` and `exit
@@ -6,7 +6,7 @@ CODE`, one a line, and reads `end SECONDS`. End of file means that the harness i
 every descendant, those included that made themselves daemons (it is their subreaper, prctl(2)), removes the
 shared memory that they made and nobody else uses, removes the harness's private DIRECTORY, and ends.
 
-It lives in a session of its own, so that Ctrl-C in the harness's terminal reaches the harness alone.
+It runs in a separate session, so that Ctrl-C in the harness's terminal only reaches the harness.
 """
 
 # ruff: noqa: PTH108, PTH115, PTH116, PTH123, PTH208
@@ -43,7 +43,7 @@ class Guard:
         self.shm = SharedMemory()
 
     def run(self) -> None:
-        """Start the command, and end everything when told to or when the harness is gone."""
+        """Start the command; end everything when the harness says so or is gone."""
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         os.set_inheritable(self.control, False)
         wake_read, wake_write = os.pipe()
@@ -103,7 +103,7 @@ class Guard:
             return
 
     def reap(self) -> None:
-        """Collect every child that has ended, adopted ones included; tell of the command's own end."""
+        """Collect every child that has ended, adopted ones included; report the end of the command itself."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -116,7 +116,7 @@ class Guard:
                 self.tell(f"exit {os.waitstatus_to_exitcode(status)}")
 
     def end(self, grace_s: float) -> None:
-        """Ask the command to end (SIGTERM), then all that is left below, then kill; remove what they left in
+        """Send SIGTERM to the command, then to its remaining descendants, then SIGKILL; remove their shared
         memory.
         """
         self.shm.remember(descendants())
@@ -143,9 +143,7 @@ class Guard:
 
 
 class SharedMemory:
-    """The files in /dev/shm that descendants make: found when they appear, and by who maps them at the
-    end.
-    """
+    """The files in /dev/shm that descendants make, found when they appear and by who maps them at the end."""
 
     def __init__(self) -> None:
         self._before = _listing()
@@ -157,14 +155,12 @@ class SharedMemory:
         self.descriptors = (self._notify,) if self._notify >= 0 else ()
 
     def look_again_ms(self) -> int | None:
-        """How long until somebody may have mapped what was made just now; None when nothing is in doubt."""
+        """Milliseconds until a new file may have been mapped; None if the owner of every file is known."""
         due = [times[0] for times in self._unclaimed.values()]
         return max(0, int((min(due) - time.monotonic()) * 1000) + 1) if due else None
 
     def look(self, pids: object) -> None:
-        """Take in what has appeared, and see whether a descendant has it open; asks for them only if need
-        be.
-        """
+        """Note new files and whether a descendant has them open; looks up descendants only if necessary."""
         try:
             if self._notify >= 0 and os.read(self._notify, 65536):
                 now = time.monotonic()
@@ -187,12 +183,12 @@ class SharedMemory:
                 del self._unclaimed[file]
 
     def remember(self, pids: tuple[int, ...]) -> None:
-        """What these processes use, and what was not there before, is theirs."""
+        """Count the new files that these processes use as theirs."""
         if appeared := _listing() - self._before:
             self._ours |= appeared & _used_by(pids)
 
     def remove(self) -> None:
-        """Remove theirs, except what another process still uses."""
+        """Remove their files, except those that another process still uses."""
         left = self._ours & _listing()
         if not left:
             return
@@ -228,7 +224,7 @@ def _used_by(pids: tuple[int, ...]) -> set[tuple[str, int]]:
                 target = os.readlink(f"/proc/{pid}/fd/{fd}")
                 if target.startswith(_SHM + "/"):
                     used.add((target[len(_SHM) + 1 :], os.stat(f"/proc/{pid}/fd/{fd}").st_ino))
-        except OSError:  # it has ended, or is not ours to look into
+        except OSError:  # it has ended, or this user may not read it
             continue
     return used
 

@@ -1,4 +1,4 @@
-"""One fault in one process: its lifeline, its page, and what is said to the agent that does it."""
+"""One fault in one process: its lifeline, its page, and the messages to its agent."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ from faults.model import Definition, ProcessInfo, Thread
 
 _ARM_WITHIN_S = 10.0
 _RELEASE_WITHIN_S = 2.0
-_BLOCKED_WITHIN_S = (
-    0.1  # for an agent that another fault keeps from answering: it does what it is asked later
-)
+_BLOCKED_WITHIN_S = 0.1  # for an agent that another fault keeps from answering: it carries out requests later
 _LOOK_EVERY_S = 0.005
 
 
 class Injection:
     """A fault in one process (`link` is its agent); or, where the sidecar does it from outside, on several.
 
-    `processes` are those that it is done to, `page` has its counters, and `limit_before` is how many
-    descriptors the process could have before the fault came, 0 for no limit. The lease ends at `until_ns` on
-    the monotonic clock. The lifeline and the page end with `close`.
+    `processes` are the affected processes, `page` has the counters, and `limit_before` is the process's
+    descriptor limit before the fault (0: no limit). The lease ends at `until_ns` on the monotonic clock. The
+    lifeline and the page end with `close`.
     """
 
     def __init__(
@@ -56,7 +54,7 @@ class Injection:
 
     @property
     def outside(self) -> bool:
-        """Whether the sidecar does it, which can always answer."""
+        """Whether the fault runs in the sidecar, which can always answer."""
         return self._definition.info.runs == "outside"
 
     async def arm(self) -> protocol.Armed:
@@ -66,7 +64,8 @@ class Injection:
         return await self._arm(self.link, self._id, "arm", self._theirs)
 
     async def arm_sidecar(self, sidecar: AgentLink) -> protocol.Armed:
-        """Have the sidecar free, when this controller dies, what waits in the target for memory to change.
+        """Make the sidecar free, when this controller dies, whatever waits in the target for memory to
+        change.
 
         Raises as `arm`.
         """
@@ -125,7 +124,7 @@ class Injection:
             await asking
 
     def counters(self) -> dict[str, int]:
-        """What the page says; nobody is inside a process that is no more, though it may have died inside."""
+        """The page's counters. A process that has ended has nobody inside, even if it died in the fault."""
         read = self.page.read()
         if self.link.gone.is_set():
             read.update(inside=0, gil_held=0, since_ns=0)
@@ -139,15 +138,15 @@ class Injection:
         return tuple(Thread(pid, tid) for tid in self.page.threads())
 
     def set_released(self) -> None:
-        """Wake all that waits in it."""
+        """Wake everything that waits in the fault."""
         self.page.words[RELEASED] = 1
-        with suppress(OSError):  # the other end is gone with its process
+        with suppress(OSError):  # the process, and with it the other end, is gone
             self._lifeline.shutdown(socket.SHUT_RDWR)
 
     async def release(self, *, blocked: bool) -> list[str]:
-        """Take it out, and wait until nobody is in it any more; `blocked`: its agent cannot answer now.
+        """Remove the fault and wait until nobody is inside. `blocked`: its agent cannot answer now.
 
-        Returns notes: what the fault found out, and what could not be undone, or confirmed.
+        Returns notes: the fault's findings, and what could not be undone or confirmed.
         """
         within_s = _BLOCKED_WITHIN_S if blocked else _ARM_WITHIN_S if self.outside else _RELEASE_WITHIN_S
         try:
@@ -196,9 +195,8 @@ def refusal_error(
 
 
 def total(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The counters of several processes as one: what is counted is added, of times the first is taken, of
-    lengths of time the longest.
-    """
+    """The combined counters of several processes: the sum of counts, the earliest time, the longest
+    duration."""
     joined = dict.fromkeys(WORDS, 0)
     for one in counters:
         for name, value in one.items():

@@ -1,4 +1,4 @@
-"""Launch a command so that nothing of it outlives this process."""
+"""Launch a command so that no process of it outlives this one."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Launched:
         return self.returncode
 
     async def terminate(self, grace_s: float = _CLOSE_GRACE_S) -> int | None:
-        """SIGTERM to the command, then to all that is left of it after `grace_s`, then SIGKILL; the exit
+        """Send SIGTERM to the command, after `grace_s` to what is left of it, then SIGKILL. Returns the exit
         code.
         """
         if self._guard.returncode is None:

@@ -1,4 +1,4 @@
-"""The values that the fault layer speaks in; imports nothing local, everything composes from it."""
+"""The fault layer's values. This module imports nothing local; everything else is built on it."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ class FaultInfo:
     """One fault of the catalogue.
 
     It runs inside the target's process, or outside it in the sidecar. `triggers`: it takes conditions on
-    calls. `is_control`: it breaks nothing, and what goes dark under it does so for another reason.
-    `takes_cores`: the target lacks cores under it because the fault has them. `site_kind` is what its site
-    has to be, None where it has no site. `needs` names what must be there for it besides a process: `gpu`,
-    or `relay`, an armed net.relay that the clients go through.
+    calls. `is_control`: it breaks nothing, so anything that goes dark under it has another cause.
+    `takes_cores`: the fault takes the target's cores. `site_kind` is what its site has to be; None if it has
+    no site. `needs` names what it needs besides a process: `gpu`, or `relay`, an armed net.relay that the
+    clients use.
     """
 
     name: str
@@ -113,7 +113,7 @@ class FaultInfo:
 
 
 class Proof(StrEnum):
-    """How it is seen from outside that a fault bites; `faults.evidence` has what looks for each."""
+    """How to see from outside that a fault bites; `faults.evidence` has a function for each."""
 
     ANSWER = "answer"
     GIL = "gil"
@@ -127,12 +127,13 @@ class Proof(StrEnum):
 
     @property
     def needs_inside(self) -> bool:
-        """Whether the fault bites only while something is in it; others bite from their first hit on."""
+        """Whether the fault bites only while a thread or task is in it; others bite from their first hit
+        on."""
         return self in (Proof.GIL, Proof.INSIDE, Proof.STOPPED)
 
     @property
     def needs_all(self) -> bool:
-        """Whether every process of the fault has to give it; traffic, which the others need, may all go to
+        """Whether every process of the fault has to show it. Other proofs need traffic, which may all go to
         one process.
         """
         return self not in (Proof.INSIDE, Proof.HIT)

@@ -1,4 +1,4 @@
-"""Check what a fault was asked to do before any process hears of it."""
+"""Check a fault's parameters and trigger before anything is sent to a process."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def _size(value: Any) -> int:
 
 
 def _json(value: Any) -> Any:
-    """A value as it is; text that is JSON means what it says, as a command line must write it."""
+    """The value itself; text is parsed as JSON if it is valid JSON, since a command line can only pass
+    text."""
     try:
         return json.loads(value) if isinstance(value, str) else value
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which of the target's processes is which, and why one of them has no agent."""
+"""Finds the target's processes by selector, and says why one of them has no agent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VERSION = re.compile(r"python(\d)\.(\d+)")
 
 
 class Processes:
-    """The agents that are connected, and the names by which their processes are asked for.
+    """The connected agents, and the names of selectors for their processes.
 
     `launched` gives the processes that should have an agent. Nothing can connect until `is_open` is set.
     """
@@ -75,7 +75,7 @@ class Processes:
         self._imported.pop(link, None)
 
     def selector(self, wanted: str | int | Selector | None) -> Selector:
-        """The selector that is meant: itself, by its name, by a pid, or the main process. Raises
+        """The selector for `wanted`: itself, a name, a pid, or None for the main process. Raises
         UnknownSelector.
         """
         if wanted is None:
@@ -143,7 +143,8 @@ class Processes:
 
 
 def why_no_agent(pid: int) -> str:
-    """What keeps the agent out of the process, in words that follow its name; the first that is found."""
+    """The first reason found that keeps the agent out of the process, in words that follow the process's
+    name."""
     version = _version(pid)
     if version is not None and version < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))

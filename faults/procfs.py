@@ -27,7 +27,7 @@ def stat(pid: int) -> Stat | None:
 
 
 def alive(pid: int, started: int) -> bool:
-    """Whether that very process still runs: not ended, no zombie, and its number not used again."""
+    """Whether this process still runs: it has not ended, is no zombie, and its number was not reused."""
     found = stat(pid)
     return found is not None and found.started == started and found.state not in "ZX"
 
@@ -121,8 +121,8 @@ def descriptor_limit(pid: int) -> int:
 
 
 def accepting(pid: int) -> int:
-    """How many of its threads wait in accept(2). Each has a descriptor set aside for the connection to come,
-    which no other call can have and /proc/PID/fd does not list.
+    """How many of its threads wait in accept(2). Each of them has reserved a descriptor for the next
+    connection, which no other call can use and /proc/PID/fd does not list.
     """
     found = 0
     for waiting in Path(f"/proc/{pid}/task").glob("*/wchan"):
@@ -151,10 +151,10 @@ def cpu_time_s(pid: int) -> float:
 
 
 def thread_run_delays_ns(pid: int) -> dict[str, tuple[int, int]]:
-    """For each thread of process `pid`, by its number: the nanoseconds that it has run, and those that it has
-    waited for a CPU while it could have run (its run delay).
+    """For each thread of process `pid`, by its number: how long it has run, and how long it was runnable but
+    waited for a CPU (its run delay), in nanoseconds.
 
-    Threads that end meanwhile are left out, and all of them where the kernel does not say.
+    Threads that end meanwhile are left out. The result is empty if the kernel does not report this.
     """
     found: dict[str, tuple[int, int]] = {}
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The sidecar: the process that does, and undoes, what is done to the target from outside."""
+"""The controller's side of the sidecar, the process that acts on the target from outside and undoes that."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _CODE = "import sys; sys.path.insert(0, {path!r}); from wedge_agent.sidecar impo
 
 
 class Sidecar:
-    """Started when it is first needed, and again if it was killed since.
+    """Starts the sidecar when it is first needed, and again if it was killed.
 
-    It speaks the agents' protocol and outlives the controller for as long as it takes to undo what it did;
-    then it removes the controller's `directory()`. `on_lost` is called when its connection has ended.
+    The sidecar speaks the agents' protocol and outlives the controller until it has undone its faults; then
+    it removes the controller's `directory()`. `on_lost` is called when its connection has ended.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class Sidecar:
             await self._on_lost(link)
 
     async def stop(self) -> None:
-        """Close its connection and wait for its end, which is its own once it has undone what it did; kill it
-        if that takes too long.
+        """Close the connection and wait until the sidecar has undone its faults and exited; kill it if that
+        takes too long.
         """
         if self._process is None:
             return

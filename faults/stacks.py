@@ -1,5 +1,4 @@
-"""Where a process stands while a fault bites: from its agent if that can answer, else read from outside by
-py-spy.
+"""Where a process stands while a fault bites, from its agent if that can answer, else read by py-spy.
 
 py-spy reads the memory of the process and does not stop it; it is used if it is installed (beside this Python
 or on the PATH) and this user may read that memory (ptrace(2), "Ptrace access mode checking").
@@ -36,7 +35,7 @@ async def stacks(injection: Injection, inside: Set[int]) -> list[ThreadStack]:
 
 
 def format_stacks(threads: Sequence[ThreadStack]) -> tuple[str, ...]:
-    """In Python's own words, the innermost call last, one text for each process."""
+    """The stacks in the form of a Python traceback (innermost call last), one text for each process."""
     pids = dict.fromkeys(found.thread.pid for found in threads)
     return tuple(
         "\n".join(_format_stack(found) for found in threads if found.thread.pid == pid) for pid in pids
@@ -69,7 +68,7 @@ async def _from_agent(injection: Injection) -> list[ThreadStack]:
 
 
 async def _from_outside(pid: int, inside: Set[int]) -> list[ThreadStack]:
-    """What py-spy reads; nothing when it is not there, or cannot read the process in time."""
+    """The stacks that py-spy reads; empty if it is not installed or cannot read the process in time."""
     program = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
     if program is None:
         return []

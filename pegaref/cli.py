@@ -1,4 +1,4 @@
-"""The `pegaref` command. It parses, and hands one frozen value on; only `serve` loads the server."""
+"""The `pegaref` command. It parses the flags into one frozen value; only `serve` loads the server."""
 
 import logging
 import os
@@ -54,7 +54,7 @@ _SERVE_HELP = """Serve the registry of shared GPU memory, over HTTP and gRPC.
 
 
 class Parsed(click.ParamType[Any]):
-    """A parameter read by a function of `pegaref.config`."""
+    """A parameter that a function of `pegaref.config` parses."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
@@ -184,7 +184,7 @@ def cli() -> None:
 
 @cli.command(help=_SERVE_HELP, params=[*_OPTIONS])
 def serve(**flags: Any) -> None:
-    """Runs a server to its end. Raises ConfigError and RegistryError when it cannot start."""
+    """Runs a server until it is stopped. Raises ConfigError or RegistryError if it cannot start."""
     settings = server_config(**flags)
     logging.basicConfig(
         stream=sys.stderr,
@@ -192,9 +192,9 @@ def serve(**flags: Any) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     if settings.log_level != "debug":
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it tells of its own start and end
-    # Read by gRPC when it is first loaded. Its own log says in paragraphs what is said here in a line, and
-    # its fork handlers would stop all its threads whenever an actor is started, although that only execs.
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its own start and end lines
+    # gRPC reads these when it is loaded. Its log repeats our one line in paragraphs, and its fork handlers
+    # would stop all its threads whenever an actor starts, although that start only execs.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from pegaref.server import run
@@ -204,7 +204,7 @@ def serve(**flags: Any) -> None:
 
 
 def server_config(**flags: Any) -> ServerConfig:
-    """The flags as one frozen value. Raises ConfigError."""
+    """The configuration that the flags describe. Raises ConfigError."""
     token_file: Path | None = flags["token_file"]
     return ServerConfig(
         placement=flags["placement"],
@@ -247,7 +247,7 @@ def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> 
 
 
 def _leave() -> None:
-    """End the process although a thread hangs: the interpreter would wait for it."""
+    """Exit even if a thread hangs; the interpreter would wait for it for ever."""
     stuck = [thread.name for thread in threading.enumerate() if not thread.daemon]
     stuck.remove(threading.main_thread().name)
     if stuck:

@@ -1,4 +1,4 @@
-"""Time as an argument: the registry reads no clock but the one it is given. Deadlines are kept in a heap."""
+"""Clocks: the registry reads only the clock that it is given. Deadlines are kept in a heap."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _MARGIN_SHARE = 0.1
 
 
 def answer_within_s(deadline_s: float) -> float:
-    """How long a call with this deadline may take so that its answer still reaches a caller who is waiting.
+    """How long a call may take so that its answer arrives before the caller's deadline, in seconds.
 
-    That is a tenth less than the deadline, but never more than 0.1 s less.
+    That is a tenth less than the deadline, but at most 0.1 s less.
     """
     return deadline_s - min(_MARGIN_MOST_S, deadline_s * _MARGIN_SHARE)
 
 
 class Timer(Protocol):
-    """A call that is due later."""
+    """A scheduled call."""
 
     def cancel(self) -> None:
-        """Drop the call; does nothing when it was made already."""
+        """Cancel the call; does nothing if it was made already."""
         ...
 
 
 class Clock(Protocol):
-    """Monotonic seconds, and calls at a later second."""
+    """Monotonic time in seconds, and calls at a later time."""
 
     def now(self) -> float:
-        """Seconds since some fixed moment; never goes back."""
+        """Seconds since a fixed moment; never decreases."""
         ...
 
     def call_at(self, when_s: float, callback: Callable[[], None]) -> Timer:
@@ -65,10 +65,10 @@ class _Deadline:
 
 
 class DeadlineHeap:
-    """A clock on top of another, for calls of which nearly all are cancelled, as deadlines are.
+    """A clock on top of another, for calls that are nearly always cancelled, as deadlines are.
 
-    Making and cancelling one touches a heap and not the event loop, which costs a tenth: the loop has one
-    timer for all of them, set for the earliest and left alone when that one is cancelled.
+    Scheduling and cancelling touch a heap and not the event loop, at a tenth of the cost. The event loop has
+    one timer for all calls; it is set for the earliest and stays when that one is cancelled.
     """
 
     COMPACT_FROM = 256
@@ -78,7 +78,7 @@ class DeadlineHeap:
         self._call_at = clock.call_at
         self._heap: list[tuple[float, int, _Deadline]] = []
         self._order = itertools.count()
-        self._cancelled = 0  # calls in the heap that will not be made
+        self._cancelled = 0  # cancelled calls that are still in the heap
         self._armed: Timer | None = None
         self._armed_s = math.inf
 
@@ -99,7 +99,7 @@ class DeadlineHeap:
         self._armed, self._armed_s = None, math.inf
 
     def count_cancelled(self) -> None:
-        """Note that one call was cancelled. Once more than half of them are, those are thrown out."""
+        """Count a cancelled call. Once more than half of the heap is cancelled, those calls are removed."""
         self._cancelled += 1
         if self._cancelled > self.COMPACT_FROM and 2 * self._cancelled > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].callback is not None]

@@ -1,6 +1,6 @@
-"""All settings of a server, as one frozen value, parsed once at the edge.
+"""All settings of a server, as one frozen value that is parsed once, by the command line.
 
-Nothing behind the command line reads an environment variable or a flag: it is given a `ServerConfig`.
+No other module reads an environment variable or a flag; each is given a `ServerConfig` or a part of it.
 """
 
 import fnmatch
@@ -17,17 +17,17 @@ PLACEMENTS: tuple[PlacementName, ...] = get_args(PlacementName)
 WEDGE_POLICIES: tuple[WedgePolicy, ...] = get_args(WedgePolicy)
 
 _LAST_PORT = 65535  # of TCP
-# Longer lists of devices than any host has GPUs are a mistake, not a wish.
+# No host has more GPUs; a longer list is a mistake.
 _MOST_DEVICES = 64
 
 
 class ConfigError(Exception):
-    """Raised while parsing what a person wrote: one line that says what is wrong and how to mend it."""
+    """Raised for an invalid setting, in one line that says what is wrong and how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen, or to connect. Port 0 asks the kernel for a free one."""
+    """An address to listen on or connect to. Port 0 asks the kernel for a free port."""
 
     host: str
     port: int
@@ -58,7 +58,7 @@ class Address:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a numeric host (or `localhost`) is loopback; an IPv4 address mapped into IPv6 counts."""
+    """Whether a numeric host (or `localhost`) is loopback, IPv4 addresses mapped into IPv6 included."""
     if host == "localhost":
         return True
     try:
@@ -71,7 +71,7 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM files. With `client_authority`, clients that show a certificate of it may use mutating routes."""
+    """PEM files. With `client_authority`, clients with a certificate from it may use mutating routes."""
 
     certificate: Path
     key: Path
@@ -80,13 +80,13 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class RegistrySettings:
-    """What the registry works within. The defaults fit a server with up to 8 devices."""
+    """The registry's limits and times. The defaults fit a server with up to 8 devices."""
 
-    wedge_after_s: float = 5.0  # without progress on a command, an actor counts as wedged after this
+    wedge_after_s: float = 5.0  # an actor without progress on a command for this long counts as wedged
     on_wedge: WedgePolicy = "report"
     mailbox_commands: int = 2048  # registers that may wait for one device
-    mailbox_bytes: int = 64 * 1024 * 1024  # and the bytes that they may weigh together
-    start_within_s: float = 120.0  # torch loads within this, or the actor counts as wedged
+    mailbox_bytes: int = 64 * 1024 * 1024  # and their total size
+    start_within_s: float = 120.0  # an actor that takes longer to load torch counts as wedged
     kill_grace_s: float = 2.0  # an actor that lives longer than this after SIGKILL is quarantined
     backoff_first_s: float = 0.5  # before the second respawn in a row; the first comes at once
     backoff_most_s: float = 30.0
@@ -94,7 +94,7 @@ class RegistrySettings:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one peer, or all of them together, may take. Liveness is outside every one of them."""
+    """What one peer, or all peers together, may use. No limit applies to liveness."""
 
     message_bytes: int = 4 * 1024 * 1024  # gRPC's own default; a register of 1,000 layers is about 200 KB
     header_bytes: int = 16 * 1024
@@ -103,21 +103,21 @@ class Limits:
         10.0  # from connecting, or from a request's first byte, to the end of its headers
     )
     sessions: int = 10_000
-    deadline_s: float = 60.0  # no call waits longer, whatever its caller asked for
+    deadline_s: float = 60.0  # no call waits longer, whatever deadline its caller set
     cleanup_timeout_s: float = (
-        10.0  # an HTTP cleanup without ?timeout= is answered by then, with 202 if need be
+        10.0  # an HTTP cleanup without ?timeout= is answered within this, with 202 if it is not done
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """One server. The defaults are those of `pegaref serve` without flags."""
+    """The configuration of one server. The defaults are those of `pegaref serve` without flags."""
 
     placement: PlacementName = "process"
     device_ids: tuple[int, ...] = (0,)
     http: Address = Address("127.0.0.1", 9091)
     grpc: Address = Address("127.0.0.1", 50055)
-    workers: int = 2  # only placement `pool` has workers
+    workers: int = 2  # used only by placement `pool`
     registry: RegistrySettings = RegistrySettings()
     limits: Limits = Limits()
     client_versions: tuple[str, ...] = ()  # patterns such as 0.22.*; empty accepts any
@@ -128,7 +128,7 @@ class ServerConfig:
 
     @property
     def mutual_tls(self) -> bool:
-        """Whether a client can prove who it is with a certificate."""
+        """Whether clients can authenticate with a certificate."""
         return self.tls is not None and self.tls.client_authority is not None
 
     def accepts(self, client_version: str) -> bool:
@@ -139,10 +139,10 @@ class ServerConfig:
 
 
 def choose(word: str, choices: Sequence[str], noun: str) -> str:
-    """Returns `word` if it is one of `choices`. Raises ConfigError with the nearest of them."""
+    """Returns `word` if it is one of `choices`. Raises ConfigError with the nearest choice otherwise."""
     if word in choices:
         return word
-    import difflib  # only for a mistake: it takes longer to load than the rest of this module
+    import difflib  # imported only on a mistake: it takes longer to load than the rest of this module
 
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -150,7 +150,7 @@ def choose(word: str, choices: Sequence[str], noun: str) -> str:
 
 
 def parse_placement(word: str) -> PlacementName:
-    """Raises ConfigError with the nearest name."""
+    """Reads a placement's name. Raises ConfigError with the nearest name otherwise."""
     return cast(PlacementName, choose(word, PLACEMENTS, "placement"))
 
 
@@ -170,7 +170,7 @@ def parse_device_ids(text: str) -> tuple[int, ...]:
 
 
 def read_token(path: Path) -> str:
-    """The secret in a file, without the white space around it. Raises ConfigError if there is none."""
+    """The token in a file, without surrounding white space. Raises ConfigError if there is no valid one."""
     try:
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 class RegistryError(Exception):
-    """A call was not carried out, or its outcome is not known.
+    """The root of all refusals: a call was not carried out, or its outcome is not known.
 
-    `code` is the name of a gRPC status, `field` the request's field at fault (or ''), and `retry_after_s`
-    how long a caller should wait before it tries again (None: no sooner and no later than it likes).
+    `code` is the name of a gRPC status, `field` the request's field at fault ('' if none), and
+    `retry_after_s` how long a caller should wait before it tries again (None: no advice).
     """
 
     code = "INTERNAL"
@@ -24,19 +24,20 @@ class RegistryError(Exception):
 
 
 class InvalidCommand(RegistryError):
-    """Raised when the request can never be carried out as it is; `field` names what is wrong with it."""
+    """Raised when the request can never be carried out as it is; `field` names the field at fault."""
 
     code = "INVALID_ARGUMENT"
 
 
 class AlreadyExists(RegistryError):
-    """Raised by a register for a context that is registered."""
+    """Raised by a register for a context that is already registered."""
 
     code = "ALREADY_EXISTS"
 
 
 class MailboxFull(RegistryError):
-    """Raised at once when a device has as many commands, or as many bytes of them, waiting as it may have."""
+    """Raised at once when the commands that wait for a device have reached the limit on their number or
+    bytes."""
 
     code = "RESOURCE_EXHAUSTED"
 
@@ -48,7 +49,7 @@ class DeviceUnavailable(RegistryError):
 
 
 class DeviceWedged(DeviceUnavailable):
-    """Raised at once for a register on a device whose actor hangs. `hang` says how."""
+    """Raised at once for a register on a device whose actor hangs. `hang` is the kind of hang."""
 
     def __init__(self, message: str, *, hang: str, retry_after_s: float | None = None) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
@@ -60,11 +61,12 @@ class DeviceLost(DeviceUnavailable):
 
 
 class ShuttingDown(DeviceUnavailable):
-    """Raised for every command that is waiting, or comes, once the handle is being closed."""
+    """Raised for every command that waits or arrives while the handle is closing."""
 
 
 class OutcomeUnknown(RegistryError):
-    """Raised when a command was with the actor and no answer came; it is undone before its key is reused."""
+    """Raised when the actor had a command and never answered. It is undone before its key can be used
+    again."""
 
     code = "UNAVAILABLE"
 
@@ -92,11 +94,11 @@ class CleanupPending(RegistryError):
 
 
 class ActorRefused(RegistryError):
-    """Raised with the actor's own code and message when it answered that it did not do it."""
+    """Raised when the actor refused a command, with the actor's own code and message."""
 
 
 class DeviceMissing(RegistryError):
-    """Raised by an actor that cannot start because its host has GPUs, but not the one that it is to serve."""
+    """Raised by an actor that cannot start: the host has GPUs, but not the one it was told to serve."""
 
     code = "FAILED_PRECONDITION"
 

@@ -1,7 +1,7 @@
-"""What the control process may ask of an actor, and what an actor may answer.
+"""The messages between the control process and an actor.
 
-Everything that crosses the line between the two is one of these frozen values, so nothing is ever pickled
-and an answer can be checked by its type. This module imports nothing of pegaref; the rest is built on it.
+Everything that the two exchange is one of these frozen values, so nothing is ever pickled and an answer can
+be checked by its type. This module imports nothing else of pegaref.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-#: One command or answer, encoded, has at most this many bytes.
+#: The limit on one encoded command or answer, in bytes.
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 
 
 class ContextKey(Struct, frozen=True, array_like=True, order=True):
     """Names one context: the tensors of one rank of one instance on one device.
 
-    `generation` tells the lives of an instance apart: it grows with each session, and 0 means that the
-    instance was registered without one. Keys are compared as tuples, never by a prefix of a string.
+    `generation` grows with each session of an instance; 0 means that the instance registered without a
+    session. Keys are compared as tuples, never by a prefix of a string.
     """
 
     instance_id: str
@@ -57,7 +57,7 @@ class DropInstance(Struct, frozen=True, array_like=True, tag="drop_instance"):
 
 
 class DropContext(Struct, frozen=True, array_like=True, tag="drop_context"):
-    """Release one context; naming one that does not exist is no error."""
+    """Release one context; it is no error if the context does not exist."""
 
     key: ContextKey
 
@@ -80,8 +80,8 @@ class Registered(Struct, frozen=True, array_like=True, tag="registered"):
 class Dropped(Struct, frozen=True, array_like=True, tag="dropped"):
     """What a cleanup released. Zero everywhere means that there was nothing to release.
 
-    `note` is empty, or says what went wrong after the tensors had been released (the GPU's cache could not
-    be emptied, say): the release itself is done.
+    `note` says what went wrong after the tensors had been released, such as a GPU cache that could not be
+    emptied. It is '' if nothing did; the release itself is done either way.
     """
 
     instances: tuple[str, ...] = ()
@@ -95,7 +95,8 @@ NOTHING_DROPPED: Final = Dropped()
 
 
 class Refused(Struct, frozen=True, array_like=True, tag="refused"):
-    """The actor did not do it. `code` is a gRPC status name, `field` the request's field at fault or ''."""
+    """The actor refused the command. `code` is a gRPC status name, `field` the field at fault ('' if
+    none)."""
 
     code: str
     message: str
@@ -126,16 +127,16 @@ class Ready(Struct, frozen=True, array_like=True, tag="ready"):
 
 
 class StartFailed(Struct, frozen=True, array_like=True, tag="start_failed"):
-    """The only thing that an actor sends which cannot start; it ends at once."""
+    """The only message of an actor that cannot start; it exits right after it."""
 
     reason: str
 
 
 class Pulse(Struct, frozen=True):
-    """Counters that the actor advances in shared memory. Only their change matters, never their value.
+    """Counters that the actor advances in shared memory. Only changes matter, not values.
 
-    `beat` moves with time as long as the actor's interpreter can run a thread; `progress` moves with every
-    tensor that is mapped or released; `started` and `finished` are the serials of requests.
+    `beat` grows at an interval while the actor's interpreter can run a thread. `progress` grows with every
+    tensor that is mapped or released. `started` and `finished` are the serials of the latest requests.
     """
 
     beat: int

@@ -1,4 +1,4 @@
-"""One server, put together: the registry behind its handle, the endpoints in front of it, and a bounded end.
+"""One server: the registry behind its handle, the endpoints in front of it, and a shutdown of bounded length.
 
 Everything here runs in the control process, on one event loop, and nothing imports torch.
 """
@@ -52,22 +52,23 @@ from pegaref.serving import (
 
 logger = logging.getLogger(__name__)
 
-_TICK_S = 0.25  # how often the loop's lag is measured, connections are swept and descriptors looked for
-_STOP_WITHIN_S = 9.5  # after that the process ends as it is
-_GRPC_GRACE_S = 1.0  # for answers in progress, once no call waits for an actor any more
+# how often the loop's lag is measured, connections are swept and the descriptor reserve is refilled
+_TICK_S = 0.25
+_STOP_WITHIN_S = 9.5  # after this the process is ended as it is
+_GRPC_GRACE_S = 1.0  # for answers in progress, once no call waits for an actor
 _REFLECTED = (ENGINE_SERVICE.full_name, HEALTH_SERVICE.full_name, reflection.SERVICE_NAME)
 
 Announce = Callable[[str], None]
 
 
 class Server:
-    """The parts of one server. `listening` makes it listen, and `shut_down` begins its end."""
+    """The parts of one server. `listening` starts it and `shut_down` begins to stop it."""
 
     def __init__(self, config: ServerConfig, placement: Placement, clock: LoopClock) -> None:
         self._config = config
         self._stop = asyncio.Event()
         self._placement = placement
-        self.line = ""  # what is announced, once it listens
+        self.line = ""  # the line that announces it, set once it listens
         self.handle = RegistryHandle(config.device_ids, placement, settings=config.registry, clock=clock)
         self.health = Health(self.handle.snapshot, clock)
         self.sessions = Sessions(self._drop, most=config.limits.sessions)
@@ -85,7 +86,7 @@ class Server:
             self._stop.set()
 
     async def wait_stopped(self) -> None:
-        """Return once the end has been asked for; measure the loop's lag and sweep connections meanwhile."""
+        """Wait until a shutdown is requested; meanwhile measure the loop's lag and sweep connections."""
         loop = asyncio.get_running_loop()
         loading = loop.run_in_executor(None, self.endpoints.load_exposition)
         due = loop.time() + _TICK_S
@@ -117,7 +118,7 @@ class Server:
         return (service.handler, health.handler, Unimplemented(ENGINE_SERVICE.full_name, UNIMPLEMENTED))
 
     async def end(self) -> None:
-        """Readiness goes first, then the sessions, then the actors: whatever waits for one is answered."""
+        """End readiness first, then the sessions, then the actors. Every call that waits is answered."""
         self.health.stop()
         await self.sessions.end_all()
         await self.handle.close(grace_s=self._config.shutdown_grace_s)
@@ -132,7 +133,7 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def listening(config: ServerConfig) -> AsyncIterator[Server]:
-    """A server that listens, and that is gone when the block is left, wedged or not.
+    """A server that listens inside the block and is gone after it, wedged or not.
 
     Raises ConfigError and RegistryError (TorchMissing) before anything listens.
     """
@@ -153,8 +154,8 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
         reflection.enable_server_reflection(_REFLECTED, grpc_server)
         grpc_address = bind_grpc(grpc_server, config.grpc, "--addr", grpc_tls)
 
-        # What is entered last ends first: readiness, the sessions, the actors, and only then the listeners,
-        # so that the probes tell what happens until the end.
+        # The contexts end in reverse order: readiness, the sessions, the actors, and only then the listeners,
+        # so that probes are answered until the end.
         http_server = HttpServer(
             server.http_app(), server.connections, http_tls, config.limits, server.reserve.check
         )
@@ -172,7 +173,7 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
 async def serve(config: ServerConfig, announce: Announce) -> None:
     """Run a server until SIGTERM, SIGINT or the Shutdown RPC. Raises as `listening` does.
 
-    `announce` is given the one line that says where it listens, once it can be stopped as well.
+    `announce` gets the line that says where the server listens, once signals can stop it.
     """
     loop = asyncio.get_running_loop()
     async with listening(config) as server:
@@ -180,13 +181,13 @@ async def serve(config: ServerConfig, announce: Announce) -> None:
             loop.add_signal_handler(number, server.shut_down, number.name)
         announce(server.line)
         await server.wait_stopped()
-        # From C, so that it happens whatever hangs, a held GIL included.
+        # In C, so that it works whatever hangs, even under a held GIL.
         faulthandler.dump_traceback_later(_STOP_WITHIN_S, exit=True)
     logger.info("stopped")
 
 
 def run(config: ServerConfig, announce: Announce) -> None:
-    """Run a server to its end in an event loop of its own: uvloop's where it is installed."""
+    """Run a server until it stops, in a new event loop (uvloop's if it is installed)."""
     loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
         from uvloop import new_event_loop

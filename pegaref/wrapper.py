@@ -1,8 +1,7 @@
 """Where a layer's memory is: typed values that a client sends and only an actor opens. Imports no torch.
 
-A wrapper travels as msgpack, a map whose `kind` says which value it is. The other form that an actor
-accepts, PegaFlow's pickled CudaIPCWrapper, is read in pegaref.actor.pickled_wrapper and becomes a CudaIpc
-as well.
+A wrapper is sent as msgpack: a map whose `kind` tells the two values apart. An actor also accepts PegaFlow's
+pickled CudaIPCWrapper, which pegaref.actor.pickled_wrapper reads into a CudaIpc.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ class SharedMemory(Struct, frozen=True, tag_field="kind", tag="posix_shm", forbi
 
 
 class CudaIpc(Struct, frozen=True, tag_field="kind", tag="cuda_ipc", forbid_unknown_fields=True):
-    """A tensor in another process's GPU memory: what torch's `_share_cuda_()` says of its storage.
+    """A tensor in another process's GPU memory, with what torch's `_share_cuda_()` returns for its storage.
 
-    The GPU is named by `device_uuid`, or by `device_index` where the sender gave no uuid. `shape`, `stride`
-    (None: contiguous) and `offset`, from the storage's start, count elements.
+    The GPU is named by `device_uuid`, or by `device_index` if the sender gave no UUID. `shape`, `stride`
+    (None: contiguous) and `offset` (from the storage's start) count elements.
     """
 
     device_index: int
@@ -62,12 +61,12 @@ _DECODER: msgspec.msgpack.Decoder[SharedMemory | CudaIpc] = msgspec.msgpack.Deco
 
 
 def encode_wrapper(wrapper: Wrapper) -> bytes:
-    """The bytes that a client puts in `wrapper_bytes`."""
+    """The bytes that a client sends as `wrapper_bytes`."""
     return _ENCODER.encode(wrapper)
 
 
 def decode_wrapper(raw: bytes) -> Wrapper:
-    """Read what encode_wrapper made. Raises InvalidCommand; nothing is opened."""
+    """Decode what encode_wrapper made, opening nothing. Raises InvalidCommand."""
     if len(raw) > MAX_WRAPPER_BYTES:
         raise InvalidCommand(f"a wrapper has at most {MAX_WRAPPER_BYTES} bytes, not {len(raw)}", field=FIELD)
     try:

@@ -1,8 +1,8 @@
 """Watch a server from outside while a fault bites, and judge whether it stayed lit.
 
-What tests of one's own import is here: the type of the pytest fixture `wedge`, the same without pytest
-(`ScenarioRunner` runs what a `ScenarioRequest` asks for), target files, and what is raised. The command is
-`wedge` (`scenarios.cli`), and a report's schema is `scenarios.record`.
+Your own tests import from here: the type of the pytest fixture `wedge`, its counterpart without pytest
+(`ScenarioRunner` runs a `ScenarioRequest`), target files, and the errors. The command is `wedge`
+(`scenarios.cli`), and a report's schema is `scenarios.record`.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""A process of the harness apart from the runner: one JSON line each way, ended by closing its stdin."""
+"""A helper process of the runner: it exchanges JSON lines, and ends when its stdin is closed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 async def start_process(module: str) -> asyncio.subprocess.Process:
-    """Start `python -m module PID`, told this process's id so that it ends with it."""
+    """Start `python -m module PID`; PID is this process's id, with which the child ends."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -27,7 +27,7 @@ async def start_process(module: str) -> asyncio.subprocess.Process:
 
 
 async def end_process(process: asyncio.subprocess.Process) -> None:
-    """End it, by force if it takes too long; the kernel closes what it has open."""
+    """End the process, with SIGKILL if it takes too long."""
     assert process.stdin is not None
     process.stdin.close()
     try:

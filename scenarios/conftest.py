@@ -11,7 +11,7 @@ from scenarios.testing.suite_items import SuiteCollector, end_run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The choices of `wedge run` that make sense here."""
+    """Add the options of `wedge run` that apply here."""
     group = parser.getgroup("wedge")
     group.addoption("--wedge-jobs", type=int, default=None, help="scenarios at a time")
     group.addoption(

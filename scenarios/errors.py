@@ -1,4 +1,4 @@
-"""What can go wrong in the judge itself. One tree; every message names the remedy or the nearest name."""
+"""The judge's own errors, as one tree. Every message names the remedy or the nearest name."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class ScenariosError(Exception):
 
 
 class CouldNotRun(ScenariosError):
-    """The run cannot start or go on, and no verdict was reached: exit code 2."""
+    """The run cannot start or continue, and reached no verdict: exit code 2."""
 
 
 class Malformed(CouldNotRun):
-    """A TOML file that does not say what it must. `line` is 1-based, None when unknown; `key` is dotted."""
+    """An invalid TOML file. `line` is 1-based, None if unknown; `key` is dotted."""
 
     def __init__(self, path: Path, line: int | None, key: str, problem: str) -> None:
         self.path, self.line, self.key, self.problem = path, line, key, problem
@@ -69,9 +69,9 @@ def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
 
 
 def did_you_mean(names: tuple[str, ...]) -> str:
-    """`; did you mean a or b?`, or nothing where there is nothing near."""
+    """`; did you mean a or b?`, or '' without similar names."""
     return f"; did you mean {' or '.join(names)}?" if names else ""
 
 
 class CallFailed(ScenariosError):
-    """The call ended without the answer it should have had; the message is what the server said."""
+    """The call ended without its expected answer; the message is the server's."""

@@ -1,4 +1,4 @@
-"""Scenarios as tests of one's own server.
+"""Scenarios as tests of your own server.
 
     @pytest.mark.wedge(target="my.toml", fault="gil.hold")
     def test_health_survives_a_held_gil(): ...
@@ -7,11 +7,10 @@ runs the whole scenario (baseline, fault, window, release, recovery) before the 
 the verdict's reasons when that is not `pass`. The body may ask for more: the fixture `wedge` has the record,
 runs further scenarios, and starts servers to be broken step by step.
 
-With pytest-xdist every worker has servers of its own. `--wedge-json FILE` writes all records as one report,
-for `wedge report`.
+With pytest-xdist every worker has its own servers. `--wedge-json FILE` writes all records as one report, for
+`wedge report`.
 
-This module is loaded by every pytest of an environment in which `wedge` is installed. So it imports nothing
-before a test asks for it.
+Every pytest in an environment with `wedge` loads this module, so it imports nothing before a test needs it.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, and keep the records where they come together."""
+    """Register the marker, and collect the records in the main process."""
     config.addinivalue_line("markers", MARKER)
     file = config.getoption("--wedge-json")
     if file and not hasattr(config, "workerinput"):  # xdist's workers send theirs to the controller

@@ -1,11 +1,11 @@
 """Start the agent where a controller asked for it, then hand over to the user's own `sitecustomize`.
 
-Every Python that the target starts runs this file, also one that is too old for the agent: it is written so
-that Python 2.7 can read it, and whatever keeps the agent from starting, the program goes on without it.
+Every Python that the target starts runs this file, even one too old for the agent, so Python 2.7 can read it.
+If anything keeps the agent from starting, the program runs on without it.
 
-Without FAULTS_AGENT (or WEDGE_AGENT, its former name) in the environment this does nothing but hand over.
-Either way the directory leaves `sys.path`, so that the program sees the path that it would have seen
-without it; child processes find it through PYTHONPATH.
+Without FAULTS_AGENT (or WEDGE_AGENT, its former name) in the environment this does nothing but hand over. In
+both cases the directory is removed from `sys.path`, so that the program sees its usual path; child processes
+find the directory through PYTHONPATH.
 """
 
 import os
@@ -34,6 +34,6 @@ try:
     import sitecustomize  # type: ignore[import-not-found]  # noqa: F401  # the user's own, now that this one is out of the way
 except ImportError as absent:
     sys.modules[__name__] = _ours
-    # Python 2.7 has the name in the message alone.
+    # Python 2.7 has the name only in the message.
     if getattr(absent, "name", str(absent).rpartition(" ")[2]) != "sitecustomize":
         raise

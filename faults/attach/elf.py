@@ -1,7 +1,7 @@
 """Where a function of a running process is, read from the files that it has mapped.
 
-Knowing the addresses beforehand keeps the time short for which a debugger must hold the process, and tells
-whether there is an interpreter in it at all. Layouts are those of elf(5), for 64-bit little-endian files.
+Knowing the addresses beforehand shortens the time for which a debugger holds the process, and shows whether
+it contains an interpreter at all. Layouts are those of elf(5), for 64-bit little-endian files.
 """
 
 from __future__ import annotations

@@ -19,12 +19,12 @@ LOAD_WITHIN_S = 10.0
 
 
 async def attach(controller: Controller, pid: int, *, within_s: float = LOAD_WITHIN_S) -> ProcessInfo:
-    """Load the agent into process `pid`, which then is one of the controller's like any other.
+    """Load the agent into process `pid`, which then is one of the controller's processes like any other.
 
-    By `sys.remote_exec` from Python 3.14 on, by gdb before that. The process is held for some hundredths of a
-    second; what it forks later is covered, what it starts as another program is not. On any error it is left
-    as it was. Raises NotAttachable (NoProcess, NotPython, NotAllowed, ToolMissing, ToolUnfit,
-    AlreadyAttached, NeverLoaded).
+    Uses `sys.remote_exec` from Python 3.14 on, and gdb before that, which holds the process for some
+    hundredths of a second. Later forks of the process have the agent too; other programs that it starts do
+    not. On any error the process stays as it was. Raises NotAttachable (NoProcess, NotPython, NotAllowed,
+    ToolMissing, ToolUnfit, AlreadyAttached, NeverLoaded).
     """
     if any(info.pid == pid for info in controller.processes()):
         raise AlreadyAttached(pid, "this controller's agent is in it", "arm faults in it right away")

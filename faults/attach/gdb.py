@@ -3,9 +3,9 @@
 gdb stops the process, has one of its threads make three short calls, and lets it go. None of the calls can
 wait for the GIL. Two things decide how:
 
-- A thread that waits in the kernel (found before gdb comes, and found again by its stack pointer when it is
-  there) holds no lock of the C library, so in its name a new thread is started, which waits for the GIL by
-  itself (`trampoline`).
+- A thread that waits in the kernel (chosen before gdb comes, and recognised by its stack pointer afterwards)
+  holds no lock of the C library. gdb makes it start a new thread, which waits for the GIL itself
+  (`trampoline`).
 - If every thread is busy, as in a program that only computes, or has moved on each time that gdb came, the
   string is queued with Py_AddPendingCall, which needs no GIL and no memory; the main thread runs it at its
   next safe point.
@@ -13,8 +13,8 @@ wait for the GIL. Two things decide how:
 Stopping a process makes some of its system calls return EINTR (signal(7), "Interruption of system calls and
 library functions by stop signals"). Python repeats them (PEP 475); a C program has to.
 
-Not every gdb can do this on every processor, and one that cannot leaves the process broken, so it is tried on
-a process of this one's own first (`rehearsal`).
+Not every gdb can do this on every processor, and one that cannot leaves the process broken. So gdb is first
+tried on a process of our own (`rehearsal`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TRIES = 3
 
 
 async def load(target: Target, source: str) -> None:
-    """Have the process run `source`, soon; it may not have when this returns. The process is let go in any
+    """Make the process run `source` soon, perhaps after this has returned. gdb lets the process go in any
     case.
 
     Raises ToolMissing, ToolUnfit, NotAllowed, NotPython, NoProcess, NeverLoaded.

@@ -1,4 +1,4 @@
-"""One run of gdb, and what its words mean."""
+"""One run of gdb, and the meaning of its output."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ async def run(gdb: str, script: str) -> tuple[str, str]:
 
 
 async def _stop(process: asyncio.subprocess.Process, reading: asyncio.Future[tuple[bytes, bytes]]) -> None:
-    """End gdb so that it puts back what it changed and lets the process go: it does on SIGINT and SIGTERM.
+    """End gdb with SIGINT, then SIGTERM, on which it restores the process and lets it go.
 
-    SIGKILL comes last, and lets the process go too, only not as it was.
+    SIGKILL comes last; it lets the process go too, but not restored.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         if process.returncode is None:
@@ -65,17 +65,17 @@ async def _stop(process: asyncio.subprocess.Process, reading: asyncio.Future[tup
 
 
 def complaint(output: str) -> str:
-    """The line of all that gdb printed that tells why it failed.
+    """The line of gdb's output that tells why it failed.
 
-    What follows it are consequences: once registers could not be written, every further step fails too, and
-    what is said last is only that the process is let go.
+    Later lines are consequences: once registers cannot be written, every further step fails too, and the last
+    line only says that gdb lets the process go.
     """
     found = _REGISTERS.search(output) or _COMPLAINT.search(output)
     return found[0].strip() if found else (output.strip().splitlines() or ["nothing"])[-1]
 
 
 def refusal(pid: int, said: str, output: str) -> NotAttachable:
-    """What it means that gdb did not load the agent into process `pid`."""
+    """The refusal for a gdb that did not load the agent into process `pid`."""
     if said == "uninitialised":
         return NotPython(pid, "its Python interpreter has not been started, or is shut down")
     if said == "full":

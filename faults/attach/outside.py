@@ -1,4 +1,4 @@
-"""Take a running process in as it is, for the faults that are done to it from outside: no agent, no gdb."""
+"""Add a running process to a controller without an agent or gdb, for the faults that act from outside."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Bystander(AgentLink):
-    """Stands where an agent's connection would, for a process that has none; is asked in vain."""
+    """Takes the place of an agent's connection for a process without an agent; it refuses every request."""
 
     def __init__(self, pid: int) -> None:
         nobody, other = socket.socketpair()
@@ -39,7 +39,7 @@ class Bystander(AgentLink):
 
 @asynccontextmanager
 async def outside(controller: Controller, pid: int) -> AsyncIterator[ProcessInfo]:
-    """For as long as this is entered, process `pid` is one of the controller's, whatever program it is:
+    """Inside the block, process `pid` is one of the controller's processes, whatever program it runs:
     process.stop, process.kill and process.starve can be armed on it. Faults inside it raise NoAgent.
 
     Raises NoProcess, NotAllowed, AlreadyAttached, NotAttachable.
@@ -66,7 +66,8 @@ async def outside(controller: Controller, pid: int) -> AsyncIterator[ProcessInfo
 
 
 def _handle(pid: int) -> int:
-    """A pidfd of a process that this user may signal, and may want to."""
+    """A pidfd of a process that this user may signal and that is not one of the controller's own
+    ancestors."""
     if pid == os.getpid() or pid in procfs.ancestors(os.getpid()):
         raise NotAttachable(
             pid, "this very process runs in it, or below it, and would stop with it", "name another one"

@@ -1,4 +1,5 @@
-"""Why a running process cannot be entered: each refusal names what is missing and what to do about it."""
+"""Why the agent cannot be loaded into a running process: each refusal names what is missing and the
+remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from faults.errors import FaultsError, NotAnswered
 class NotAttachable(FaultsError):
     """Raised by `attach` when the agent cannot be loaded into a process; the process is as it was.
 
-    `pid` is the process, `reason` what stands in the way, `remedy` what would clear it.
+    `pid` is the process, `reason` the obstacle, `remedy` what would remove it.
     """
 
     def __init__(self, pid: int, reason: str, remedy: str) -> None:
@@ -41,9 +42,9 @@ class ToolMissing(NotAttachable):
 
 
 class ToolUnfit(NotAttachable):
-    """Raised when gdb, tried on a process of this one's own, could not enter it and leave it well.
+    """Raised if gdb, when tried on a process of our own, could not enter it or broke it.
 
-    The one that was asked for has not been touched.
+    The target has not been touched.
     """
 
     def __init__(self, pid: int, reason: str) -> None:
@@ -60,9 +61,9 @@ class AlreadyAttached(NotAttachable):
 
 
 class NeverLoaded(NotAttachable):
-    """Raised when the process was asked to load the agent and did not: most often its GIL is held.
+    """Raised if the process did not load the agent in time, mostly because its GIL is held.
 
-    It was given back untouched; what was left in it to run does nothing once this has been raised.
+    The process runs on as before; what is left in it to run does nothing once this has been raised.
     """
 
 

@@ -1,4 +1,4 @@
-"""Whether this gdb can enter a process here and leave it well: tried on a process of this one's own first.
+"""Tests, on a process of our own, whether gdb can enter a process on this machine without breaking it.
 
 gdb 13.1 (Debian 12) cannot write the extended registers of processors that have AMX (Intel's from Sapphire
 Rapids on): the kernel takes no state that is shorter than the processor's (EFAULT). After the first function
@@ -30,7 +30,7 @@ _found: dict[tuple[str, int], str | None] = {}
 
 
 async def check(gdb: str, pid: int) -> None:
-    """Return if `gdb` may be let into processes. `pid` is the one that it is wanted for; it is not touched.
+    """Return if `gdb` is safe to use. `pid`, the process that it is wanted for, is not touched.
 
     Raises ToolUnfit, NotAllowed.
     """
@@ -46,8 +46,8 @@ async def check(gdb: str, pid: int) -> None:
 
 
 async def _try(gdb: str, pid: int) -> str | None:
-    """What gdb does wrong, None if nothing. Raises ToolUnfit and NotAllowed when it got to do nothing at all,
-    which another time may be otherwise.
+    """What gdb does wrong; None if nothing. Raises ToolUnfit or NotAllowed if gdb could not run at all, which
+    may be different another time.
     """
     stand_in = await asyncio.create_subprocess_exec(
         sys.executable, "-I", "-S", "-c", _STAND_IN, start_new_session=True,  # out of reach of Ctrl-C
@@ -73,7 +73,7 @@ async def _try(gdb: str, pid: int) -> str | None:
 
 
 async def _load_nothing(gdb: str, process: asyncio.subprocess.Process) -> tuple[str, str]:
-    """What gdb said of it, and all it printed, when it did to the process what it does to load an agent."""
+    """Run the steps of a load on the process; returns gdb's last word and everything that it printed."""
     assert process.stdout is not None
     async with asyncio.timeout(_STARTS_WITHIN_S):
         await process.stdout.readexactly(1)
@@ -82,7 +82,7 @@ async def _load_nothing(gdb: str, process: asyncio.subprocess.Process) -> tuple[
 
 
 async def _goes_on(process: asyncio.subprocess.Process) -> bool:
-    """Whether it still waits for a byte, answers it and ends well."""
+    """Whether the process still waits for a byte, answers it, and exits normally."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(b"!")
@@ -93,7 +93,7 @@ async def _goes_on(process: asyncio.subprocess.Process) -> bool:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End it if it still runs, and close its pipes."""
+    """End the process if it still runs, and close its pipes."""
     assert process.stdin is not None
     if process.returncode is None:
         with suppress(ProcessLookupError):

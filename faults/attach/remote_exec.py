@@ -1,7 +1,7 @@
-"""Load the agent with `sys.remote_exec`: for Python from 3.14 on, which runs a script when it is asked to.
+"""Load the agent with `sys.remote_exec`, which makes a Python from 3.14 on run a script.
 
-The asking has to be done by an interpreter of the same version (Python documentation, `sys.remote_exec`), so
-it is done by the target's own program, or by one of that version on the PATH.
+The caller has to be an interpreter of the same version (Python documentation, `sys.remote_exec`): the
+target's own program, or one of that version on the PATH.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ async def _is_python(program: str, wanted: tuple[int, int]) -> bool:
 
 
 def refusal(target: Target, asker: str, output: str) -> NotAttachable:
-    """What the asking interpreter's last words mean."""
+    """The refusal for the calling interpreter's output."""
     last = (output.strip().splitlines() or ["nothing"])[-1]
     if "has no attribute 'remote_exec'" in output:
         return ToolMissing(

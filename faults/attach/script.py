@@ -1,8 +1,8 @@
-"""What the process is asked to run: it loads the agent and writes down how that went.
+"""The script that the process runs: it loads the agent and records the result.
 
-The script is a file in a directory of its own below the controller's private one. A process that comes to it
-renames it first, so it is either withdrawn or run, never both: one that comes late (its GIL was held all the
-while) does nothing, and one that is done late finds nowhere to write.
+The script is a file in a directory of its own below the controller's private one. The process renames it
+before it runs it, so the script is either withdrawn or run, never both. A process that comes late (because
+its GIL was held) does nothing, and one that finishes late has nowhere to write.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from faults.directory import AGENT_SOCKET
 _LOOK_EVERY_S = 0.01
 _FINISH_WITHIN_S = 5.0
 
-# Written for Python 3.8. The module it runs in is no module of the program's, and leaves no name behind.
+# Written for Python 3.8. It runs in a module of its own and leaves no name in the program's modules.
 _TEXT = """\
 import os
 import sys
@@ -58,7 +58,7 @@ else:
 
 
 class Script:
-    """The script for one process, there to be run as long as this is entered."""
+    """The script for one process, which can be run inside the `with` block."""
 
     def __init__(self, private: Path, pid: int) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix=f"attach-{pid}-", dir=private))
@@ -94,8 +94,8 @@ class Script:
         )
 
     async def outcome(self, within_s: float) -> str | None:
-        """`loaded`, `already`, `unreachable` or `failed: …`; None when the script was not begun in time, and
-        then it never will be.
+        """`loaded`, `already`, `unreachable` or `failed: …`; None if the script did not start in time, after
+        which it never will.
         """
         answer = await self._answered(within_s)
         if answer is not None:

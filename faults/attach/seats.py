@@ -1,4 +1,4 @@
-"""Threads in whose name something may be called: those that wait in the kernel, and hold nothing."""
+"""Threads that a debugger may use to call a function: those that wait in the kernel and hold no lock."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Seat:
 
 
 async def find(pid: int) -> list[Seat]:
-    """Threads that wait in the same place of the same system call twice, so that none only passes by.
+    """Threads seen twice in the same place of the same system call, so that none is just passing through.
 
-    None, after a second, if every thread is busy all the while: on a machine with much to do, one that is
-    about to wait may have to wait for a CPU first, and looks as busy.
+    Empty, after a second, if every thread stays busy. On a loaded machine a thread that is about to wait may
+    first wait for a CPU, and looks busy too.
     """
     give_up = time.monotonic() + _LOOK_FOR_S
     before = _waiting(pid)

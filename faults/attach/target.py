@@ -1,4 +1,4 @@
-"""What can be known of a process before anything is done to it, and whether it may be entered at all."""
+"""What can be known about a process before it is touched, and whether it may be entered at all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Target:
 
 
 def look(pid: int) -> Target:
-    """What process `pid` is. Raises NoProcess, NotAllowed, AlreadyAttached, NotPython, NotAttachable."""
+    """Examine process `pid`. Raises NoProcess, NotAllowed, AlreadyAttached, NotPython, NotAttachable."""
     found = procfs.stat(pid)
     if found is None or found.state in "ZX":
         raise NoProcess(pid, "there is no such process" if found is None else "it has ended")

@@ -1,8 +1,7 @@
-"""Machine code that runs one string of Python in a thread of its own, whoever has the GIL.
+"""Machine code that runs one string of Python in a new thread, whoever holds the GIL.
 
-A debugger must not wait for the GIL in the name of a thread that it holds: if the GIL is wedged the wait
-never ends, and to cut it short would leave the interpreter's locks in disorder. A fresh thread may wait as
-long as it takes, and harms nobody if it waits for ever.
+A debugger must not make a thread that it holds wait for the GIL: if the GIL is wedged the wait never ends,
+and cutting it short would corrupt the interpreter's locks. A new thread can wait for ever without harm.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class CommandError(click.ClickException):
 
 
 def report_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Have a command report a FaultsError in one line instead of with a traceback."""
+    """Make a command report a FaultsError as one line instead of a traceback."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -105,7 +105,7 @@ async def _attach(pids: Sequence[int], within_s: float, from_outside: bool, quie
 
 
 async def _wait_ended(pid: int) -> None:
-    """Wait until the process has ended, its number notwithstanding (pidfd_open(2))."""
+    """Wait until the process has ended, even if its number is reused (pidfd_open(2))."""
     loop = asyncio.get_running_loop()
     try:
         handle = os.pidfd_open(pid)
@@ -121,7 +121,7 @@ async def _wait_ended(pid: int) -> None:
 
 
 def _catch_interrupts() -> asyncio.Future[signal.Signals]:
-    """A future for the first signal that asks this process to end; it no longer ends of one."""
+    """A future for the first signal that asks this process to end, which then no longer ends it."""
     loop = asyncio.get_running_loop()
     interrupted: asyncio.Future[signal.Signals] = loop.create_future()
 

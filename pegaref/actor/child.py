@@ -1,7 +1,6 @@
-"""The actor's process: `python -m pegaref.actor.child`, started by the process placement and by nobody else.
+"""The actor's process: `python -m pegaref.actor.child`, started only by the process placement.
 
-It lives no longer than its parent: the kernel kills it when the parent dies, and it ends by itself when its
-pipe is closed.
+It never outlives its parent: the kernel kills it when the parent dies, and it exits when its pipe is closed.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def main() -> NoReturn:
         ),
     )
     _die_with(arguments.parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles a terminal's Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     page = PulsePage(arguments.page_fd)
     os.close(arguments.page_fd)
@@ -67,7 +66,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when the parent dies, prctl(2); the parent may be dead already."""
+    """Have the kernel kill this process when its parent dies, prctl(2). Exits if the parent is dead
+    already."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
@@ -75,10 +75,10 @@ def _die_with(parent: int) -> None:
 
 
 def _offer_traceback(trace_fd: int, page: PulsePage) -> None:
-    """Write every thread's traceback to the file when asked to by signal, even while the GIL is held.
+    """On TRACEBACK_SIGNAL, write every thread's traceback to the file, even while the GIL is held.
 
-    Only the heartbeat's thread takes the signal, so that a call that hangs in another is not interrupted:
-    faulthandler's handler is C and looks at all threads, whoever runs it.
+    Only the heartbeat's thread receives the signal, so a call that hangs in another thread is not
+    interrupted. faulthandler's handler is written in C and dumps all threads, whichever of them runs it.
     """
     faulthandler.register(TRACEBACK_SIGNAL, file=trace_fd, all_threads=True)
     Heartbeat(page, "heartbeat").start()
@@ -95,7 +95,7 @@ def _serve(requests_fd: int, answers_fd: int, device_id: int, page: PulsePage) -
     answers = AnswerPipe(answers_fd)
     try:
         loop, ready = load_actor(device_id, page, answers)
-    except (ImportError, RegistryError, RuntimeError) as error:  # the last is how CUDA says that it cannot
+    except (ImportError, RegistryError, RuntimeError) as error:  # CUDA reports a failure as RuntimeError
         logger.error("the actor cannot start: %s", error)
         answers.send_ready(StartFailed(f"it cannot start: {error}"))
         _exit(EXIT_START_FAILED)
@@ -110,7 +110,7 @@ def _answer_until_closed(requests_fd: int, reader: FrameReader[Request], loop: A
 
 
 def _exit(code: int) -> NoReturn:
-    """End at once: there is nothing to tidy that the kernel does not, and tidying could hang."""
+    """Exit at once. The kernel frees everything the process has; cleaning up here could hang."""
     logging.shutdown()
     sys.stderr.flush()
     os._exit(code)

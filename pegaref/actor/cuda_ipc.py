@@ -1,8 +1,8 @@
 """CUDA IPC memory as a tensor: GPU memory of another process, mapped and never copied.
 
-torch calls `cudaIpcOpenMemHandle` and counts its users in a shared file of its own, so the exporter's memory
-is free again once the last tensor over it has gone. Closing the mapping waits for the GPU *with the GIL held*
-(docs/gpu.md), which is why only an actor may do it.
+torch calls `cudaIpcOpenMemHandle` and counts the users of the memory in a shared file, so the exporter gets
+its memory back once the last tensor on it is gone. Closing the mapping waits for the GPU *with the GIL held*
+(docs/gpu.md), so only an actor may do it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ UUID_PREFIX = "GPU-"
 
 
 def open_cuda_ipc(wrapper: CudaIpc, device_id: int) -> torch.Tensor:
-    """Map the exporter's memory on the GPU that the wrapper names, which must be the device's own: closing
-    the mapping waits for that GPU, and one that hangs must take no other device's actor with it.
+    """Map the exporter's memory. The GPU that the wrapper names must be the actor's own device: closing the
+    mapping waits for that GPU, and a GPU that hangs must not block another device's actor.
 
-    Raises InvalidCommand for a wrapper that no GPU can open or that is another GPU's, and RegistryError
-    (FAILED_PRECONDITION) where this host has no GPU or not the one named. Nothing is left mapped.
+    Raises InvalidCommand if no GPU can open the wrapper or it names another device's GPU, and RegistryError
+    (FAILED_PRECONDITION) if this host has no GPU or not the one named. On an error nothing stays mapped.
     """
     dtype = DTYPES.get(wrapper.dtype)
     if dtype is None:
@@ -91,7 +91,7 @@ def _named_device_id(wrapper: CudaIpc) -> int:
 
 @lru_cache(maxsize=1)
 def _uuids() -> tuple[str, ...]:
-    """The UUIDs of the GPUs that this process sees, by index; they cannot change while it runs."""
+    """The UUIDs of the GPUs that this process sees, by index. They do not change while it runs."""
     return tuple(
         str(torch.cuda.get_device_properties(index).uuid).removeprefix(UUID_PREFIX).lower()
         for index in range(torch.cuda.device_count())

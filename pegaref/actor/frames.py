@@ -1,7 +1,7 @@
 """Length-prefixed msgpack frames between the control process and an actor's process.
 
-A frame is four bytes of length, big-endian, and that many bytes of one msgpack value. Each side reads only
-the types that the other may send; anything else is a FrameError, after which the stream cannot be trusted.
+A frame is a four-byte big-endian length followed by one msgpack value of that many bytes. Each side accepts
+only the types that the other may send. Anything else is a FrameError, and the stream cannot be used after it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ FromActor: TypeAlias = Ready | Reply | StartFailed
 
 HEADER: Final = struct.Struct(">I")
 
-# A text that is not UTF-8 is a UnicodeDecodeError in msgspec, and nesting without end a RecursionError.
+# msgspec raises UnicodeDecodeError for text that is not UTF-8 and RecursionError for endless nesting.
 UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 Incoming = TypeVar("Incoming")
 
 
 class FrameError(Exception):
-    """Raised when the other side sent what it may not send."""
+    """Raised when the other side sent something that the protocol does not allow."""
 
 
 class FrameWriter:
@@ -37,13 +37,13 @@ class FrameWriter:
         self._encode = msgspec.msgpack.Encoder().encode
 
     def frame(self, message: Request | FromActor) -> bytes:
-        """One message with its length in front."""
+        """One message, encoded, with its length in front."""
         payload = self._encode(message)
         return HEADER.pack(len(payload)) + payload
 
 
 class AnswerPipe:
-    """The actor's end of the pipe on which it answers. Writing waits when the pipe is full."""
+    """The actor's end of the pipe that carries its answers. Writing blocks while the pipe is full."""
 
     __slots__ = ("_fd", "_writer")
 
@@ -52,11 +52,11 @@ class AnswerPipe:
         self._writer = FrameWriter()
 
     def send_ready(self, message: Ready | StartFailed) -> None:
-        """Say that requests are read from now on, or that they never will be. Raises BrokenPipeError."""
+        """Report that the actor now reads requests, or that it could not start. Raises BrokenPipeError."""
         self._write(self._writer.frame(message))
 
     def send_reply(self, reply: Reply) -> None:
-        """Send one answer. Raises BrokenPipeError when the control process reads no more."""
+        """Send one answer. Raises BrokenPipeError if the control process no longer reads the pipe."""
         self._write(self._writer.frame(reply))
 
     def _write(self, frame: bytes) -> None:
@@ -78,10 +78,12 @@ class FrameReader(Generic[Incoming]):
         self._needed = HEADER.size
 
     def feed(self, data: bytes) -> list[Incoming]:
-        """The messages that are complete now. Raises FrameError on what is too long or not a message."""
+        """Take `data` in; return the messages now complete. Raises FrameError for an overlong or invalid
+        one."""
         if not self._buffer and len(data) >= HEADER.size:
             (length,) = HEADER.unpack_from(data)
-            if length == len(data) - HEADER.size <= self._limit_bytes:  # one whole frame, as nearly always
+            # nearly always: exactly one whole frame
+            if length == len(data) - HEADER.size <= self._limit_bytes:
                 return [self._read(data[HEADER.size :])]
         if self._buffer:
             self._buffer += data
@@ -114,10 +116,10 @@ class FrameReader(Generic[Incoming]):
 
 
 def request_reader() -> FrameReader[Request]:
-    """Makes the reader of the actor's side."""
+    """A reader for the actor's side, which receives requests."""
     return FrameReader(msgspec.msgpack.Decoder(Request))
 
 
 def answer_reader() -> FrameReader[FromActor]:
-    """Makes the reader of the control process's side."""
+    """A reader for the control process's side, which receives answers."""
     return FrameReader(msgspec.msgpack.Decoder(FromActor))

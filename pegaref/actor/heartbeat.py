@@ -1,7 +1,7 @@
-"""The actor's pulse: counters in memory that the control process reads without asking.
+"""The actor's pulse: counters in memory that the control process reads without asking the actor.
 
-Shared between processes it is a page of a sealed memfd: neither side can shrink it, so reading it can
-neither wait nor fail.
+Between processes the pulse is a page of a sealed memfd. Neither side can shrink it, so reading it never
+blocks or fails.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pegaref.messages import Pulse
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 BEAT_EVERY_S: Final = 0.1
-TRACEBACK_SIGNAL: Final = signal.SIGUSR2  # has an actor's process write a traceback of every thread
+TRACEBACK_SIGNAL: Final = signal.SIGUSR2  # makes an actor's process write a traceback of every thread
 
 _BEAT, _STARTED, _FINISHED, _PROGRESS, _TRACEBACK_READY = range(5)
 
 
 class PulsePage:
-    """Eight-byte counters; one process writes them, any may read."""
+    """Eight-byte counters. One process writes them; any process may read them."""
 
     __slots__ = ("_cells", "_map")
 
@@ -33,15 +33,15 @@ class PulsePage:
         self._cells = memoryview(self._map).cast("Q")
 
     def beat(self) -> None:
-        """Count a beat: the actor's interpreter can run a thread."""
+        """Count a beat, which shows that the actor's interpreter can run a thread."""
         self._cells[_BEAT] += 1
 
     def begin(self, serial: int) -> None:
-        """Note that work on the request has begun."""
+        """Record that work on this request has begun."""
         self._cells[_STARTED] = serial
 
     def finish(self, serial: int) -> None:
-        """Note that the request is done and its answer was sent."""
+        """Record that this request is done and its answer was sent."""
         self._cells[_FINISHED] = serial
 
     def step(self) -> None:
@@ -49,7 +49,7 @@ class PulsePage:
         self._cells[_PROGRESS] += 1
 
     def enable_traceback(self) -> None:
-        """Note that the process now answers TRACEBACK_SIGNAL with a traceback, and does not die of it."""
+        """Record that TRACEBACK_SIGNAL now makes the process write a traceback instead of killing it."""
         self._cells[_TRACEBACK_READY] = 1
 
     @property
@@ -63,7 +63,7 @@ class PulsePage:
         return Pulse(cells[_BEAT], cells[_STARTED], cells[_FINISHED], cells[_PROGRESS])
 
     def close(self) -> None:
-        """Unmap the memory. Nothing may be read or written afterwards."""
+        """Unmap the memory. The page must not be used afterwards."""
         self._cells.release()
         self._map.close()
 
@@ -81,7 +81,7 @@ def shared_page_fd() -> int:
 
 
 class Heartbeat:
-    """A thread that beats the page: it stops when the interpreter can run no thread any more."""
+    """A thread that beats the page at an interval; the beats stop while the interpreter can run no thread."""
 
     def __init__(self, page: PulsePage, name: str) -> None:
         self._page = page
@@ -93,7 +93,7 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Have the thread end at its next beat; does not wait for it."""
+        """Tell the thread to end at its next beat, without waiting for it."""
         self._ended.set()
 
     def _run(self) -> None:

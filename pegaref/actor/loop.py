@@ -46,7 +46,8 @@ class TensorRegistry(Protocol):
 
 
 class ReplySender(Protocol):
-    """The actor's way back to the control process: a pipe, or the event loop of a process that both share."""
+    """How the actor's answers reach the control process: by a pipe, or by the event loop if they share a
+    process."""
 
     def send_reply(self, reply: Reply) -> None:
         """Send one answer."""
@@ -54,7 +55,7 @@ class ReplySender(Protocol):
 
 
 class ActorLoop:
-    """Answers requests one at a time; errors are answers too."""
+    """Carries out requests one at a time and answers each; an error is an answer too."""
 
     def __init__(self, registry: TensorRegistry, page: PulsePage, sender: ReplySender) -> None:
         self._registry = registry
@@ -95,10 +96,10 @@ class ActorLoop:
 
 
 def load_actor(device_id: int, page: PulsePage, sender: ReplySender) -> tuple[ActorLoop, Ready]:
-    """Import torch and take the device, which takes seconds.
+    """Import torch and open the device, which takes seconds.
 
-    Raises ImportError where torch cannot be loaded, DeviceMissing where there is no such GPU, and whatever
-    CUDA raises when the device cannot be had.
+    Raises ImportError if torch cannot be loaded, DeviceMissing if the GPU does not exist, and RuntimeError if
+    CUDA cannot open it.
     """
     import torch
 
@@ -107,5 +108,5 @@ def load_actor(device_id: int, page: PulsePage, sender: ReplySender) -> tuple[Ac
     torch.set_num_threads(1)
     registry = CudaTensorRegistry(device_id, page.step)
     gc.collect()
-    gc.freeze()  # torch's own objects are never garbage: a collection after a release need not look at them
+    gc.freeze()  # torch's own objects live for ever, so garbage collections after a release can skip them
     return ActorLoop(registry, page, sender), Ready(str(torch.__version__))

@@ -1,12 +1,13 @@
 """PegaFlow's pickled CudaIPCWrapper, read without unpickling it.
 
-Nothing here uses `pickle`, not even an Unpickler with a `find_class` of its own: that would still call what
-it finds, and one name too many in its list is code of the sender's choice in the process that has the GPU.
-The opcodes are read one by one instead, and only those that build plain values, three names and one object
-mean anything. Nothing that the sender names is imported, called or looked up; the result is our own CudaIpc.
+Nothing here uses `pickle`, not even an Unpickler with its own `find_class`: that still calls what it finds,
+and one name too many on its list lets a sender run code in the process that owns the GPU. Instead the opcodes
+are read one by one, and only those that build plain values, three known names and one object are accepted.
+Nothing that the sender names is imported, called or looked up. The result is pegaref's own CudaIpc.
 
-Opcodes are as in Lib/pickletools.py, protocols 3 to 5 (2 spells bytes as a call). The object's attributes are
-those of PegaFlow's `pegaflow.ipc_wrapper`: `handle` is the 8-tuple that torch's `_share_cuda_()` gives.
+The opcodes are those of Lib/pickletools.py, protocols 3 to 5 (protocol 2 encodes bytes as a call). The
+object's attributes are those of PegaFlow's `pegaflow.ipc_wrapper`; `handle` is the 8-tuple that torch's
+`_share_cuda_()` returns.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final, NoReturn
 from pegaref.errors import InvalidCommand
 from pegaref.wrapper import FIELD, MAX_WRAPPER_BYTES, CudaIpc
 
-PICKLE_START: Final = b"\x80"  # PROTO, the first opcode since protocol 2; no wrapper in msgpack starts so
+PICKLE_START: Final = b"\x80"  # PROTO, the first opcode since protocol 2; no msgpack wrapper starts with it
 MAX_OPCODES: Final = 1024
 CLASS_NAME: Final = "CudaIPCWrapper"
 CLASS_PACKAGE: Final = "pegaflow"
@@ -31,7 +32,8 @@ def is_pickle(raw: bytes) -> bool:
 
 
 def read_pickled(raw: bytes) -> CudaIpc:
-    """The value that the pickle describes. Raises InvalidCommand for any other; no side effect."""
+    """The CudaIpc that the pickle describes. Raises InvalidCommand if it describes anything else. Has no side
+    effect."""
     if len(raw) > MAX_WRAPPER_BYTES:
         raise InvalidCommand(f"a wrapper has at most {MAX_WRAPPER_BYTES} bytes, not {len(raw)}", field=FIELD)
     machine = _Machine()
@@ -48,8 +50,8 @@ def read_pickled(raw: bytes) -> CudaIpc:
     except InvalidCommand:
         raise
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        # pickletools raises ValueError for what it cannot read; the others are a stack that does not hold
-        # what an opcode needs.
+        # pickletools raises ValueError for bytes it cannot read; the other errors come from a stack that
+        # lacks what an opcode needs.
         raise InvalidCommand(f"not a pickled {CLASS_NAME}: {type(error).__name__}", field=FIELD) from None
     if end != len(raw) - 1 or len(machine.stack) != 1:
         _refuse("it does not end with one value")
@@ -62,7 +64,7 @@ def _refuse(why: str) -> NoReturn:
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """A global that the sender named: two strings, nothing looked up."""
+    """A global that the sender named: two strings that are never looked up."""
 
     module: str
     name: str
@@ -77,7 +79,7 @@ class _Size:
 
 @dataclass(slots=True)
 class _Object:
-    """The one object, and its attributes."""
+    """The wrapper object and its attributes."""
 
     state: dict[object, object] = field(default_factory=dict)
 
@@ -240,7 +242,7 @@ def _bytes(value: object, name: str, most: int) -> bytes:
 
 
 def _stride(value: object) -> tuple[int, ...] | None:
-    """Older clients send none: their tensors are contiguous."""
+    """The stride, or None (contiguous), which is what older clients send."""
     if value is None:
         return None
     if not isinstance(value, tuple) or len(value) > 16:

@@ -1,4 +1,4 @@
-"""POSIX shared memory as a tensor: on a host without a GPU, the memory that a client process shares."""
+"""POSIX shared memory as a tensor: what clients share on a host without a GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pegaref.wrapper import FIELD, SharedMemory
 
 SHM_DIR: Final = "/dev/shm"  # where glibc's shm_open keeps its objects, shm_overview(7)
 MAX_NAME_BYTES: Final = 255
-#: Errors that are this process's want, and no mistake of whoever asked.
+#: Errors that mean this process lacks resources; the caller made no mistake.
 WANTS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 MOST_DIMENSIONS: Final = 16
 
@@ -50,15 +50,15 @@ class Mapping(mmap.mmap):
 
 @dataclass(slots=True)
 class OpenFiles:
-    """The mappings of one batch, by name and length, so that layers in the same object share one."""
+    """The mappings of one batch, by name and length. Layers in the same object share a mapping."""
 
     mappings: dict[tuple[str, int], Mapping] = field(default_factory=dict)
 
 
 def open_shared_memory(wrapper: SharedMemory, files: OpenFiles) -> torch.Tensor:
-    """Map the object and lay the tensor over it, or leave nothing open.
+    """Map the object and make a tensor on it. On an error nothing stays open.
 
-    Raises InvalidCommand, and RegistryError (RESOURCE_EXHAUSTED) where descriptors or memory are wanting.
+    Raises InvalidCommand, and RegistryError (RESOURCE_EXHAUSTED) if descriptors or memory run out.
     """
     dtype = DTYPES.get(wrapper.dtype)
     if dtype is None:
@@ -85,9 +85,9 @@ def checked_stride(
     whole_bytes: int,
     item_bytes: int,
 ) -> tuple[int, ...]:
-    """The strides in elements, once it is sure that no index reaches outside `whole_bytes`.
+    """The strides in elements (`stride` None: contiguous).
 
-    Raises InvalidCommand.
+    Raises InvalidCommand if any index would reach outside the `whole_bytes` of the object.
     """
     if len(shape) > MOST_DIMENSIONS or any(size < 1 for size in shape):
         raise InvalidCommand(f"shape needs {MOST_DIMENSIONS} sizes at most, each 1 or more", field=FIELD)
@@ -128,7 +128,7 @@ def _mapping(wrapper: SharedMemory, files: OpenFiles) -> Mapping:
 
 def _map(fd: int, wrapper: SharedMemory) -> Mapping:
     try:
-        # Before 3.13 each mapping keeps a descriptor of its own; an actor raises its limit at start.
+        # Before Python 3.13 every mmap keeps a descriptor, so an actor raises its limit at start.
         if sys.version_info >= (3, 13):
             return Mapping(fd, wrapper.nbytes, trackfd=False)
         return Mapping(fd, wrapper.nbytes)
@@ -142,7 +142,7 @@ def _open_object(name: str) -> int:
     if not name or len(name.encode()) > MAX_NAME_BYTES or name in (".", "..") or "/" in name or "\0" in name:
         raise InvalidCommand("a shared memory name has 1 to 255 bytes and no path", field=FIELD)
     try:
-        # Not to block on a fifo, not to follow a link out of the directory.
+        # Neither block on a fifo nor follow a link out of the directory.
         return os.open(f"{SHM_DIR}/{name}", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         message = f"shared memory {name!r} cannot be opened: {error.strerror}"

@@ -1,4 +1,4 @@
-"""The tensors of one device, by context: the one thing in the server that can hang."""
+"""The tensors of one device, by context. This is the only part of the server that can hang."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class CudaTensorRegistry:
     """Maps and releases tensors. Not thread-safe: its actor calls it one command at a time."""
 
     def __init__(self, device_id: int, step: Callable[[], None]) -> None:
-        """Take the device. `step` is called after each tensor, so that slow can be told from stuck.
+        """Open the device. `step` is called after each tensor, so that the hang detector sees progress.
 
-        Where CUDA has no device at all, there is none to take: host memory can be registered all the same.
-        Raises DeviceMissing where there are GPUs, but not this one.
+        On a host without any GPU nothing is opened, and only host memory can be registered.
+        Raises DeviceMissing if the host has GPUs but not this one.
         """
         self._device_id = device_id
         self._step = step
@@ -57,7 +57,8 @@ class CudaTensorRegistry:
                     field="device_id",
                 )
             torch.cuda.set_device(device_id)
-            torch.empty(1, device="cuda")  # makes the context now: the first register need not wait for it
+            # creates the CUDA context now, so that the first register does not wait for it
+            torch.empty(1, device="cuda")
 
     def register_layers(self, command: RegisterLayers) -> Registered:
         """Map all layers, or none. Raises AlreadyExists, InvalidCommand."""
@@ -74,7 +75,7 @@ class CudaTensorRegistry:
                 tensors[layer.name] = self._open(layer, files)
                 self._step()
         except BaseException as error:
-            # Unmapped now, and not when whoever keeps the error lets go of its frames.
+            # Unmap now: a kept error keeps its frames, and these would keep the tensors.
             clear_frames(error.__traceback__)
             tensors.clear()
             files.mappings.clear()
@@ -96,9 +97,9 @@ class CudaTensorRegistry:
         return self.release_contexts(self._contexts)
 
     def release_contexts(self, keys: Iterable[ContextKey]) -> Dropped:
-        """The only place where tensors are released, and where the GPU is asked to give memory back.
+        """Release the tensors of these contexts; every release goes through here.
 
-        The GPU is asked only if live tensors went: asking may block for ever, and needlessly so.
+        Empties the GPU's cache only if live tensors were released, because that call may block for ever.
         """
         released = tuple(keys)
         if not released:

@@ -1,6 +1,6 @@
-"""A client as a process: it shares memory or holds an instance, says so in one line of JSON, and waits.
+"""A client as a process: it shares memory or holds an instance, prints one line of JSON, and waits.
 
-It ends at the end of its standard input, at SIGTERM or at SIGINT, and leaves nothing behind.
+It ends when its standard input ends, or on SIGTERM or SIGINT, and leaves nothing behind.
 """
 
 import base64
@@ -25,9 +25,9 @@ _LAST_CALL_S = 2.0  # for the unregister on the way out
 
 
 class EndRequest:
-    """The request that this process end: the end of standard input, SIGTERM or SIGINT.
+    """The request to end this process: end of standard input, SIGTERM or SIGINT.
 
-    Signals come as bytes on a pipe, so that none is missed.
+    Signals arrive as bytes on a pipe, so that none is missed.
     """
 
     def __init__(self) -> None:
@@ -47,11 +47,11 @@ class EndRequest:
         os.close(self._write)
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end; False when the time ran out first."""
+        """Wait for the request; False if the time ran out first."""
         while not self._ended:
             try:
                 ready, _, _ = select.select([self._read, 0], [], [], timeout_s)
-            except OSError:  # there is no standard input, which is its end as well
+            except OSError:  # a closed standard input counts as one that has ended
                 return True
             if not ready:
                 return False
@@ -193,7 +193,7 @@ class Holder:
                 self._session.close()
 
     def register(self) -> None:
-        """Open a session, unless there is to be none, and register. Raises ClientError."""
+        """Open a session (unless run with --no-session) and register. Raises ClientError."""
         self._registered = False
         if self._with_session:
             if self._session is not None:
@@ -203,7 +203,7 @@ class Holder:
         self._registered = True
 
     def register_until(self, end: EndRequest) -> bool:
-        """Try to register, ever less often, until it succeeds; False when the end was asked for first."""
+        """Retry with growing pauses until a register succeeds; False if the process was told to end first."""
         retry_s = _RETRY_FIRST_S
         while True:
             try:
@@ -217,7 +217,8 @@ class Holder:
             retry_s = min(2 * retry_s, _RETRY_MOST_S)
 
     def hold_until(self, end: EndRequest) -> None:
-        """Register again whenever the server ended the session. Raises ClientError when it was superseded."""
+        """Register again whenever the server ends the session. Raises ClientError if the session was
+        superseded."""
         while not end.wait(0.1 if self._with_session else None):
             if not self._session.wait_ended(0):
                 continue

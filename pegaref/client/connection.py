@@ -1,4 +1,4 @@
-"""Calls to a server, for programs that are not asynchronous. Every call has a deadline."""
+"""A synchronous client of a server. Every call has a deadline."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ DEADLINE_S = 10.0
 class Client:
     """A connection to one server. Threads may share it.
 
-    `token` is shown with every call, for servers that ask for one; `credentials` make it a TLS connection
-    (see grpc.ssl_channel_credentials).
+    `token`, if any, is sent with every call; `credentials` (see grpc.ssl_channel_credentials) make it a TLS
+    connection.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Client:
         token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        # A server that restarts is found again within a second, not after gRPC's default of two minutes.
+        # Find a restarted server within a second; gRPC's default is two minutes.
         options = [("grpc.max_reconnect_backoff_ms", 1000)]
         if credentials is None:
             self._channel = grpc.insecure_channel(address, options=options)
@@ -74,14 +74,14 @@ class Client:
         self._call(self._stub.RegisterContextBatch, request, deadline_s)
 
     def unregister(self, instance_id: str, *, deadline_s: float | None = None) -> None:
-        """Drop everything of an instance, on every device. Raises ClientError."""
+        """Drop everything that an instance registered, on every device. Raises ClientError."""
         request = engine_pb2.UnregisterRequest(instance_id=instance_id)
         self._call(self._stub.UnregisterContext, request, deadline_s)
 
     def session(
         self, instance_id: str, *, namespace: str = "", tp_size: int = 1, deadline_s: float | None = None
     ) -> Session:
-        """Open an instance's session; returns once the server counts it. Raises ClientError."""
+        """Open an instance's session; returns once the server has accepted it. Raises ClientError."""
         request = engine_pb2.SessionRequest(
             instance_id=instance_id, namespace=namespace, tp_size=tp_size, world_size=tp_size
         )
@@ -90,15 +90,15 @@ class Client:
         return session
 
     def health(self, *, deadline_s: float | None = None) -> None:
-        """Return if the server is alive. Raises ClientError."""
+        """Return if the server is alive; otherwise raise ClientError."""
         self._call(self._stub.Health, engine_pb2.HealthRequest(), deadline_s)
 
     def shut_down(self, *, deadline_s: float | None = None) -> None:
-        """Ask the server to stop; returns before it has. Raises ClientError."""
+        """Ask the server to stop; returns before it has stopped. Raises ClientError."""
         self._call(self._stub.Shutdown, engine_pb2.ShutdownRequest(), deadline_s)
 
     def close(self) -> None:
-        """Let go of the connection; its sessions end."""
+        """Close the connection, which ends its sessions."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -120,22 +120,22 @@ class Client:
 
 
 class Session:
-    """An open session. It ends with its block, with `close`, with this process, or from the server's side."""
+    """An open session. It ends with its `with` block, `close`, this process, or when the server ends it."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self._opened = threading.Event()  # also set when it never will be
+        self._opened = threading.Event()  # also set when the session failed to open
         self._ended = threading.Event()
         self._failure: ClientError | None = None
         threading.Thread(target=self._follow, name="pegaref-session", daemon=True).start()
 
     @property
     def failure(self) -> ClientError | None:
-        """Why the server ended it; None while it is open, and when it was ended here."""
+        """Why the server ended the session; None while it is open or if this side ended it."""
         return self._failure
 
     def wait_open(self, deadline_s: float) -> None:
-        """Return once the server counts the session. Raises ClientError."""
+        """Return once the server has accepted the session. Raises ClientError."""
         if not self._opened.wait(deadline_s):
             self.close()
             raise ClientError("DEADLINE_EXCEEDED", f"no session was opened within {deadline_s:g} s")
@@ -143,11 +143,11 @@ class Session:
             raise self._failure
 
     def wait_ended(self, timeout_s: float | None = None) -> bool:
-        """Wait until it has ended, from whichever side; False when the time ran out first."""
+        """Wait until either side has ended the session; False if the time ran out first (None: no limit)."""
         return self._ended.wait(timeout_s)
 
     def close(self) -> None:
-        """End it: the server drops what was registered in it."""
+        """End the session. The server drops what was registered in it."""
         self._stream.cancel()
         self._ended.wait(1.0)
 
@@ -175,6 +175,6 @@ class Session:
 
 
 def _failure(error: grpc.RpcError) -> ClientError:
-    # What grpc raises is a call as well, which knows how it ended.
+    # The exception that grpc raises is also the call, with its status.
     call: Any = error
     return ClientError(call.code().name, call.details() or "")

@@ -1,6 +1,6 @@
 """Tensors that another process of this host can map: in POSIX shared memory, or on a GPU through CUDA IPC.
 
-Only the latter needs torch, and an NVIDIA GPU.
+Only CUDA IPC needs torch and an NVIDIA GPU.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pegaref.wrapper import SharedMemory as SharedMemoryWrapper
 
 
 class Shared(Protocol):
-    """Memory that is shared for as long as its `with` block lasts."""
+    """Memory that is shared until its `with` block ends."""
 
     wrapper: bytes
     nbytes: int
@@ -35,15 +35,15 @@ class SharedTensor:
     """POSIX shared memory with a one-dimensional tensor of bytes in it.
 
     `wrapper` is what a register sends for it. The memory lives until `close`; if this process is killed
-    before that, the standard library's resource tracker removes it. A server that has it mapped keeps the
-    pages, not the name, until it lets go.
+    first, the standard library's resource tracker removes it. A server that has it mapped keeps the pages,
+    but not the name, until it unmaps them.
     """
 
     def __init__(self, nbytes: int) -> None:
-        """Raises ValueError for less than a byte, OSError when there is no room for it."""
+        """Raises ValueError if `nbytes` is below 1 and OSError if there is no room."""
         if nbytes < 1:
             raise ValueError(f"{nbytes} bytes cannot be shared: ask for at least 1")
-        # The process's number in the name tells a person whose memory it is.
+        # The pid in the name shows whose memory it is.
         self._memory = SharedMemory(f"pegaref-{os.getpid()}-{secrets.token_hex(6)}", create=True, size=nbytes)
         self.nbytes = nbytes
         self.wrapper = encode_wrapper(
@@ -57,14 +57,14 @@ class SharedTensor:
 
     @property
     def buffer(self) -> memoryview:
-        """The bytes, to be written and read. Raises ValueError after `close`."""
+        """The memory itself, readable and writable. Raises ValueError after `close`."""
         buffer = self._memory.buf
         if buffer is None:
             raise ValueError("the memory is not shared any more")
         return buffer
 
     def close(self) -> None:
-        """Unmap and remove it; harmless the second time."""
+        """Unmap and remove the memory; a second call does nothing."""
         self._memory.close()
         if self.nbytes:
             self.nbytes = 0
@@ -82,13 +82,12 @@ class SharedTensor:
 class SharedCudaTensor:
     """A one-dimensional tensor of bytes on a GPU, exported through CUDA IPC.
 
-    `wrapper` is what a register sends for it; it names the GPU by UUID, so that CUDA_VISIBLE_DEVICES may
-    differ between the two processes. The memory lives until `close`, and until the last server that has it
-    mapped lets go of it.
+    `wrapper` is what a register sends for it. It names the GPU by UUID, so CUDA_VISIBLE_DEVICES may differ
+    between the two processes. The memory lives until `close` and until the last server has unmapped it.
     """
 
     def __init__(self, nbytes: int, device_id: int = 0) -> None:
-        """Raises ValueError for less than a byte, RuntimeError where torch sees no such GPU."""
+        """Raises ValueError if `nbytes` is below 1 and RuntimeError if torch sees no such GPU."""
         if nbytes < 1:
             raise ValueError(f"{nbytes} bytes cannot be shared: ask for at least 1")
         import torch
@@ -105,11 +104,11 @@ class SharedCudaTensor:
 
     @property
     def name(self) -> str:
-        """Which GPU it is on."""
+        """The GPU that the memory is on."""
         return str(self._tensor.device)
 
     def close(self) -> None:
-        """Free the memory; harmless the second time."""
+        """Free the memory; a second call does nothing."""
         import torch
 
         self._tensor = None
@@ -126,7 +125,7 @@ class SharedCudaTensor:
 
 
 def wrap(tensor: Any) -> CudaIpc:
-    """What a server needs to map a CUDA tensor, views included (their offset and strides are kept).
+    """What a server needs to map a CUDA tensor. For a view, its offset and strides are kept.
 
     The handle is torch's own, from `_share_cuda_()`: device, memory handle, size and offset of the storage in
     bytes, the shared reference counter, and the event that orders the two processes.

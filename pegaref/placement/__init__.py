@@ -15,20 +15,20 @@ from pegaref.registry import Launcher
 
 
 class Placement(Launcher, Protocol):
-    """Launches actors, and says where handlers run."""
+    """Launches actors and decides where handlers run."""
 
     name: str
     dispatch: Dispatch
 
     def close(self) -> None:
-        """Free what the placement itself holds; never waits."""
+        """Free what the placement itself holds. Never waits."""
         ...
 
 
 def open_placement(name: str, *, workers: int = 2) -> Placement:
-    """Make the placement of that name; `workers` matters to `pool` only.
+    """Make the placement of that name. Only `pool` uses `workers`.
 
-    Raises UnknownPlacement, and TorchMissing where no actor could ever start.
+    Raises UnknownPlacement, and TorchMissing if torch is not installed.
     """
     if name in PLACEMENTS and importlib.util.find_spec("torch") is None:
         raise TorchMissing("torch is not installed here; install it with: pip install 'pegaref[torch]'")

@@ -9,22 +9,23 @@ Result = TypeVar("Result")
 
 
 class Dispatch(Protocol):
-    """Every handler runs through one of these, so that a placement can decide what it costs.
+    """Every handler runs through a dispatch, so that the placement decides where it runs.
 
-    A stream that merely waits must not wait inside: only its short parts go through here.
+    A stream must not wait inside it: only the stream's short working parts go through here.
     """
 
     async def run(self, body: Callable[[], Awaitable[Result]]) -> Result:
-        """Run the body of a handler that may wait, and return or raise what it does."""
+        """Run the body of a handler that may wait. Returns what the body returns and raises what it
+        raises."""
         ...
 
     def call(self, handler: Callable[[], None]) -> None:
-        """Call a handler that never waits: now, or on the event loop as soon as its turn comes."""
+        """Call a handler that never waits, at once or later on the event loop."""
         ...
 
 
 class DirectDispatch:
-    """Runs handlers where they are: on the event loop, costing nothing."""
+    """Runs handlers directly on the event loop, at no cost."""
 
     async def run(self, body: Callable[[], Awaitable[Result]]) -> Result:
         """Await the body."""

@@ -1,9 +1,9 @@
 """An actor in the control process itself, on the event loop or on a thread of its own.
 
-`inline` is the bug, at its plainest. `thread` is the fix as PegaFlow made it, which in Python a held GIL
-defeats. What both share with `pool` is here as well.
+`inline` is the bug in its plainest form. `thread` is the fix as PegaFlow made it; in Python a held GIL
+defeats it. The code that both share with `pool` is here as well.
 
-Only here does the control process import torch, and only in those three placements.
+Only in these three placements does the control process import torch.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Work = Callable[[], None]
 
 
 class LocalVitals:
-    """The vitals of an actor that shares its reader's process: while the GIL is held, nobody reads them."""
+    """The vitals of an actor in this process. While the GIL is held, nobody can read them."""
 
     def __init__(self, page: PulsePage) -> None:
         self._page = page
         self._text = ""
-        self.thread: int | None = None  # the one that works on a request now
+        self.thread: int | None = None  # the thread that works on a request now
 
     def pulse(self) -> Pulse:
         """Read the counters."""
@@ -45,17 +45,17 @@ class LocalVitals:
         return ""
 
     def request_traceback(self) -> None:
-        """Take the stack of the thread that works on the request."""
+        """Record the stack of the thread that works on the request."""
         frame = None if self.thread is None else sys._current_frames().get(self.thread)
         self._text = "" if frame is None else "".join(traceback.format_stack(frame))
 
     def read_traceback(self) -> str:
-        """The stack that was taken last; '' when nothing was being worked on."""
+        """The stack recorded last; '' if no request was being worked on."""
         return self._text
 
 
 class LocalLink:
-    """One actor of this process; `run` has the work done on whichever thread it likes."""
+    """One actor in this process; `run` chooses the thread that does the work."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class LocalLink:
 
     @property
     def vitals(self) -> Vitals:
-        """What can be told about the actor without its help."""
+        """What can be seen of the actor without its help."""
         return self._vitals
 
     @property
@@ -88,23 +88,24 @@ class LocalLink:
         return None
 
     def send(self, request: Request) -> None:
-        """Have the request carried out, on the thread that `run` chooses."""
+        """Carry out the request on the thread that `run` chooses."""
         if not self._ended:
             self._sent = request.serial
             self._run(lambda: self._work(request))
 
     def end(self, *, force: bool) -> bool:
-        """Take no more requests. What is being worked on cannot be ended, so force does nothing to it."""
+        """Take no more requests. `force` has no effect: a command that runs here cannot be ended."""
         idle = self._page.read().finished == self._sent
         if not force or idle:
             self._ended = True
             self._heartbeat.stop()
-        if self._page.read().finished == self._sent:  # again: it may have ended before it saw `_ended`
+        # again: the request may have ended before it saw `_ended`
+        if self._page.read().finished == self._sent:
             self._call_soon(self._leave, "it was closed")
         return idle
 
     def send_reply(self, reply: Reply) -> None:
-        """Hand an answer to the owner of the link, on its event loop. Called on the actor's thread."""
+        """Pass an answer to the link's owner, on the owner's event loop. Called on the actor's thread."""
         self._call_soon(self._events.on_reply, reply)
 
     def _work(self, request: Request) -> None:
@@ -118,7 +119,7 @@ class LocalLink:
                 self._call_soon(self._leave, "it was closed")
 
     def _load(self, device_id: int) -> None:
-        """Import torch on a thread of its own: the event loop goes on meanwhile."""
+        """Import torch on a separate thread, so that the event loop keeps running."""
         try:
             self._actor, ready = load_actor(device_id, self._page, self)
         except Exception as error:
@@ -146,7 +147,7 @@ class LocalLink:
 
 
 class InlinePlacement:
-    """Carries out each request between two other callbacks of the event loop."""
+    """Carries out each request in a callback of the event loop."""
 
     name = "inline"
 
@@ -154,7 +155,7 @@ class InlinePlacement:
         self.dispatch: Dispatch = DirectDispatch()
 
     def launch(self, device_id: int, epoch: int, events: ActorEvents) -> Link:
-        """Make an actor; torch is imported on a thread, the work is done on the loop."""
+        """Make an actor. torch is imported on a thread; the work is done on the event loop."""
         loop = asyncio.get_running_loop()
         return LocalLink(device_id, events, loop, loop.call_soon)
 
@@ -163,7 +164,7 @@ class InlinePlacement:
 
 
 class ThreadPlacement:
-    """Has a thread per device, which ends with the placement; a stuck one ends with the process."""
+    """Has one thread per device. It ends with the placement, or with the process if it is stuck."""
 
     name = "thread"
 
@@ -179,12 +180,12 @@ class ThreadPlacement:
         return LocalLink(device_id, events, asyncio.get_running_loop(), works.put)
 
     def close(self) -> None:
-        """Have each thread end when it has done what is queued."""
+        """Tell each thread to end once it has done what is queued."""
         for works in self._queues:
             works.put(None)
 
 
 def serve_queue(works: queue.SimpleQueue[Work | None]) -> None:
-    """Do what is put into the queue, one after the other, until a None is."""
+    """Do the queued work in order, until a None comes."""
     while (work := works.get()) is not None:
         work()

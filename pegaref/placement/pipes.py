@@ -1,7 +1,8 @@
 """The two pipes between the control process and a child: requests one way, answers the other.
 
-Two pipes and not a pair of sockets: on Linux, whoever reads from a unix stream socket wakes up its writer too
-if that waits in recv, as a child does that has just answered. Each command then costs two switches more.
+There are two pipes instead of a socket pair: on Linux, reading from a unix stream socket also wakes its
+writer if the writer waits in recv, as a child does after each answer. That costs two more context switches
+per command.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ RECEIVE_BYTES = 64 * 1024  # what a pipe holds, unless told otherwise
 
 
 class Pipes:
-    """Requests go out whole and in order, whatever the pipe takes at a time; answers are handed on at once.
+    """Sends requests whole and in order, however little the pipe takes at a time; passes answers on at once.
 
-    `on_data` is called on the event loop with what was read, and `on_broken` once, with the reason, when the
-    child cannot be talked with any more. The reason is '' when the child closed its end.
+    `on_data` is called on the event loop with the bytes read. `on_broken` is called once, with the reason,
+    when the child can no longer be reached. The reason is '' if the child closed its end.
     """
 
     def __init__(
@@ -28,7 +29,7 @@ class Pipes:
         on_data: Callable[[bytes], None],
         on_broken: Callable[[str], None],
     ) -> None:
-        """Raises OSError when there are no descriptors to be had, and holds none then."""
+        """Raises OSError if no descriptors are left; none stays open then."""
         self._loop = loop
         self._on_data = on_data
         self._on_broken = on_broken
@@ -42,11 +43,11 @@ class Pipes:
 
     @property
     def childs_fds(self) -> tuple[int, int]:
-        """The descriptors from which the child reads requests and to which it writes answers."""
+        """The child's descriptors: where it reads requests and where it writes answers."""
         return self._requests[0].fileno(), self._answers[1].fileno()
 
     def watch(self) -> None:
-        """The child has its ends: close them here, and read answers from now on."""
+        """Close the child's ends here, now that it has them, and start to read answers."""
         self._requests[0].close()
         self._answers[1].close()
         os.set_blocking(self._read_fd, False)
@@ -54,7 +55,7 @@ class Pipes:
         self._loop.add_reader(self._read_fd, self.read)
 
     def write(self, data: bytes) -> None:
-        """Send the data; what the pipe does not take now waits here."""
+        """Send the data; the part that the pipe does not take now waits here."""
         if self.closed:
             return
         if self._unsent:
@@ -66,7 +67,7 @@ class Pipes:
             self._loop.add_writer(self._write_fd, self._write_more)
 
     def read(self) -> None:
-        """Hand on what has come. Called by the event loop when there is something to read."""
+        """Pass on what has arrived. The event loop calls this when there is something to read."""
         try:
             data = os.read(self._read_fd, RECEIVE_BYTES)
         except BlockingIOError:
@@ -80,7 +81,7 @@ class Pipes:
             self._break("")
 
     def close(self) -> None:
-        """Close both pipes, which a child that is well takes as its end. Harmless when they are closed."""
+        """Close both pipes, on which a healthy child exits. Does nothing if they are closed."""
         if self.closed:
             return
         self.closed = True
@@ -109,7 +110,7 @@ class Pipes:
 
 
 def _pipe(opened: ExitStack) -> tuple[FileIO, FileIO]:
-    """The end to read from and the end to write to, closed with the stack."""
+    """A new pipe's read end and write end, both closed with the stack."""
     read_fd, write_fd = os.pipe()
     return (
         opened.enter_context(FileIO(read_fd, "r")),

@@ -1,9 +1,9 @@
 """The actor on N workers that also run every handler: PegaFlow before the fix.
 
-A handler holds one worker from its start to its end, and its registry call runs on that worker. So N stuck
-calls take all workers and every other handler waits: the server is dark. With N-1 it is lit.
-The coroutine of a handler is driven by the event loop, as its objects demand; what makes the pool a pool is
-that it does not start before a worker is free for it, and that the worker is blocked until it ends.
+A handler holds one worker from start to end, and its registry call runs on that worker. So N stuck calls take
+all workers, every other handler waits, and the server is dark. With N-1 stuck calls it is lit. The event loop
+still drives the handler's coroutine, because its objects belong to the loop. What makes this a pool: the
+coroutine starts only when a worker is free, and that worker is blocked until the coroutine ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 class _Slot:
-    """The worker that a handler has, until the handler ends. Opened and closed on the event loop."""
+    """The worker that a handler occupies until it ends. Opened and closed on the event loop."""
 
     __slots__ = ("inbox", "open")
 
@@ -40,11 +40,11 @@ _my_slot: contextvars.ContextVar[_Slot | None] = contextvars.ContextVar("pegaref
 
 
 class WorkerPool:
-    """N threads; each does one handler at a time. They end with the process, stuck or not."""
+    """N threads that each run one handler at a time. They end with the process, even if stuck."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        # Each is called on a worker with the slot that it gets, and has the event loop go on from there.
+        # Each callback is called on a worker with its slot, and hands back to the event loop.
         self._handlers: queue.SimpleQueue[Callable[[_Slot], None] | None] = queue.SimpleQueue()
         for number in range(workers):
             threading.Thread(target=self._serve, name=f"worker-{number}", daemon=True).start()
@@ -101,8 +101,8 @@ class WorkerPool:
 class PoolPlacement:
     """Runs registry work on the worker of the handler that asked for it.
 
-    Work that no handler waits for (undoing a register, a cleanup that outlasted its handler) has a thread
-    of its own, so that it can never wait for a worker that waits for it.
+    Work that no handler waits for (undoing a register, a cleanup that outlasted its handler) runs on a
+    separate thread. Otherwise it could wait for a worker that waits for it.
     """
 
     name = "pool"
@@ -135,5 +135,5 @@ class PoolPlacement:
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[_Slot], None], slot: _Slot) -> None:
     try:
         loop.call_soon_threadsafe(callback, slot)
-    except RuntimeError:  # the event loop was closed: nobody needs the worker any more
+    except RuntimeError:  # the event loop is closed, and nobody needs the worker any more
         slot.inbox.put(None)

@@ -1,4 +1,5 @@
-"""One child process per device: the control process shares neither GIL nor memory with what can hang."""
+"""One child process per device. The control process shares neither GIL nor memory with the code that can
+hang."""
 
 from __future__ import annotations
 
@@ -25,10 +26,10 @@ TRACEBACK_MOST_BYTES = 64 * 1024
 
 
 class ProcessPlacement:
-    """Launches `python -m pegaref.actor.child`, exec'ed and never forked, from the event loop's thread.
+    """Launches `python -m pegaref.actor.child`, always with exec, from the event loop's thread.
 
-    That thread must be one that lives as long as the server: the kernel kills a child when the thread that
-    started it ends, prctl(2).
+    That thread must live as long as the server, because the kernel kills a child when the thread that started
+    it ends, prctl(2).
     """
 
     name = "process"
@@ -37,7 +38,7 @@ class ProcessPlacement:
         self.dispatch: Dispatch = DirectDispatch()
 
     def launch(self, device_id: int, epoch: int, events: ActorEvents) -> Link:
-        """Start a child. Raises OSError when there are no descriptors or processes to be had."""
+        """Start a child. Raises OSError if descriptors or processes run out."""
         return ProcessLink(device_id, epoch, events, asyncio.get_running_loop())
 
     def close(self) -> None:
@@ -45,7 +46,7 @@ class ProcessPlacement:
 
 
 class ProcessVitals:
-    """A child's vitals, from its pulse page, from /proc and from the file that it writes tracebacks to."""
+    """A child's vitals, read from its pulse page, /proc, and the file that it writes tracebacks to."""
 
     def __init__(self, page: PulsePage, trace_fd: int, pid: int, pidfd: int) -> None:
         self._page = page
@@ -58,11 +59,12 @@ class ProcessVitals:
         return self._page.read()
 
     def states(self) -> str:
-        """A letter for each thread, as in proc_pid_stat(5); '' when there is no process."""
+        """The state letter of each thread, as in proc_pid_stat(5); '' if there is no process."""
         letters: list[str] = []
         try:
             for task in self._tasks.iterdir():
-                # The command's name is in parentheses and may hold any character, also a parenthesis.
+                # The command's name is in parentheses and may itself contain any character, even a
+                # parenthesis.
                 after_name = (task / "stat").read_bytes().rpartition(b") ")[2]
                 letters.append(after_name[:1].decode())
         except OSError:
@@ -77,17 +79,17 @@ class ProcessVitals:
             _signal(self._pidfd, TRACEBACK_SIGNAL)
 
     def read_traceback(self) -> str:
-        """What faulthandler has written since the last request."""
+        """What faulthandler has written since the last request; '' until it has."""
         return os.pread(self._trace_fd, TRACEBACK_MOST_BYTES, 0).decode(errors="replace")
 
     def close(self) -> None:
-        """Free what was shared with the child, which has ended. Nothing can be read any more."""
+        """Free what was shared with the child, which has ended. Nothing may be read afterwards."""
         self._page.close()
         os.close(self._trace_fd)
 
 
 class ProcessLink:
-    """One child and the pipes to it. What it sends is checked; a child that breaks the rules is killed."""
+    """One child and the pipes to it. Its messages are checked; a child that breaks the protocol is killed."""
 
     def __init__(
         self, device_id: int, epoch: int, events: ActorEvents, loop: asyncio.AbstractEventLoop
@@ -118,7 +120,7 @@ class ProcessLink:
 
     @property
     def vitals(self) -> Vitals:
-        """What can be told about the child without its help."""
+        """What can be seen of the child without its help."""
         return self._vitals
 
     @property
@@ -127,11 +129,11 @@ class ProcessLink:
         return self._process.pid
 
     def send(self, request: Request) -> None:
-        """Write the request; what its pipe does not take now waits here."""
+        """Write the request; the part that the pipe does not take now waits here."""
         self._pipes.write(self._frame(request))
 
     def end(self, *, force: bool) -> bool:
-        """Close the pipes, which a child that is well takes as its end; or kill it."""
+        """Close the pipes, on which a healthy child exits; with `force`, kill it."""
         if force:
             self._kill_untrusted("it is being killed")
         else:
@@ -161,12 +163,12 @@ class ProcessLink:
         self._expect_exit("it closed its pipe")
 
     def _expect_exit(self, why: str) -> None:
-        """Give a child that is ending the time for it, so that its exit status says how; then kill it."""
+        """Give an ending child time to exit, so that its status tells the reason; then kill it."""
         self._break(why)
         self._kill_timer = self._loop.call_later(EXIT_GRACE_S, _signal, self._pidfd, signal.SIGKILL)
 
     def _kill_untrusted(self, why: str) -> None:
-        """Kill a child that broke the rules, or that is to end now."""
+        """Kill a child that broke the protocol or that has to end now."""
         self._break(why)
         _signal(self._pidfd, signal.SIGKILL)
 
@@ -180,7 +182,7 @@ class ProcessLink:
             return
         self._loop.remove_reader(self._pidfd)
         if not self._broken:
-            self._pipes.read()  # its last words
+            self._pipes.read()  # what it wrote last
         if self._kill_timer is not None:
             self._kill_timer.cancel()
         why = f" ({self._broken})" if self._broken else ""
@@ -204,7 +206,7 @@ def _spawn(
         "trace-fd": trace_fd,
         "log-level": logging.getLogger().getEffectiveLevel(),
     }
-    # The child finds modules where this process does: in the working directory only if this one does, too.
+    # The child finds modules where this process does, in the working directory only if this process does.
     safe_path = [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]
     return subprocess.Popen(
         [

@@ -1,4 +1,4 @@
-"""The registry as the control process sees it: commands to one actor per device, and a snapshot in memory."""
+"""The control process's side of the registry: commands to one actor per device, and a snapshot in memory."""
 
 from pegaref.registry.handle import RegistryHandle
 from pegaref.registry.link import ActorEvents, Launcher, Link, Vitals

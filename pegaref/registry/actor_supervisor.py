@@ -1,4 +1,4 @@
-"""One device's actor over all its lives: launched, watched, reported on, and replaced when it is lost."""
+"""The supervisor of one device's actor: it launches, watches, reports on and replaces the actor."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _KILL_AT_POLL = 3
 
 
 class ActorOwner(Protocol):
-    """What a supervisor calls when something has happened to its actor."""
+    """What a supervisor tells about its actor."""
 
     def on_reply(self, reply: Reply) -> None:
-        """Called with an answer of the actor."""
+        """Called with each answer of the actor."""
         ...
 
     def on_accepting(self) -> None:
@@ -40,7 +40,8 @@ class ActorOwner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ActorStatus:
-    """The state of a device's actor. `hang_age_s` is 0.0 when it does not hang; `reason` is '' when ready."""
+    """The state of a device's actor. `hang_age_s` is 0.0 if it does not hang, `reason` is '' if it is
+    ready."""
 
     phase: Phase
     accepting: bool
@@ -88,12 +89,12 @@ class ActorSupervisor:
 
     @property
     def alive(self) -> bool:
-        """Whether there is an actor, which may hold something."""
+        """Whether there is an actor, which may hold tensors."""
         return self._link is not None
 
     @property
     def is_wedged(self) -> bool:
-        """Whether waiting for the actor is pointless: it hangs, or is in quarantine."""
+        """Whether waiting for the actor is pointless because it hangs or is in quarantine."""
         return self.phase in (Phase.WEDGED, Phase.QUARANTINED)
 
     def status(self) -> ActorStatus:
@@ -128,7 +129,7 @@ class ActorSupervisor:
                 return "the server is shutting down"
 
     def refuse_if_unavailable(self) -> None:
-        """Raise DeviceUnavailable unless a command may wait for the actor."""
+        """Raises DeviceUnavailable unless a command may wait for the actor."""
         if self.accepting or self.phase is Phase.STARTING:
             return
         message = f"device {self._device_id}: {self.reason()}"
@@ -158,12 +159,12 @@ class ActorSupervisor:
         )
 
     def send(self, request: Request) -> None:
-        """Hand a request to the actor, which must be accepting."""
-        assert self._link is not None  # accepting, and so linked
+        """Send a request to the actor, which must be accepting."""
+        assert self._link is not None  # an accepting actor has a link
         self._link.send(request)
 
     def poll(self, in_flight: int) -> bool:
-        """Check on the actor once; True when its answer to request `in_flight` (0: none) is overdue."""
+        """Check the actor once. True if its answer to request `in_flight` (0: none) is overdue."""
         if self._detector is None or self._link is None:
             return False
         now_s = self._clock.now()
@@ -181,7 +182,7 @@ class ActorSupervisor:
         return finding.reply_overdue
 
     def mark_recovered(self) -> None:
-        """Leave the wedged phase, since the actor moves again. Does nothing in any other phase."""
+        """Leave the wedged phase: the actor makes progress again. Does nothing in any other phase."""
         if self.phase is not Phase.WEDGED or self._killed_s is not None:
             return
         hung_s = self._clock.now() - self._hang_since_s
@@ -190,7 +191,7 @@ class ActorSupervisor:
         self._enter(Phase.STARTING if self._ready_s is None else Phase.READY)
 
     def replace(self, why: str) -> None:
-        """Kill an actor that cannot be trusted any more; another is launched when it has ended."""
+        """Kill an actor that can no longer be trusted; another is launched once it has ended."""
         logger.error("device %d: ending the actor: %s", self._device_id, why)
         self._kill()
 
@@ -208,7 +209,7 @@ class ActorSupervisor:
         await self._gone.wait()
 
     def on_ready(self, ready: Ready) -> None:
-        """Note that torch is loaded, and let the owner send requests."""
+        """Let the owner send requests, now that the actor has loaded torch."""
         if self._killed_s is not None or self.phase is Phase.CLOSED:
             return
         self._ready_s = self._clock.now()
@@ -230,7 +231,7 @@ class ActorSupervisor:
             self._owner.on_reply(reply)
 
     def on_gone(self, reason: str) -> None:
-        """Note that the actor has ended, tell the owner, and launch another after a pause."""
+        """Tell the owner that the actor has ended, and launch another after a pause."""
         lived_s = 0.0 if self._ready_s is None else self._clock.now() - self._ready_s
         self._link = self._detector = None
         self._ready_s = self._killed_s = None

@@ -1,4 +1,4 @@
-"""Pauses before something is tried again: each longer than the one before, up to a limit."""
+"""Growing pauses between attempts, up to a limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _doubled(first_s: float, times: int, most_s: float) -> float:
 
 
 class RespawnBackoff:
-    """How long to wait before an actor is launched again: not at all the first time, then ever longer."""
+    """The pause before an actor is launched again: none the first time, then longer each time."""
 
     def __init__(self, first_s: float, most_s: float) -> None:
         self._first_s = first_s
@@ -23,8 +23,8 @@ class RespawnBackoff:
         self._deaths = 0
 
     def next_delay_s(self, lived_s: float) -> float:
-        """Count a death and return the pause after it. An actor that had been ready for `lived_s` of at
-        least the longest pause starts the count anew."""
+        """Count a death and return the pause after it, in seconds. The count restarts if the actor had been
+        ready (`lived_s`) for at least the longest pause."""
         if lived_s >= self._most_s:
             self._deaths = 0
         self._deaths += 1
@@ -34,7 +34,7 @@ class RespawnBackoff:
 
 
 class CleanupRetry:
-    """The pause before a cleanup that the actor refused is sent again; `on_over` is called at its end."""
+    """The pause before a cleanup that the actor refused is sent again; `on_over` is called when it ends."""
 
     __slots__ = ("_clock", "_on_over", "_timer")
 
@@ -49,7 +49,7 @@ class CleanupRetry:
         return self._timer is not None
 
     def start(self, attempts: int) -> None:
-        """Begin the pause that follows so many attempts besides the first."""
+        """Begin the pause. `attempts` counts the attempts after the first."""
         delay_s = _doubled(_RETRY_FIRST_S, attempts, _RETRY_MOST_S)
         self._timer = self._clock.call_at(self._clock.now() + delay_s, self._end)
 

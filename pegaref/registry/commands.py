@@ -1,4 +1,4 @@
-"""Commands on their way to an actor: a register with its one caller, a cleanup with any number of them."""
+"""Commands on their way to an actor. A register has one caller; a cleanup has any number of callers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from pegaref.messages import (
 
 LAYER_OVERHEAD_BYTES: Final = 64  # five integers and four headers of msgpack, rounded up
 
-#: A command's life: it waits, it is with the actor, and then it is one of the others. Plain words and no
-#: enum, whose members cost ten times as much before Python 3.12.
+#: A command's states: it waits, it is with the actor, or it has ended in one of the other ways. These are
+#: plain strings because enum members cost ten times as much before Python 3.12.
 State: TypeAlias = Literal["pending", "running", "done", "cancelled", "expired", "orphaned"]
 
 PENDING: Final = "pending"
@@ -34,7 +34,7 @@ CANCELLED: Final = "cancelled"  # its caller left, or its instance was dropped, 
 EXPIRED: Final = "expired"  # its deadline passed before it ran
 ORPHANED: Final = "orphaned"  # its caller left, or its deadline passed, while it ran: it is rolled back
 
-REFUSED: Final = "refused"  # no state, but an outcome that is counted: the actor did not do it
+REFUSED: Final = "refused"  # an outcome for the counters, not a state: the actor refused it
 
 #: Each command's name in metrics and logs.
 OPERATION_NAMES: Final = {
@@ -43,8 +43,8 @@ OPERATION_NAMES: Final = {
 
 
 class PendingRegister:
-    """A register until it has ended. `context` holds its submitter's context variables, in which a placement
-    may keep the worker that has to do the work."""
+    """A register that has not ended. `context` holds its submitter's context variables, where a placement may
+    keep the worker that has to do the work."""
 
     __slots__ = ("command", "context", "future", "size_bytes", "state", "submitted_s", "timer")
 
@@ -58,7 +58,7 @@ class PendingRegister:
         self.timer: Timer | None = None
 
     def finish(self, state: State, error: RegistryError | None) -> None:
-        """Set the final state and stop the deadline; a caller that still waits gets the error."""
+        """Set the final state and cancel the deadline. A caller that still waits gets the error."""
         self.state = state
         if self.timer is not None:
             self.timer.cancel()
@@ -68,7 +68,7 @@ class PendingRegister:
 
 
 class Cleanup:
-    """A cleanup. It has no deadline and ends with an outcome; callers may wait for that, or leave."""
+    """A cleanup. It has no deadline and always ends with an outcome, whether or not a caller waits for it."""
 
     __slots__ = ("attempts", "command", "context", "on_done", "outcome", "state", "submitted_s")
 
@@ -102,7 +102,7 @@ class Cleanup:
         return False
 
     def merge(self, other: DropInstance) -> None:
-        """Do what `other` asks for too. Both are of the same instance, and this one is not running."""
+        """Take over what `other` asks for. Both name the same instance, and this one is not running."""
         mine = self.command
         assert isinstance(mine, DropInstance)
         assert mine.instance_id == other.instance_id
@@ -114,7 +114,7 @@ class Cleanup:
 
 
 class CommandCounters:
-    """Counts one device's commands by how they ended. The numbers only grow, also over respawns."""
+    """Counts one device's commands by outcome. A respawn does not reset the counts."""
 
     __slots__ = ("finished", "lost_replies", "rejected", "rolled_back")
 
@@ -130,7 +130,7 @@ class CommandCounters:
 
 
 def command_bytes(command: RegisterLayers) -> int:
-    """How much the command weighs in a mailbox; never less than its encoded size."""
+    """The command's size in a mailbox, in bytes; never less than its encoded size."""
     layers = sum(
         len(layer.name.encode()) + len(layer.wrapper) + LAYER_OVERHEAD_BYTES for layer in command.layers
     )
@@ -144,6 +144,6 @@ _REFUSALS: dict[str, type[RegistryError]] = {
 
 
 def refusal_error(refused: Refused) -> RegistryError:
-    """An actor's refusal, which is data, as the exception that its caller gets."""
+    """The exception that the caller gets for an actor's refusal."""
     kind = _REFUSALS.get(refused.code, ActorRefused)
     return kind(refused.message, code=refused.code, field=refused.field)

@@ -1,4 +1,4 @@
-"""The contexts that an actor holds, known exactly, since an actor carries out one command at a time."""
+"""The contexts that an actor holds. They are known exactly, because it carries out one command at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pegaref.registry.snapshot import ContextSummary
 
 
 class ContextTable:
-    """The contexts of one device: settled (the actor confirmed them) or pending (a register was sent)."""
+    """The contexts of one device: settled (confirmed by the actor) or pending (its register was sent)."""
 
     def __init__(self) -> None:
         self._contexts: dict[ContextKey, ContextSummary] = {}
@@ -28,7 +28,7 @@ class ContextTable:
         return len(self._contexts)
 
     def add_pending(self, key: ContextKey) -> bool:
-        """Note that a register is being sent: the context may exist now. False when it was known before."""
+        """Add the context of a register that is being sent. False if the context was known before."""
         if key in self._contexts:
             return False
         self._contexts[key] = ContextSummary(key, 0, 0, settled=False)
@@ -36,7 +36,7 @@ class ContextTable:
         return True
 
     def settle(self, key: ContextKey, registered: Registered) -> None:
-        """Note that the actor has the context, with this many tensors and bytes."""
+        """Mark the context as confirmed by the actor, with its numbers of tensors and bytes."""
         self._pop(key)
         self.add_pending(key)
         self._contexts[key] = ContextSummary(key, registered.tensors, registered.bytes, settled=True)
@@ -44,7 +44,7 @@ class ContextTable:
         self.bytes += registered.bytes
 
     def remove(self, command: CleanupCommand) -> Dropped:
-        """Remove the contexts that the cleanup matches, and return what they held."""
+        """Remove the contexts that the cleanup matches; returns what they held."""
         if not self._contexts or not (keys := self._matching(command)):
             return NOTHING_DROPPED
         removed = [self._pop(key) for key in keys]
@@ -64,7 +64,7 @@ class ContextTable:
         return tuple(self._contexts.values())
 
     def settled_generations(self) -> frozenset[tuple[str, int]]:
-        """The (instance, generation) pairs of the contexts that the actor confirmed."""
+        """The (instance, generation) pairs of the settled contexts."""
         return frozenset(
             (key.instance_id, key.generation) for key, summary in self._contexts.items() if summary.settled
         )

@@ -1,4 +1,4 @@
-"""One device's commands: from its mailbox to its actor and back, one at a time, with nothing lost between."""
+"""One device's commands, from its mailbox to its actor and back, one at a time and without loss."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ logger = logging.getLogger(__name__)
 class Device:
     """One device. Everything happens on its event loop, in callbacks that never wait.
 
-    It is its supervisor's ActorOwner, and gives it one request at a time.
+    It is the ActorOwner of its supervisor and gives the actor one request at a time.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class Device:
         self._contexts = ContextTable()
         self._running: PendingRegister | Cleanup | None = None
         self._serial = 0
-        self._created = False  # whether the running register's context was new in the table
-        self._given_up: set[int] = set()  # serials whose answers may still come, and mean nothing
+        self._created = False  # whether the context of the running register was new to the table
+        self._given_up: set[int] = set()  # serials of requests whose late answers are ignored
         self._retry = CleanupRetry(clock, self._start_next)
         self._counters = CommandCounters()
         self._supervisor = ActorSupervisor(device_id, launcher, settings, clock, self)
@@ -94,7 +94,7 @@ class Device:
         self._supervisor.launch()
 
     def submit(self, command: RegisterLayers, deadline_s: float) -> PendingRegister:
-        """Let a register wait for its turn. Raises InvalidCommand, MailboxFull, DeviceUnavailable."""
+        """Queue a register. Raises InvalidCommand, MailboxFull, DeviceUnavailable."""
         self._supervisor.refuse_if_unavailable()
         now_s = self._clock.now()
         register = PendingRegister(command, asyncio.get_running_loop().create_future(), now_s)
@@ -117,9 +117,10 @@ class Device:
         return register
 
     def abandon(self, register: PendingRegister) -> None:
-        """Skip a register whose caller has left, or undo it."""
+        """Skip a register whose caller has left, or undo it if it ran."""
         if register.future.done() and not register.future.cancelled():
-            if register.future.exception() is None:  # looked at, or asyncio reports it as never retrieved
+            # read it, or asyncio reports an exception that was never retrieved
+            if register.future.exception() is None:
                 self._roll_back(register.command.key)
         elif register.state == PENDING:
             self._mailbox.discard(register)
@@ -128,7 +129,7 @@ class Device:
             self._end_register(register, ORPHANED)
 
     def submit_cleanup(self, command: CleanupCommand) -> Cleanup | Dropped:
-        """Let a cleanup wait for its turn, or give the outcome at once where there is nothing to do."""
+        """Queue a cleanup, or return its outcome at once if there is nothing to release."""
         for register in self._mailbox.take_matching_registers(command):
             self._end_register(
                 register, CANCELLED, Superseded("the instance was dropped before this register ran")
@@ -147,16 +148,16 @@ class Device:
 
     @property
     def is_wedged(self) -> bool:
-        """Whether waiting for a command to be carried out is pointless: the actor hangs."""
+        """Whether waiting for a command is pointless because the actor hangs."""
         return self._supervisor.is_wedged
 
     def poll(self) -> None:
-        """Check on the actor; called every `hang_detector.poll_interval_s`."""
+        """Check the actor; called every `hang_detector.poll_interval_s`."""
         if self._supervisor.poll(0 if self._running is None else self._serial):
             self._give_up_on_reply()
 
     def close(self) -> None:
-        """Refuse what waits, and let the actor end when its command is done."""
+        """Refuse the commands that wait, and let the actor end once its command is done."""
         self._supervisor.close(force=False)
         error = ShuttingDown("the server is shutting down")
         self._fail_registers(error)
@@ -200,16 +201,14 @@ class Device:
         self._start_next()
 
     def on_lost(self, reason: str) -> None:
-        """End all commands and empty the context table: the actor has ended, with everything that it held."""
+        """End all commands and empty the context table, because the actor is gone with all that it held."""
         self._given_up.clear()
         self._retry.stop()
         self._fail_registers(DeviceLost(f"the actor of device {self._device_id} died: {reason}"))
         for cleanup in self._take_cleanups():
             self._counters.count(cleanup, DONE)
             cleanup.finish(self._contexts.remove(cleanup.command))
-        lost = (
-            self._contexts.settled_generations()
-        )  # a context that was being cleaned up has no owner to tell
+        lost = self._contexts.settled_generations()  # a context whose cleanup was queued has no owner to tell
         self._contexts = ContextTable()
         if lost:
             self._on_lost(lost)
@@ -218,7 +217,8 @@ class Device:
 
     @property
     def _idle(self) -> bool:
-        """Whether a command may be sent now. Nothing waits then: what makes this true calls _start_next."""
+        """Whether a command may be sent now. Nothing waits then, because whatever makes this true calls
+        _start_next."""
         return self._running is None and not self._retry.pausing and self._supervisor.accepting
 
     def _start_next(self) -> None:
@@ -313,7 +313,7 @@ class Device:
         self._start_next()
 
     def _roll_back_unknown(self, key: ContextKey) -> None:
-        """Drop the context if the register may have made it; it did not if the context was there before."""
+        """Drop the context if the register may have made it, that is, unless it was there before."""
         if self._created:
             self._roll_back(key)
 
@@ -338,14 +338,14 @@ class Device:
         self._running = None
         return [*running, *self._mailbox.take_all_cleanups()]
 
-    # ---- what is shown of it, from memory
+    # ---- what it shows, from memory
 
     def contexts(self) -> tuple[ContextSummary, ...]:
         """The contexts that the actor holds, or may hold."""
         return self._contexts.contexts()
 
     def snapshot(self) -> DeviceSnapshot:
-        """The device's state and its counters."""
+        """The device's state and counters."""
         actor, mailbox, running, counters = (
             self._supervisor.status(),
             self._mailbox,

@@ -1,4 +1,4 @@
-"""The one way to the tensors: typed calls with deadlines, and a snapshot that never waits."""
+"""The only way to the tensors: typed calls with deadlines, and a snapshot that never waits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 OnLost = Callable[[frozenset[tuple[str, int]]], None]
 _DEFAULTS = RegistrySettings()
-_KILL_AFTER_SHARE = 0.7  # of the grace: then an actor that has not ended by itself is killed
+_KILL_AFTER_SHARE = 0.7  # share of the grace after which an actor that has not ended by itself is killed
 
 _CLEAR = Clear()
 
@@ -45,10 +45,10 @@ Outcome = Dropped | RegistryError
 class RegistryHandle:
     """Owns one actor per device. Used from one event loop only.
 
-    It is given commands that the server has checked already (pegaref.serving.requests).
+    The server has already checked the commands that it receives (pegaref.serving.requests).
 
-    `on_lost` is called with the (instance, generation) pairs whose tensors an actor took with it when it
-    died; set it before start.
+    `on_lost` is called with the (instance, generation) pairs whose tensors were lost when an actor died. Set
+    it before start.
     """
 
     on_lost: OnLost | None
@@ -72,7 +72,7 @@ class RegistryHandle:
         self._closed = False
 
     async def start(self) -> None:
-        """Launch the actors, and do not wait until they are ready."""
+        """Launch the actors, without waiting until they are ready."""
         self._deadlines = DeadlineHeap(self._clock or LoopClock(asyncio.get_running_loop()))
         for device_id in self._device_ids:
             self._devices[device_id] = Device(
@@ -83,7 +83,7 @@ class RegistryHandle:
         self._schedule_poll()
 
     async def close(self, *, grace_s: float) -> None:
-        """End the actors within about `grace_s`, even when they hang. What waits gets ShuttingDown."""
+        """End the actors within about `grace_s`, even if they hang. Commands that wait get ShuttingDown."""
         self._closed = True
         if self._deadlines is not None:
             self._deadlines.stop()
@@ -100,7 +100,7 @@ class RegistryHandle:
     async def register(self, command: RegisterLayers, *, deadline_s: float) -> Registered:
         """Map a context's layers, all or none.
 
-        Answers a little before `deadline_s` at the latest. A caller that is cancelled leaves nothing mapped.
+        Answers shortly before `deadline_s` at the latest. If its caller is cancelled, nothing stays mapped.
         Raises InvalidCommand (too large for a frame, or refused by the actor), AlreadyExists, MailboxFull,
         DeviceUnavailable (DeviceWedged, DeviceLost, ShuttingDown), OutcomeUnknown, DeadlineExpired,
         Superseded, ActorRefused.
@@ -118,9 +118,9 @@ class RegistryHandle:
     async def drop_instance(self, instance_id: str, *, generation: int | None, deadline_s: float) -> Dropped:
         """Release an instance's contexts on all devices: those of one generation, or all (None).
 
-        Registers of it that still wait are refused with Superseded; it is never refused itself.
-        Raises CleanupPending when a device takes longer than `deadline_s`, or is known to hang: the cleanup
-        is carried out all the same, whether or not its caller stays.
+        The instance's registers that still wait are refused with Superseded. The drop itself is never
+        refused. Raises CleanupPending if a device takes longer than `deadline_s` or is known to hang; the
+        cleanup is still carried out, whether or not its caller stays.
         """
         self._refuse_if_closed()
         command = DropInstance(instance_id, None if generation is None else (generation,))
@@ -135,15 +135,15 @@ class RegistryHandle:
         return await self._merged(f"context {key}", parts, deadline_s)
 
     async def clear(self, *, deadline_s: float) -> Mapping[int, Outcome]:
-        """Release everything, with an outcome per device; those to come have a CleanupPending. Never raises
-        for a device."""
+        """Release everything. Returns an outcome per device, a CleanupPending where it is still to come;
+        never raises for a device."""
         self._refuse_if_closed()
         parts = {device_id: device.submit_cleanup(_CLEAR) for device_id, device in self._devices.items()}
         operation_id = await self._wait_or_track("clear", parts, deadline_s)
         return {device_id: self._outcome(part, operation_id) for device_id, part in parts.items()}
 
     def operation(self, operation_id: str) -> Operation | None:
-        """The cleanup that a CleanupPending named; None when it is unknown or long finished."""
+        """The cleanup that a CleanupPending named; None if it is unknown or finished long ago."""
         return self._operations.get(operation_id)
 
     def snapshot(self) -> RegistrySnapshot:
@@ -155,7 +155,7 @@ class RegistryHandle:
         found = [summary for device in self._devices.values() for summary in device.contexts()]
         return tuple(sorted(found, key=lambda summary: summary.key))
 
-    # ---- cleanups: wait for all devices, but not for ever
+    # ---- cleanups: wait for all devices, but only up to a deadline
 
     async def _merged(self, target: str, parts: Mapping[int, CleanupPart], deadline_s: float) -> Dropped:
         operation_id = await self._wait_or_track(target, parts, deadline_s)
@@ -168,7 +168,7 @@ class RegistryHandle:
         return merge_dropped(tuple(done))
 
     async def _wait_or_track(self, target: str, parts: Mapping[int, CleanupPart], deadline_s: float) -> str:
-        """Wait for the parts until the deadline. '' when all have ended, else the id of their operation."""
+        """Wait for the parts until the deadline. Returns '' if all have ended, else their operation's id."""
         waiting: list[Cleanup] = []
         pending = False
         for device_id, part in parts.items():

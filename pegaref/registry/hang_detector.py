@@ -1,7 +1,7 @@
-"""Tells a hanging actor from a slow or an idle one, and what kind of hang it is, from outside.
+"""Tells a hanging actor from a slow or idle one, and names the kind of hang, from outside the actor.
 
-Only changes are compared, and time is counted in polls: a poll that comes late (this process was stopped, or
-starved) adds no more than two intervals, so the detector never takes its own absence for the actor's.
+Only changes of the counters count, and time is counted in polls. A late poll (because this process was
+stopped or starved) adds two intervals at most, so the detector never blames the actor for its own pause.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ LONGEST_POLL_INTERVAL_S = 0.25
 
 
 def poll_interval_s(wedge_after_s: float) -> float:
-    """Seconds between polls, so that a wedge is seen soon after it counts as one."""
+    """Seconds between polls, short enough to see a wedge soon after `wedge_after_s`."""
     return min(LONGEST_POLL_INTERVAL_S, wedge_after_s / POLLS_PER_WEDGE)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one poll found. `hang` is None for an actor that is well."""
+    """What one poll found. `hang` is None if the actor does not hang."""
 
     hang: Hang | None
     still_s: float  # without progress on the command in flight
-    reply_overdue: bool  # the actor says that it is done, and its answer has not come
+    reply_overdue: bool  # the actor reports the request as finished, but its answer has not come
 
 
 class HangDetector:
-    """Watches one actor of one epoch: a respawned actor gets a detector of its own."""
+    """Watches one epoch of one actor; a respawned actor gets a new detector."""
 
     def __init__(self, vitals: Vitals, *, wedge_after_s: float, start_within_s: float, now_s: float) -> None:
         self._vitals = vitals
@@ -46,20 +46,21 @@ class HangDetector:
         self._started = False
         self._beat_still_s = 0.0
         self._still_s = 0.0
-        self._polls_done = 0  # in a row that found the same command finished
+        self._polls_done = 0  # polls in a row that found the same command finished
         self._polls_uninterruptible = 0
 
     def poll(self, now_s: float, *, in_flight: int, started: bool) -> Finding:
         """Read the vitals once.
 
-        `in_flight` is the serial of the request that the actor has, 0 for none; `started`: it said Ready.
+        `in_flight` is the serial of the request that the actor has (0: none). `started` is true once the
+        actor has sent Ready.
         """
         passed_s = min(now_s - self._polled_s, 2 * self._poll_interval_s)
         self._polled_s = now_s
         pulse, before = self._vitals.pulse(), self._pulse
         self._pulse = pulse
         self._beat_still_s = 0.0 if pulse.beat != before.beat else self._beat_still_s + passed_s
-        if started and not self._started:  # what passed while torch was loaded is no hang
+        if started and not self._started:  # the time in which torch was loaded is no hang
             self._started, self._beat_still_s, self._still_s = True, 0.0, 0.0
         busy = in_flight != 0 or not started
         moved = (pulse.started, pulse.finished, pulse.progress, in_flight) != (

@@ -1,6 +1,6 @@
-"""The link between the control process and one actor, as the control process sees it.
+"""The control process's side of its link to one actor.
 
-A placement makes links; a test or a simulation may make its own. Nothing here waits.
+Placements make links; tests and simulations may make their own. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from pegaref.messages import Pulse, Ready, Reply, Request
 
 
 class Vitals(Protocol):
-    """What can be told about an actor from outside, without the actor's help."""
+    """What can be seen of an actor from outside, without its help."""
 
     def pulse(self) -> Pulse:
         """Read the counters from memory."""
         ...
 
     def states(self) -> str:
-        """The kernel's state letters of the actor's threads ('' when it has no process of its own)."""
+        """The kernel's state letters of the actor's threads; '' if it has no process of its own."""
         ...
 
     def request_traceback(self) -> None:
-        """Have the actor's traceback written; `read_traceback` has it a little later. Never waits."""
+        """Request the actor's traceback, which `read_traceback` returns a little later. Never waits."""
         ...
 
     def read_traceback(self) -> str:
-        """What the actor was doing when a traceback was last requested; '' until it has been written."""
+        """The traceback that was requested last; '' until it has been written."""
         ...
 
 
 class ActorEvents(Protocol):
-    """What a link tells its owner, always on the owner's event loop."""
+    """What a link reports to its owner, always on the owner's event loop."""
 
     def on_ready(self, ready: Ready) -> None:
-        """Called when torch is loaded and requests may be sent."""
+        """Called once torch is loaded and requests may be sent."""
         ...
 
     def on_reply(self, reply: Reply) -> None:
@@ -42,7 +42,7 @@ class ActorEvents(Protocol):
         ...
 
     def on_gone(self, reason: str) -> None:
-        """Called once, as the last event, when the actor has ended and holds nothing any more."""
+        """Called once, as the last event, when the actor has ended and holds nothing."""
         ...
 
 
@@ -51,20 +51,21 @@ class Link(Protocol):
 
     @property
     def vitals(self) -> Vitals:
-        """What can be told about the actor from outside."""
+        """What can be seen of the actor from outside."""
         ...
 
     @property
     def pid(self) -> int | None:
-        """The actor's process; None when it lives in the caller's."""
+        """The actor's process id; None if it runs in the caller's process."""
         ...
 
     def send(self, request: Request) -> None:
-        """Hand over one request. Never waits, never raises: an actor that is gone says so by on_gone."""
+        """Send one request. Never waits and never raises; a lost actor is reported by on_gone."""
         ...
 
     def end(self, *, force: bool) -> bool:
-        """Ask it to end (force: kill it). False when it cannot be ended from outside. on_gone follows."""
+        """Ask the actor to end, or kill it with `force`; on_gone follows. False if it cannot be ended from
+        outside."""
         ...
 
 
@@ -72,5 +73,5 @@ class Launcher(Protocol):
     """Starts actors."""
 
     def launch(self, device_id: int, epoch: int, events: ActorEvents) -> Link:
-        """Start one and return before it is ready."""
+        """Start an actor; returns before it is ready."""
         ...

@@ -1,4 +1,5 @@
-"""What waits for one actor: registers, bounded by count and by bytes, and cleanups in a queue apart."""
+"""The commands that wait for one actor: registers, bounded by count and bytes, and cleanups in their own
+queue."""
 
 from __future__ import annotations
 
@@ -14,11 +15,11 @@ CleanupTarget = str | ContextKey | None  # an instance, a context, or everything
 
 
 class Mailbox:
-    """First in, first out, cleanups first.
+    """First in, first out, but cleanups before registers.
 
-    Cleanups may overtake registers because a cleanup takes the registers that it matches out of the box
-    when it comes in: whatever is left was sent later, or has nothing to do with it. They are merged by what
-    they name, and so are bounded by what there is to clean up; they are never refused.
+    A cleanup may overtake registers because it removes those that it matches when it is put in: those that
+    are left came later or do not concern it. Cleanups with the same target are merged, so their number is
+    bounded by what there is to clean up, and they are never refused.
     """
 
     def __init__(self, most_commands: int, most_bytes: int) -> None:
@@ -40,7 +41,7 @@ class Mailbox:
         return len(self._cleanups)
 
     def put(self, register: PendingRegister) -> None:
-        """Let a register wait. Raises MailboxFull, at once."""
+        """Queue a register. Raises MailboxFull at once."""
         if len(self._registers) >= self._most_commands:
             raise MailboxFull(
                 f"{self._most_commands} commands wait for this device already", retry_after_s=1.0
@@ -56,14 +57,14 @@ class Mailbox:
         self.register_bytes += register.size_bytes
 
     def discard(self, register: PendingRegister) -> bool:
-        """Take a register out; False when it does not wait here."""
+        """Remove a register; False if it does not wait here."""
         if self._registers.pop(id(register), None) is None:
             return False
         self._unindex(register)
         return True
 
     def put_cleanup(self, command: CleanupCommand, now_s: float) -> Cleanup:
-        """Let a cleanup wait, merged with one that waits for the same target."""
+        """Queue a cleanup, merged with one that already waits for the same target."""
         target = _target(command)
         waiting = self._cleanups.get(target)
         if waiting is None:
@@ -73,7 +74,7 @@ class Mailbox:
         return waiting
 
     def put_back(self, cleanup: Cleanup) -> None:
-        """Let a cleanup that ran without an outcome be the next one again."""
+        """Put a cleanup that ran without an outcome back, as the next one."""
         target = _target(cleanup.command)
         if (newer := self._cleanups.get(target)) is not None:
             if isinstance(newer.command, DropInstance):
@@ -83,7 +84,7 @@ class Mailbox:
         self._cleanups.move_to_end(target, last=False)
 
     def take(self) -> PendingRegister | Cleanup | None:
-        """Take out the command that is next: the oldest cleanup, or else the oldest register."""
+        """Remove the next command: the oldest cleanup, else the oldest register. None if nothing waits."""
         if self._cleanups:
             return self._cleanups.popitem(last=False)[1]
         if self._registers:
@@ -93,7 +94,7 @@ class Mailbox:
         return None
 
     def take_matching_registers(self, command: CleanupCommand) -> list[PendingRegister]:
-        """Take out the registers that the cleanup matches."""
+        """Remove the registers that the cleanup matches."""
         if not self._registers:
             return []
         if isinstance(command, Clear):
@@ -107,7 +108,7 @@ class Mailbox:
         return taken
 
     def take_all_registers(self) -> list[PendingRegister]:
-        """Take out every register."""
+        """Remove every register."""
         taken = list(self._registers.values())
         self._registers.clear()
         self._by_instance.clear()
@@ -115,19 +116,19 @@ class Mailbox:
         return taken
 
     def take_all_cleanups(self) -> list[Cleanup]:
-        """Take out every cleanup."""
+        """Remove every cleanup."""
         taken = list(self._cleanups.values())
         self._cleanups.clear()
         return taken
 
     def oldest_s(self) -> float | None:
-        """When the command that waits longest was submitted; None when none waits."""
+        """When the oldest waiting command was submitted; None if none waits."""
         oldest = [register.submitted_s for register in islice(self._registers.values(), 1)]
         oldest += [cleanup.submitted_s for cleanup in islice(self._cleanups.values(), 1)]
         return min(oldest, default=None)
 
     def cleanups(self) -> Iterator[Cleanup]:
-        """The cleanups that wait, the next one first."""
+        """The waiting cleanups, the next one first."""
         return iter(self._cleanups.values())
 
     def _unindex(self, register: PendingRegister) -> None:

@@ -1,4 +1,5 @@
-"""Cleanups are waited for up to a deadline; those that outlast it are operations that can be asked for."""
+"""Waiting for cleanups up to a deadline. A cleanup that outlasts it becomes an operation that can be looked
+up."""
 
 from __future__ import annotations
 
@@ -15,13 +16,13 @@ from pegaref.registry.commands import Cleanup
 
 FINISHED_KEPT = 1024
 
-CleanupPart = Cleanup | Dropped  # of one device: a cleanup that waits or ended, or what was known at once
+CleanupPart = Cleanup | Dropped  # of one device: a cleanup, or an outcome that was known at once
 _Identity = tuple[str, tuple[tuple[int, int], ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One cleanup. `devices` has an outcome for each device concerned, None while it is still to come."""
+    """One cleanup. `devices` has the outcome for each device that it concerns; None: still to come."""
 
     operation_id: str
     target: str  # 'clear', 'instance NAME', …
@@ -29,7 +30,7 @@ class Operation:
 
     @property
     def done(self) -> bool:
-        """True when every device has an outcome."""
+        """Whether every device has an outcome."""
         return all(outcome is not None for outcome in self.devices.values())
 
 
@@ -41,10 +42,10 @@ class _OpenOperation:
 
 
 class Operations:
-    """Open operations are all kept, and of those that finished the last FINISHED_KEPT.
+    """Keeps all open operations and the last FINISHED_KEPT that finished.
 
-    Asking twice for a cleanup that waits gives the same operation, so that there are never more open ones
-    than cleanups that wait.
+    A second request for a cleanup that already waits returns the same operation, so there are never more open
+    operations than waiting cleanups.
     """
 
     def __init__(self) -> None:
@@ -53,8 +54,8 @@ class Operations:
         self._finished: OrderedDict[str, Operation] = OrderedDict()
 
     def track(self, target: str, parts: Mapping[int, CleanupPart]) -> str:
-        """The id under which the outcome of these parts can be asked for; at least one of them waits."""
-        # A part stays alive as long as its operation is open, so its id() names it.
+        """The id of the operation for these parts, of which at least one still waits."""
+        # A part lives as long as its operation is open, so its id() identifies it.
         identity = (
             target,
             tuple((device_id, id(part)) for device_id, part in parts.items() if outcome_of(part) is None),
@@ -71,7 +72,7 @@ class Operations:
         return operation_id
 
     def get(self, operation_id: str) -> Operation | None:
-        """The operation as far as it has come; None when the id is unknown or forgotten."""
+        """The operation's state so far; None if the id is unknown or forgotten."""
         opened = self._open.get(operation_id)
         if opened is None:
             return self._finished.get(operation_id)
@@ -90,12 +91,12 @@ class Operations:
 
 
 def outcome_of(part: CleanupPart) -> Dropped | RegistryError | None:
-    """The part's outcome, None while it is still to come."""
+    """The part's outcome; None while it is still to come."""
     return part.outcome if isinstance(part, Cleanup) else part
 
 
 async def wait_for_cleanups(cleanups: Sequence[Cleanup], *, within_s: float, clock: Clock) -> bool:
-    """Wait until all of them have an outcome; False when the time ran out first."""
+    """Wait until all cleanups have an outcome; False if the time ran out first."""
     waiter = _CleanupWaiter(len(cleanups))
     for cleanup in cleanups:
         cleanup.on_done[id(waiter)] = waiter.count_done
@@ -110,7 +111,7 @@ async def wait_for_cleanups(cleanups: Sequence[Cleanup], *, within_s: float, clo
 
 
 class _CleanupWaiter:
-    """A future that is done when so many cleanups are, or when `stop` is called."""
+    """A future that is done once the given number of cleanups are, or `stop` is called."""
 
     __slots__ = ("future", "left")
 

@@ -1,4 +1,4 @@
-"""The registry's state as the control process knows it: values in memory, made without asking an actor."""
+"""The registry's state as the control process knows it, from memory and without asking an actor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pegaref.messages import ContextKey
 
 
 class Hang(StrEnum):
-    """The kinds of hang, as they are told apart from outside the actor."""
+    """The kinds of hang that can be told apart from outside the actor."""
 
     STALLED = "stalled"  # the heartbeat goes on: the GIL is free, one call does not return
     GIL_HELD = "gil_held"  # the heartbeat stopped although the process may run
@@ -32,7 +32,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ContextSummary:
-    """One context that the registry holds. `settled` is False while its fate is not known."""
+    """One context that the registry holds. `settled` is False while its register's outcome is not known."""
 
     key: ContextKey
     tensors: int
@@ -42,7 +42,7 @@ class ContextSummary:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSnapshot:
-    """One device. Counters only grow, also over respawns; ages are in seconds, and 0.0 when there is none."""
+    """One device. Counters only grow and survive respawns. Ages are in seconds; 0.0 means none."""
 
     device_id: int
     phase: Phase
@@ -50,7 +50,7 @@ class DeviceSnapshot:
     reason: str  # '' when ready
     hang: Hang | None
     hang_age_s: float
-    traceback: str  # of the wedged actor, '' when none was taken
+    traceback: str  # of the wedged actor; '' if none was taken
     epoch: int  # 1 for the first actor, one more for each that replaced it
     pid: int | None
     mailbox_depth: int  # registers that wait
@@ -76,5 +76,5 @@ class RegistrySnapshot:
 
     @property
     def ready(self) -> bool:
-        """True when every device is ready."""
+        """Whether every device is ready."""
         return bool(self.devices) and all(device.ready for device in self.devices.values())

@@ -1,11 +1,11 @@
-"""Who may change things here: `POST …` over HTTP, `Shutdown` and the registry's calls over gRPC.
+"""Who may change things: `POST …` over HTTP, `Shutdown` and the registry's calls over gRPC.
 
-Without credentials configured, only callers on this machine may. With a token configured, whoever shows it
-may, and nobody else; with mutual TLS, whoever shows a certificate of the clients' authority.
+With no credentials configured, only callers on this machine may. With a token configured, only callers that
+send it may; with mutual TLS, only callers with a certificate from the clients' authority.
 
-The registry's calls (register, unregister, session) are open to this machine whatever is configured: memory
-is shared between processes of one host, and a PegaFlow client has no token to show. From anywhere else they
-are as guarded as the rest. What a proxy on this machine passes on counts as coming from this machine.
+The registry's calls (register, unregister, session) are always open to this machine: memory is shared between
+processes of one host, and a PegaFlow client has no token to send. From elsewhere they need credentials like
+the rest. Requests that a proxy on this machine forwards count as coming from this machine.
 """
 
 import hmac
@@ -20,16 +20,16 @@ _REMEDY = "use loopback, or start the server with --token-file or --tls-client-c
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What is known of a caller. `host` is '' for one that has no address (a unix socket)."""
+    """What is known about a caller. `host` is '' if it has no address (a unix socket)."""
 
     host: str
     authorization: str | None = None  # the header or metadata of that name
-    certified: bool = False  # it showed a certificate of the clients' authority
-    origin: str | None = None  # set by web pages only
+    certified: bool = False  # it has a certificate from the clients' authority
+    origin: str | None = None  # only web pages set it
 
 
 class Access:
-    """Decides from the configuration alone."""
+    """Decides what a caller may do, from the configuration alone."""
 
     __slots__ = ("_expected", "_mutual_tls")
 
@@ -38,11 +38,12 @@ class Access:
         self._mutual_tls = config.mutual_tls
 
     def trusts(self, caller: Caller) -> bool:
-        """Whether the caller is on this machine, or has shown that it may change things."""
+        """Whether the caller is on this machine or has credentials to change things."""
         return caller.origin is None and (is_loopback(caller.host) or self._proved(caller))
 
     def check_client(self, caller: Caller) -> None:
-        """Raises Unauthenticated or Forbidden unless the caller may register, unregister, hold a session."""
+        """Raises Unauthenticated or Forbidden unless the caller may register, unregister and hold a
+        session."""
         if not self.trusts(caller):
             self.check(caller)
 
@@ -78,7 +79,7 @@ def host_of_grpc_peer(peer: str) -> str:
 
 
 def explain(config: ServerConfig) -> str | None:
-    """What a person should know at start about who may change things; None when there is nothing to say."""
+    """A line for the log at start about who may change things; None if there is nothing to say."""
     exposed = [str(address) for address in (config.http, config.grpc) if not address.is_loopback]
     if not exposed:
         return None

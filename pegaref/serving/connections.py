@@ -1,7 +1,7 @@
-"""HTTP connections that cannot crowd liveness out: bounded in number, in header bytes, and in time.
+"""HTTP connections that cannot crowd out liveness: their number, header bytes and time are limited.
 
-At the limit the connection that has waited longest without a request in progress gives way to the new one, so
-idle connections and half-sent requests, however many, never keep a probe out.
+At the limit, the connection that has waited longest without a request in progress is closed for the new one.
+So no number of idle connections or half-sent requests keeps a probe out.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ _TOO_LARGE = (
 
 
 class Connections:
-    """Every connection, and which of them may give way to a new one."""
+    """All connections, and which of them may be closed for a new one."""
 
     def __init__(self, limits: Limits, clock: Clock, liveness: Liveness) -> None:
         self._limits = limits
         self._clock = clock
         self._liveness = liveness
-        # Since when each waits for a request or the rest of one, or works on one; the oldest first.
+        # When each began to wait for a request (or the rest of one) or to work on one; oldest first.
         self._waiting: dict[BoundedHttpProtocol, float] = {}
         self._working: dict[BoundedHttpProtocol, float] = {}
         self._evicted = 0  # since the last sweep
@@ -44,7 +44,7 @@ class Connections:
     def protocol(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
     ) -> "BoundedHttpProtocol":
-        """Makes the protocol of a new connection; the signature is uvicorn's."""
+        """Make the protocol of a new connection; the signature is uvicorn's."""
         return BoundedHttpProtocol(
             config,
             server_state,
@@ -56,28 +56,29 @@ class Connections:
         )
 
     def add(self, connection: "BoundedHttpProtocol") -> None:
-        """Take in a connection that was accepted; another gives way to it if there are too many."""
+        """Add an accepted connection; if there are too many, close another."""
         if len(self) >= self._limits.connections:
             self._evict()
         self.mark_waiting(connection)
 
     def remove(self, connection: "BoundedHttpProtocol") -> None:
-        """Take out a connection that was closed; does nothing when it is out already."""
+        """Remove a closed connection; does nothing if it was removed already."""
         self._waiting.pop(connection, None)
         self._working.pop(connection, None)
 
     def mark_waiting(self, connection: "BoundedHttpProtocol") -> None:
-        """Note that the connection waits for a request, or for the rest of one, from now on."""
+        """Record that the connection now waits for a request or for the rest of one."""
         self.remove(connection)
         self._waiting[connection] = self._clock.now()
 
     def mark_working(self, connection: "BoundedHttpProtocol") -> None:
-        """Note that a request is in progress: it gives way only if its peer does not read the answer."""
+        """Record that a request is in progress; such a connection is closed only if its peer reads no
+        answer."""
         self.remove(connection)
         self._working[connection] = self._clock.now()
 
     def sweep(self) -> None:
-        """Close connections that have sent half a request, or nothing, or read no answer, for too long."""
+        """Close connections that for too long have sent nothing, sent half a request, or read no answer."""
         now = self._clock.now()
         if self._evicted:
             logger.warning("%d idle connections gave way to new ones: %d are open", self._evicted, len(self))
@@ -93,7 +94,7 @@ class Connections:
             self._abort(connection)
 
     def make_room(self, count: int) -> None:
-        """Close `count` connections, or as many as may give way."""
+        """Close `count` connections, or as many as may be closed."""
         for _ in range(count):
             self._evict()
 
@@ -101,7 +102,7 @@ class Connections:
         victim = next(iter(self._waiting), None)
         if victim is None:
             victim = next((working for working in self._working if working.unread), None)
-        if victim is not None:  # otherwise all are at work, which the endpoints bound themselves
+        if victim is not None:  # else all have requests in progress, whose number the endpoints limit
             self._evicted += 1
             self._abort(victim)
 
@@ -111,7 +112,7 @@ class Connections:
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits."""
+    """uvicorn's HTTP protocol with limits on header bytes and time."""
 
     def __init__(
         self,
@@ -128,18 +129,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._connections = connections
         self._liveness = liveness
         self._most_head_bytes = limits.header_bytes
-        self._head_bytes = 0  # of the head that is being received; 0 when none is
+        self._head_bytes = 0  # of the head that is being received; 0 if none is
         self._too_large = False
-        self.between_requests = False  # the last request was answered, and no byte of the next has come
+        self.between_requests = False  # the last request was answered and no byte of the next has come
 
     @property
     def unread(self) -> bool:
-        """Whether the peer has left so much unread that writing has stopped."""
+        """Whether the peer has left so much unread that writing is paused."""
         return self.flow.write_paused
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        # With a client authority configured, TLS verified whatever certificate the peer showed.
+        # With a client authority configured, TLS has verified any certificate that the peer sent.
         if transport.get_extra_info("peercert"):
             self.app_state = {**self.app_state, "certified": True}
         self._connections.add(self)
@@ -158,7 +159,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse_head()
 
     def on_headers_complete(self) -> None:
-        # The parser tells a head's end, not where in the data it was: what is counted is what came by then.
+        # The parser reports that a head ended, not where; so all bytes that came by then are counted.
         head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         self._head_bytes = 0
         if head_bytes > self._most_head_bytes:

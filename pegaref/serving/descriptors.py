@@ -1,4 +1,4 @@
-"""File descriptors: every connection needs one, and a server without any left answers nobody."""
+"""File descriptors: every connection needs one, and a server that has none left answers nobody."""
 
 import contextlib
 import logging
@@ -7,13 +7,14 @@ import resource
 
 logger = logging.getLogger(__name__)
 
-RESERVE = 32  # enough for every probe there is, of all that come anew
+RESERVE = 32  # enough for the new connections of every probe
 _WANTED = 65_536
 _SPARE = 64 + RESERVE  # for the actors, the logs, and what a handler may open
 
 
 def raise_limit() -> int:
-    """Raise this process's limit on open files as far as it goes, up to 65,536; returns what it is now."""
+    """Raise this process's limit on open files as far as allowed, to 65,536 at most; returns the new
+    limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _WANTED if hard == resource.RLIM_INFINITY else min(hard, _WANTED)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -23,7 +24,7 @@ def raise_limit() -> int:
 
 
 def connections_within(descriptors: int, wanted: int) -> int:
-    """How many HTTP connections leave gRPC twice as many, and some to spare."""
+    """How many HTTP connections (`wanted` at most) leave twice as many for gRPC, and some to spare."""
     room = max(8, (descriptors - _SPARE) // 3)
     if room < wanted:
         logger.warning(
@@ -35,16 +36,16 @@ def connections_within(descriptors: int, wanted: int) -> int:
 
 
 class Reserve:
-    """Descriptors kept for the day when there are no others: closed then, and opened again afterwards.
+    """Descriptors kept in reserve. They are closed when no others are left, and opened again afterwards.
 
-    Whatever took the rest of them, a probe that comes anew is answered out of these.
+    So a new probe is answered whatever has taken the other descriptors.
     """
 
     def __init__(self) -> None:
         self._held = _open_up_to(RESERVE)
 
     def check(self) -> None:
-        """Close the reserve if no other descriptor is left. Cheap: called before each accept."""
+        """Close the reserve if no other descriptor is left. Cheap enough to be called before each accept."""
         if not self._held:
             return
         try:
@@ -54,9 +55,9 @@ class Reserve:
             self.close()
 
     def refill(self) -> int:
-        """Refill the reserve if that is possible; called every quarter of a second.
+        """Refill the reserve if possible; called every quarter of a second.
 
-        Returns how many connections should be closed now, so that there are descriptors for probes.
+        Returns how many connections should be closed now to leave descriptors for probes.
         """
         self.check()
         if self._held:

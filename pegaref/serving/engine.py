@@ -1,5 +1,5 @@
-"""PegaFlow's Engine service. Three of the registry's five call sites begin here: RegisterContextBatch,
-UnregisterContext and Session, whose end is watched. Shutdown touches no tensor."""
+"""PegaFlow's Engine service. RegisterContextBatch, UnregisterContext and the end of a Session are three of
+the five places that call the registry. Shutdown touches no tensor."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 SERVICE = engine_pb2.DESCRIPTOR.services_by_name["Engine"]
 
-# Methods of the real service that are not served; see engine.proto.
+# Methods of PegaFlow's service that are not served; see engine.proto.
 UNIMPLEMENTED = (
     "Save",
     "Load",
@@ -38,7 +38,7 @@ _OK = engine_pb2.ResponseStatus(ok=True)
 
 
 class Engine:
-    """The methods of the service. `shut_down` is told who asked, and returns at once."""
+    """The methods of the service. `shut_down` is called with who asked, and returns at once."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Engine:
     async def register_context_batch(
         self, request: engine_pb2.RegisterContextRequest, context: CallContext
     ) -> engine_pb2.RegisterContextResponse:
-        """Maps all layers of one context, or none. Raises RegistryError."""
+        """Maps all layers of one context or none. Raises RegistryError."""
         self._access.check_client(self._caller(context))
         if not self._config.accepts(request.client_version):
             accepted = ", ".join(self._config.client_versions)
@@ -109,9 +109,9 @@ class Engine:
         return engine_pb2.UnregisterResponse(status=status)
 
     async def session(self, request: engine_pb2.SessionRequest, context: CallContext) -> NoReturn:
-        """Holds an instance's session for as long as the stream lives; waiting occupies no worker.
+        """Holds an instance's session while the stream lives. Waiting occupies no worker.
 
-        The initial metadata tells the client that the session counts. Raises SessionEnded, RegistryError.
+        The initial metadata tells the client that the session is open. Raises SessionEnded, RegistryError.
         """
         self._access.check_client(self._caller(context))
         check_name(request.instance_id, "instance_id")
@@ -121,7 +121,7 @@ class Engine:
 
         async def open_session() -> None:
             nonlocal session
-            if here:  # a body that had to wait for its turn may outlive the stream that asked for it
+            if here:  # a body that had to wait for a worker may start after its stream has ended
                 session = self._sessions.open(request.instance_id, request.namespace)
 
         try:
@@ -137,7 +137,7 @@ class Engine:
     async def shutdown(
         self, request: engine_pb2.ShutdownRequest, context: CallContext
     ) -> engine_pb2.ShutdownResponse:
-        """Asks the server to stop, and answers first. Raises Unauthenticated, Forbidden."""
+        """Begins to stop the server, and answers first. Raises Unauthenticated, Forbidden."""
         self._access.check(self._caller(context))
         self._shut_down(f"Shutdown from {context.peer()}")
         return engine_pb2.ShutdownResponse(status=_OK)
@@ -145,7 +145,7 @@ class Engine:
     async def health(
         self, request: engine_pb2.HealthRequest, context: CallContext
     ) -> engine_pb2.HealthResponse:
-        """Liveness: that there is an answer says it all."""
+        """Liveness: any answer means that the control process runs."""
         return engine_pb2.HealthResponse(status=_OK)
 
     def _caller(self, context: CallContext) -> Caller:
@@ -154,7 +154,7 @@ class Engine:
         return Caller(
             host=host_of_grpc_peer(context.peer()),
             authorization=authorization if isinstance(authorization, str) else None,
-            certified=self._config.mutual_tls,  # gRPC lets nobody else in then
+            certified=self._config.mutual_tls,  # gRPC admits no one else then
         )
 
     def _deadline_s(self, context: CallContext) -> float:

@@ -1,8 +1,8 @@
-"""The Prometheus text, made by prometheus_client from plain numbers at each scrape.
+"""The Prometheus text, which prometheus_client makes from plain numbers at each scrape.
 
-It has a registry of its own: the library's process-wide default is not touched. A scrape reads memory and
-waits for nothing, so a device that hangs is seen hanging. Loading the library takes a fifth of the time that
-loading the whole server takes, so this module is loaded once the server listens.
+The server has its own collector registry and leaves the library's process-wide one alone. A scrape only reads
+memory, so it also works while a device hangs. Loading the library takes a fifth of the server's loading time,
+so this module is loaded once the server listens.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +29,7 @@ class Exposition:
         self._registry.register(ServerCollector(metrics))
 
     def text(self) -> bytes:
-        """The metrics as they are now."""
+        """The metrics as text, as they are now."""
         return generate_latest(self._registry)
 
 
@@ -40,11 +40,11 @@ class ServerCollector(Collector):
         self._metrics = metrics
 
     def describe(self) -> Iterable[Metric]:
-        """Returns nothing, since the library would otherwise collect when this is registered."""
+        """Yields nothing; without this method the library would collect once at registration."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Yields one family after another."""
+        """Yields the metric families."""
         metrics = self._metrics
         yield from _requests(metrics.rpc, "grpc", "method", "code")
         yield from _requests(metrics.http, "http", "route", "status")

@@ -1,7 +1,7 @@
-"""Liveness and readiness, and `grpc.health.v1` over them. They are read from memory and never ask an actor.
+"""Liveness, readiness and `grpc.health.v1`. All are read from memory and never ask an actor.
 
-Liveness says that the control process runs, and nothing else: a wedged GPU must not get it restarted.
-Readiness says whether work would be accepted, and if not, why, device by device.
+Liveness says only that the control process runs: a wedged GPU must not get the server restarted. Readiness
+says whether work would be accepted and, for each device, why not.
 """
 
 import asyncio
@@ -25,27 +25,28 @@ SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
 LIVENESS_SERVICES = frozenset({"", "liveness"})
 READINESS_SERVICES = frozenset({"readiness", "pegaflow.Engine"})
 
-# A watcher hears of a change at most this late. The snapshot tells nobody that it changed: it is polled.
+# The longest delay before a watcher learns of a change. Snapshots send no notice, so they are polled.
 WATCH_PERIOD_S = 0.1
 
 
 class Stage(StrEnum):
-    """The stages of a server's life that readiness tells apart."""
+    """The stages of a server's life, as `/ready` reports them."""
 
     SERVING = "serving"
     STOPPING = "stopping"
 
 
 class Health:
-    """What probes are told. Used from one event loop only."""
+    """What probes are answered. Used from one event loop only."""
 
     def __init__(self, snapshot: Callable[[], RegistrySnapshot], clock: Clock) -> None:
         self._snapshot = snapshot
         self._clock = clock
         self._stage = Stage.SERVING
-        self._change: asyncio.Future[None] | None = None  # done at the next change; None while nobody waits
+        # resolved at the next change; None while nobody waits
+        self._change: asyncio.Future[None] | None = None
         self._waiting = 0
-        self._ready_before = False  # readiness when the waiting began
+        self._ready_before = False  # readiness when the wait began
         self._timer: Timer | None = None
 
     @property
@@ -54,12 +55,12 @@ class Health:
         return self._stage is Stage.SERVING and self._snapshot().ready
 
     def stop(self) -> None:
-        """Not ready any more, for good; watchers hear of it at once. Liveness stays."""
+        """End readiness for good, and tell watchers at once. Liveness is not affected."""
         self._stage = Stage.STOPPING
         self._wake_watchers()
 
     def status(self, service: str) -> int | None:
-        """The status of a name of `grpc.health.v1`; None for an unknown one."""
+        """The `grpc.health.v1` status of a service name; None if the name is unknown."""
         if service in LIVENESS_SERVICES:
             return SERVING
         if service in READINESS_SERVICES:
@@ -67,7 +68,7 @@ class Health:
         return None
 
     def report(self, *, tracebacks: bool) -> dict[str, Any]:
-        """Readiness with its reasons, as JSON values. `tracebacks` are not for everybody's eyes."""
+        """Readiness with its reasons, as JSON values; with `tracebacks` only for callers who may see them."""
         snapshot = self._snapshot()
         return {
             "ready": self._stage is Stage.SERVING and snapshot.ready,
@@ -79,7 +80,7 @@ class Health:
         }
 
     async def watch(self, service: str) -> AsyncIterator[int | None]:
-        """Yields the status now, and again whenever it changes."""
+        """Yields the status now and whenever it changes; None if the name is unknown."""
         last: int | None = -1
         while True:
             status = self.status(service)
@@ -152,10 +153,10 @@ class HealthService:
         )
 
     async def watch(self, request: health_pb2.HealthCheckRequest, context: CallContext) -> None:
-        """Writes the status now and at each change, for as long as the client listens.
+        """Writes the status now and at each change, until the client leaves.
 
-        An unknown name is SERVICE_UNKNOWN here and not an error: the protocol has it so, since the service
-        may come later.
+        An unknown name gets SERVICE_UNKNOWN and no error, as the protocol says, since the service may appear
+        later.
         """
         async for status in self._health.watch(request.service):
             known = SERVICE_UNKNOWN if status is None else status

@@ -1,6 +1,6 @@
-"""The HTTP endpoints but for liveness. Two of the registry's five call sites are here: the cleanups.
+"""The HTTP endpoints except liveness. The cleanups are two of the five places that call the registry.
 
-Every body runs through the placement's dispatch and gives a response back; sending it is the loop's work.
+Every body runs through the placement's dispatch and returns a response, which the event loop sends.
 """
 
 import contextlib
@@ -80,7 +80,7 @@ class Endpoints:
         return Starlette(routes=routes, exception_handlers={HTTPException: self._unrouted})
 
     def load_exposition(self) -> "Exposition":
-        """Load what makes the text of the metrics. From a thread, no scrape has to wait for it."""
+        """Load the code that makes the metrics' text; called on a thread, so that no scrape waits for it."""
         if self._exposition is None:
             from pegaref.serving.exposition import Exposition
 
@@ -88,9 +88,9 @@ class Endpoints:
         return self._exposition
 
     async def ready(self, request: Request) -> Response:
-        """200 when every device takes work; else 503, with the reason for each device that does not.
+        """200 if every device takes commands, else 503 with the reason for each device that does not.
 
-        Tracebacks are for callers on this machine, and those that may change things; the log has them too.
+        Only callers on this machine or with credentials see tracebacks; the log has them too.
         """
         report = self._health.report(tracebacks=self._access.trusts(_caller(request)))
         return _json_response(200 if report["ready"] else 503, report)
@@ -124,7 +124,7 @@ class Endpoints:
         )
 
     async def cleanup_instances(self, request: Request) -> Response:
-        """Drops one instance (`?id=`), or all of them, on every device. 404 if the instance is not there."""
+        """Drops one instance (`?id=`) or all instances, on every device. 404 if there is no such instance."""
         deadline_s = self._admit(request, "id", "timeout")
         instance_id = request.query_params.get("id")
         if instance_id is None:
@@ -139,11 +139,11 @@ class Endpoints:
         return _json_response(200, _released(dropped))
 
     async def cleanup_memory(self, request: Request) -> Response:
-        """Releases everything: the registry's tensors are all the memory that this server keeps."""
+        """Releases everything; the server keeps no memory but the registry's tensors."""
         return await self._clear(self._admit(request, "timeout"))
 
     async def operation(self, request: Request) -> Response:
-        """The outcome, so far, of a cleanup that was answered with 202."""
+        """The outcome so far of a cleanup that was answered with 202."""
         operation_id = request.path_params["operation_id"]
         operation = self._handle.operation(operation_id)
         if operation is None:
@@ -155,7 +155,7 @@ class Endpoints:
         )
 
     def _admit(self, request: Request, *parameters: str) -> float:
-        """Checks who asks and with which parameters; returns the seconds that the cleanup may take."""
+        """Checks the caller and the parameters; returns the seconds that the cleanup may take."""
         self._access.check(_caller(request))
         only_parameters(request.query_params, parameters)
         limits = self._config.limits
@@ -177,8 +177,8 @@ class Endpoints:
 
     @contextlib.contextmanager
     def _waiting(self, deadline_s: float) -> Iterator[float]:
-        """How long a cleanup may wait. Not at all, and its caller gets a 202, once half of all connections
-        are held by those that wait: the other half is the probes'."""
+        """How long a cleanup may wait, in seconds. Once waiting cleanups hold half of all connections it is
+        0, and the caller gets a 202 at once: the other half is for probes."""
         self._waits += 1
         try:
             yield deadline_s if self._waits <= max(1, self._config.limits.connections // 2) else _AT_ONCE_S
@@ -226,13 +226,13 @@ def _caller(request: Request) -> Caller:
 def _json_response(
     status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
-    """One JSON value and a newline."""
+    """A response with one JSON value and a newline."""
     content = json.dumps(body, separators=(",", ":")) + "\n"
     return Response(content, status_code=status, headers=headers, media_type="application/json")
 
 
 def _released(dropped: Dropped) -> dict[str, Any]:
-    """What a cleanup released; the first two keys are those of PegaFlow."""
+    """What a cleanup released. The first two keys are PegaFlow's."""
     body: dict[str, Any] = {
         "removed_instances": list(dropped.instances),
         "removed_tensors": dropped.tensors,
@@ -245,7 +245,7 @@ def _released(dropped: Dropped) -> dict[str, Any]:
 
 
 def _outcomes(devices: Mapping[int, CleanupOutcome]) -> dict[str, Any]:
-    """What has been released so far in all, and how it stands on each device."""
+    """What has been released so far in total, and the state on each device."""
     in_all = merge_dropped(tuple(outcome for outcome in devices.values() if isinstance(outcome, Dropped)))
     return _released(in_all) | {
         "devices": {str(device_id): _outcome_json(devices[device_id]) for device_id in devices}
@@ -261,7 +261,7 @@ def _outcome_json(outcome: CleanupOutcome) -> dict[str, Any]:
 
 
 def _accepted(pending: CleanupPending, body: Mapping[str, Any]) -> Response:
-    """202: it is queued and will be carried out; where to ask for its outcome."""
+    """A 202: the cleanup is queued and will be carried out. Names the URL that tells its outcome."""
     where = f"/operations/{pending.operation_id}"
     content = {"operation": pending.operation_id, "outcome": where, "message": pending.message} | dict(body)
     return _json_response(202, content, {"location": where})

@@ -1,8 +1,9 @@
 """The two listeners: uvicorn on a socket of ours, and grpc.aio, in one event loop, with or without TLS.
 
-Sockets are made here so that a port in use is one clear error before anything else has started. With an
-authority for clients, gRPC lets in nobody without a certificate of it. HTTP asks for one and lets everybody
-in, since a kubelet has none to show: only what changes things needs it (pegaref.serving.access).
+Sockets are made here, so that a port in use is one clear error before anything else has started. With an
+authority for clients configured, gRPC refuses clients without a certificate from it. HTTP asks for a
+certificate but admits everybody, since a kubelet has none; only requests that change things need one
+(pegaref.serving.access).
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from pegaref.serving.connections import Connections
 from pegaref.serving.rpc import GenericHandler
 
 _BACKLOG = 2048
-_KEEP_ALIVE_S = 75  # idle connections give way when room is needed, so patience costs nothing
+_KEEP_ALIVE_S = 75  # idle connections are closed when room is needed, so a long time-out costs nothing
 _CLOSE_WITHIN_S = 1  # for answers in progress when the server stops
 
 
 def open_socket(address: Address, flag: str) -> socket.socket:
-    """A listening TCP socket. Raises ConfigError, naming `flag`, when the address or port is not to be had.
+    """A listening TCP socket. Raises ConfigError, naming `flag`, if the address or port is not available.
 
-    It is made as IPPROTO_TCP with TCP_NODELAY, which Linux hands down to accepted connections: asyncio leaves
-    Nagle's algorithm on otherwise, and a kept-alive request then takes 44 ms.
+    It is made as IPPROTO_TCP with TCP_NODELAY, which accepted connections inherit on Linux. Otherwise asyncio
+    leaves Nagle's algorithm on, and a kept-alive request takes 44 ms.
     """
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(
@@ -67,9 +68,9 @@ def open_socket(address: Address, flag: str) -> socket.socket:
 
 
 def check_free(address: Address, flag: str) -> None:
-    """Raises ConfigError, naming `flag`, when nothing could listen there.
+    """Raises ConfigError, naming `flag`, if the address is not free to listen on.
 
-    For gRPC, which tells of a port in use only once everything else is set up, and in a paragraph of its log.
+    gRPC itself reports a port in use only after everything else is set up, and in a paragraph of its log.
     """
     open_socket(address, flag).close()
 
@@ -80,7 +81,7 @@ def bound_address(listener: socket.socket, asked: Address) -> Address:
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn without its signal handlers and its own listeners: both are the caller's."""
+    """uvicorn without its own signal handlers and listeners, which the caller provides."""
 
     def __init__(
         self,
@@ -92,13 +93,13 @@ class HttpServer(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=connections.protocol,  # type: ignore[arg-type]  # called as a class is
+            http=connections.protocol,  # type: ignore[arg-type]  # called like a class
             ws="none",
             lifespan="off",
             interface="asgi3",
             log_config=None,
             access_log=False,
-            proxy_headers=False,  # a header must not make a caller look like loopback
+            proxy_headers=False,  # a header must not make a caller look like a loopback one
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_CLOSE_WITHIN_S,
@@ -112,13 +113,14 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
-        """Answers on the socket inside the block, and up to a second longer what was asked before its end."""
+        """Answers on the socket inside the block, and finishes answers for up to a second after it."""
         task = asyncio.create_task(self.serve(sockets=[listener]))
         loop = asyncio.get_running_loop()
         with listener.dup() as duplicate:
             try:
                 await self._listening.wait()
-                # The duplicate is polled after the listener and told of first: epoll wakes who came last.
+                # The duplicate is polled after the listener and reported first: epoll wakes the latest
+                # waiter.
                 loop.add_reader(duplicate.fileno(), self._before_accept)
                 yield
             finally:
@@ -142,7 +144,7 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Captures none: the signals are the caller's."""
+        """Captures no signals, which the caller handles."""
         yield
 
 
@@ -150,24 +152,25 @@ MOST_PENDING_REQUESTS: Final = 1_000_000
 
 
 def make_grpc_server(handlers: Sequence[GenericHandler], limits: Limits) -> grpc.aio.Server:
-    """A server with limits on messages, metadata and idle or silent connections; none on streams or calls.
+    """A server with limits on messages, metadata and idle or silent connections, but none on streams or
+    calls.
 
-    A shared limit on calls would let stuck registers keep health checks out.
+    A shared limit on calls would let stuck registers keep out health checks.
     """
     silence_ms = int(limits.header_timeout_s * 1000)
     server = grpc.aio.server(
         options=[
-            ("grpc.so_reuseport", 0),  # or a second server would share the port in silence
+            ("grpc.so_reuseport", 0),  # otherwise a second server would silently share the port
             ("grpc.max_receive_message_length", limits.message_bytes),
             ("grpc.max_metadata_size", limits.header_bytes),
             ("grpc.absolute_max_metadata_size", limits.header_bytes),
             ("grpc.server_handshake_timeout_ms", silence_ms),
-            # A peer whose machine is gone is found by pings; one that is merely stopped keeps its session.
+            # Pings find a peer whose machine is gone; a peer that is only stopped keeps its session.
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 60_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ("grpc.keepalive_permit_without_calls", 1),
-            # By default grpc cancels calls, health checks among them, when a thousand wait to be taken up.
+            # By default grpc cancels calls, health checks included, once a thousand wait to be accepted.
             ("grpc.server.max_pending_requests", MOST_PENDING_REQUESTS),
             ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING_REQUESTS),
         ]
@@ -193,7 +196,7 @@ def bind_grpc(
 
 
 def http_context(tls: Tls) -> ssl.SSLContext:
-    """The context that HTTP listens with. Raises ConfigError for files that are missing or do not fit."""
+    """The TLS context for HTTP. Raises ConfigError for files that are missing or do not match."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -215,7 +218,7 @@ def http_context(tls: Tls) -> ssl.SSLContext:
 
 
 def grpc_credentials(tls: Tls) -> grpc.ServerCredentials:
-    """What gRPC listens with. Raises ConfigError for files that cannot be read."""
+    """The TLS credentials for gRPC. Raises ConfigError for files that cannot be read."""
     authority = None if tls.client_authority is None else _read(tls.client_authority)
     return grpc.ssl_server_credentials(
         [(_read(tls.key), _read(tls.certificate))],

@@ -1,8 +1,8 @@
-"""`/health` and `/livez`: that the control process runs, and nothing else.
+"""`/health` and `/livez`, which only say that the control process runs.
 
-The answer is short, always the same, and asked for more than all else. So the connection's protocol writes
-it, without an application and a task, which saves two thirds of the work. For all that it is a handler like
-any other: the placement's dispatch says when it runs, which is at once, or in `pool` when a worker is free.
+The answer is short, always the same, and requested more often than any other. So the connection's protocol
+writes it without an application or a task, which saves two thirds of the work. It is still a handler like any
+other: the placement's dispatch decides when it runs, which is at once or, in `pool`, when a worker is free.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ PATHS: Final = (b"/health", b"/livez")
 
 _Headers = Sequence[tuple[bytes, bytes]]
 
-_NO_WAITER: Final = asyncio.Event()  # what uvicorn sets for a handler that waits; none of these does
+_NO_WAITER: Final = asyncio.Event()  # uvicorn sets it for a handler that waits; liveness never waits
 
 
 class _Answer(NamedTuple):
@@ -39,7 +39,7 @@ _OTHER_METHOD: Final = _Answer(405, b"allow: GET, HEAD\r\ncontent-length: 0\r\n"
 
 
 class Liveness:
-    """Makes a cycle for each request that asks for liveness, and keeps the answers as bytes."""
+    """Makes a cycle for each liveness request, and keeps the answers as encoded bytes."""
 
     def __init__(self, dispatch: Dispatch, metrics: Metrics) -> None:
         self.dispatch = dispatch
@@ -48,11 +48,12 @@ class Liveness:
         self._encoded: dict[tuple[_Answer, bool], bytes] = {}
 
     def route(self, target: bytes) -> RouteCounters | None:
-        """The counters for a request's target, such as `/health?verbose=1`; None for any other target."""
+        """The counters for a request target such as `/health?verbose=1`; None if it is not a liveness
+        path."""
         return self._routes.get(target) or self._routes.get(_path(target))
 
     def encoded(self, answer: _Answer, headers: _Headers, *, keep_alive: bool) -> bytes:
-        """An answer with the server's own headers, of which there is a new list each second."""
+        """An answer with the server's own headers; uvicorn makes a new list of these each second."""
         if headers is not self._made_with:
             self._made_with = headers
             self._encoded.clear()
@@ -63,7 +64,8 @@ class Liveness:
 
 
 class LivenessCycle(RequestResponseCycle):
-    """One request for liveness, in the place of uvicorn's cycle, with the part of it that a protocol uses."""
+    """One liveness request. It replaces uvicorn's cycle and has the part of its interface that a protocol
+    uses."""
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class LivenessCycle(RequestResponseCycle):
         keep_alive: bool,
         on_response: Callable[[], None],
     ) -> None:
-        # Nothing of uvicorn's own __init__ is needed, which is for running an application.
+        # uvicorn's own __init__ prepares to run an application, which is not needed here.
         self._liveness = liveness
         self._route = route
         self._answer = _ANSWERS.get(method, _OTHER_METHOD)
@@ -86,23 +88,23 @@ class LivenessCycle(RequestResponseCycle):
         self.keep_alive = keep_alive
         self.on_response = on_response
         self.message_event = _NO_WAITER
-        self.body = bytearray()  # of the request: received, and left alone
+        self.body = bytearray()  # of the request: received and ignored
         self.disconnected = False
         self.response_complete = False
 
     def start(self) -> None:
-        """Have the answer written when the placement's dispatch says so."""
-        self._began = self._route.begin()  # not before: a queued request may never come to its turn
+        """Let the placement's dispatch write the answer when it is due."""
+        self._began = self._route.begin()  # not earlier: a queued request may never get its turn
         self._liveness.dispatch.call(self._write)
 
     async def run_asgi(self, app: object) -> None:
-        """Start. uvicorn calls this for a request that had to wait for the answer to the one before it."""
+        """Start; uvicorn calls this for a request that had to wait for the answer to the previous one."""
         self.start()
 
     def _write(self) -> None:
         self.response_complete = True
         if self.disconnected or self.transport.is_closing():
-            self._route.end(self._began, "499")  # its caller left before the answer
+            self._route.end(self._began, "499")  # the caller left before the answer
             return
         answer = self._answer
         self.transport.write(self._liveness.encoded(answer, self._headers, keep_alive=self.keep_alive))

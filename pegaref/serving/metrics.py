@@ -1,6 +1,5 @@
-"""What is counted while the server works: plain numbers, cheap to change, that a scrape turns into text.
-
-The text is made in pegaref.serving.exposition.
+"""The server's counters: plain numbers that are cheap to change. pegaref.serving.exposition turns them into
+text.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from time import perf_counter
 
 from pegaref.registry import RegistrySnapshot
 
-# From a health answer to the longest deadline. Few, since a scrape costs time by the series.
+# From a health answer to the longest deadline. Few, since every series adds to the cost of a scrape.
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.01, 0.1, 1.0, 2.0, 10.0, 60.0)
 
 
@@ -21,18 +20,18 @@ class RouteCounters:
     __slots__ = ("buckets", "in_flight", "outcomes", "seconds")
 
     def __init__(self) -> None:
-        self.outcomes: dict[str, int] = {}  # how they ended -> how many
-        self.buckets = [0] * (len(BUCKETS_S) + 1)  # not cumulative; the last is for what took longer
+        self.outcomes: dict[str, int] = {}  # outcome -> number of requests
+        self.buckets = [0] * (len(BUCKETS_S) + 1)  # not cumulative; the last counts requests that took longer
         self.seconds = 0.0
         self.in_flight = 0
 
     def begin(self) -> float:
-        """Count a request in flight; returns what `end` needs to time it."""
+        """Count a request in flight; returns the start time that `end` needs."""
         self.in_flight += 1
         return perf_counter()
 
     def end(self, began: float, outcome: str) -> None:
-        """Count a request that was answered, or whose caller left."""
+        """Count a request that was answered or whose caller left."""
         self.in_flight -= 1
         seconds = perf_counter() - began
         self.seconds += seconds
@@ -41,23 +40,23 @@ class RouteCounters:
 
     @property
     def used(self) -> bool:
-        """Whether there has been a request."""
+        """Whether there has been any request."""
         return bool(self.outcomes or self.in_flight)
 
 
 class RequestCounters:
-    """The requests of one protocol, by route or method: never by a caller's own words."""
+    """The requests of one protocol, by known route or method and never by a caller's own text."""
 
     def __init__(self) -> None:
         self.routes: dict[str, RouteCounters] = {}
 
     def route(self, name: str) -> RouteCounters:
-        """The counters of one route, to be looked up once."""
+        """The counters of one route; look them up once and keep them."""
         return self.routes.setdefault(name, RouteCounters())
 
 
 class Metrics:
-    """All that is counted in one server, and where the rest is read."""
+    """All counters of one server, and the functions from which other values are read."""
 
     def __init__(self, snapshot: Callable[[], RegistrySnapshot], sessions: Callable[[], int]) -> None:
         self.snapshot = snapshot

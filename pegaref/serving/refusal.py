@@ -1,7 +1,6 @@
-"""A refusal as each protocol has it: a gRPC status, or an HTTP status with JSON.
+"""A refusal in each protocol: a gRPC status, or an HTTP status with JSON.
 
-Refusals are the `RegistryError` tree; its `code` is the name of a gRPC status, which is the one vocabulary of
-both protocols.
+Refusals are the `RegistryError` tree. Both protocols use its `code`, the name of a gRPC status.
 """
 
 import math
@@ -12,7 +11,7 @@ import grpc
 
 from pegaref.errors import CleanupPending, RegistryError
 
-# HTTP's nearest word for each gRPC status. What is worth trying again later is a 503.
+# The nearest HTTP status for each gRPC status. Whatever is worth retrying later is a 503.
 _HTTP_STATUS: Mapping[str, int] = {
     "INVALID_ARGUMENT": 400,
     "OUT_OF_RANGE": 400,
@@ -31,31 +30,31 @@ _HTTP_STATUS: Mapping[str, int] = {
 
 
 class NotFound(RegistryError):
-    """Raised for something asked for by a name that nothing has."""
+    """Raised if nothing has the name that was asked for."""
 
     code = "NOT_FOUND"
 
 
 class VersionRefused(RegistryError):
-    """Raised for a register by a client whose version this server is set not to accept."""
+    """Raised for a register by a client whose version this server does not accept."""
 
     code = "FAILED_PRECONDITION"
 
 
 class Forbidden(RegistryError):
-    """Raised when the caller may not change anything here; the message says what would let it."""
+    """Raised if the caller may not change anything; the message says what would allow it."""
 
     code = "PERMISSION_DENIED"
 
 
 class Unauthenticated(RegistryError):
-    """Raised when a token is asked for and none, or a wrong one, was shown."""
+    """Raised if a token is required and the caller sent none or a wrong one."""
 
     code = "UNAUTHENTICATED"
 
 
 class TooMany(RegistryError):
-    """Raised at once when the server already holds as many of something as it may."""
+    """Raised at once if a limit, such as that on sessions, is reached."""
 
     code = "RESOURCE_EXHAUSTED"
 
@@ -67,12 +66,12 @@ def grpc_status(error: RegistryError) -> grpc.StatusCode:
 
 
 def detail(error: RegistryError) -> str:
-    """What went wrong, with the field at fault in front."""
+    """The error's message, preceded by the field at fault."""
     return f"{error.field}: {error.message}" if error.field else error.message
 
 
 def trailers(error: RegistryError) -> tuple[tuple[str, str], ...]:
-    """What a gRPC client may want to act on, as trailing metadata instead of text to parse."""
+    """Trailing metadata with the values that a client may act on, so that it parses no text."""
     pairs = []
     if error.field:
         pairs.append(("field", error.field))
@@ -99,7 +98,7 @@ def http_headers(error: RegistryError) -> dict[str, str]:
 
 
 def as_json(error: RegistryError) -> dict[str, Any]:
-    """A refusal as a JSON object: always `error` and `code`, the rest where it says something."""
+    """A refusal as a JSON object: always `error` and `code`, other keys only if they have a value."""
     body: dict[str, Any] = {"error": detail(error), "code": error.code}
     if error.field:
         body["field"] = error.field

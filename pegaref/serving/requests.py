@@ -1,7 +1,7 @@
-"""From a caller's request to a command that an actor could carry out: the one place where they are checked.
+"""Turns a caller's request into a command for an actor. This is the only place where requests are checked.
 
-Every refusal names the field at fault. What only an actor can know (whether the memory exists, whether the
-context is new) is its to refuse.
+Every refusal names the field at fault. The actor refuses what only it can know: memory that does not exist,
+or a context that is already registered.
 """
 
 import math
@@ -16,7 +16,7 @@ from pegaref.wrapper import MAX_WRAPPER_BYTES
 _LONGEST_NAME: Final = 512  # characters of an instance or a namespace
 _LONGEST_LAYER_NAME_BYTES: Final = 1024
 _MOST_LAYERS: Final = 4096
-_MOST: Final = 2**63 - 1  # of a number that torch takes
+_MOST: Final = 2**63 - 1  # the largest number that torch accepts
 
 # The lists that have one entry per layer, in the order of `Layer`'s fields.
 _PER_LAYER = ("layer_names", "wrapper_bytes", "num_blocks", "bytes_per_block", "kv_stride_bytes", "segments")
@@ -25,7 +25,7 @@ _PER_LAYER = ("layer_names", "wrapper_bytes", "num_blocks", "bytes_per_block", "
 def register_command(
     request: engine_pb2.RegisterContextRequest, *, generation: int, device_ids: Sequence[int]
 ) -> RegisterLayers:
-    """The command that a register asks for, on one of the server's devices. Raises InvalidCommand."""
+    """The command for a register request on one of the server's devices. Raises InvalidCommand."""
     check_name(request.instance_id, "instance_id")
     check_name(request.namespace, "namespace", may_be_empty=True)
     for field in ("tp_size", "world_size"):
@@ -49,7 +49,8 @@ def register_command(
 
 
 def check_name(name: str, field: str, *, may_be_empty: bool = False) -> None:
-    """Raises InvalidCommand unless `name` is printable, not too long, and not empty."""
+    """Raises InvalidCommand unless `name` is printable, not too long, and (without `may_be_empty`) not
+    empty."""
     if not name and not may_be_empty:
         raise InvalidCommand("must not be empty", field=field)
     if len(name) > _LONGEST_NAME:
@@ -59,7 +60,7 @@ def check_name(name: str, field: str, *, may_be_empty: bool = False) -> None:
 
 
 def only_parameters(query: Mapping[str, str], known: Collection[str]) -> None:
-    """Raises InvalidCommand for a parameter nobody reads: a misspelt `id` must not clean up everything."""
+    """Raises InvalidCommand for an unknown parameter: a misspelt `id` must not clean up everything."""
     for name in query:
         if name not in known:
             expected = ", ".join(sorted(known)) or "none"
@@ -67,7 +68,7 @@ def only_parameters(query: Mapping[str, str], known: Collection[str]) -> None:
 
 
 def timeout_s(text: str | None, *, default_s: float, most_s: float) -> float:
-    """Reads `?timeout=` in seconds, tightened to `most_s`. Raises InvalidCommand unless it is above zero."""
+    """Reads `?timeout=` in seconds, limited to `most_s`. Raises InvalidCommand unless it is above zero."""
     if text is None:
         return min(default_s, most_s)
     try:

@@ -1,5 +1,5 @@
-"""gRPC handlers made from a service's descriptor: each runs its body through the placement's dispatch, is
-counted and timed, and says a refusal as a status."""
+"""gRPC handlers made from a service's descriptor. Each runs its body through the placement's dispatch, is
+counted and timed, and turns a refusal into a status."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ else:
     CallContext = grpc.aio.ServicerContext
     GenericHandler = grpc.GenericRpcHandler
 
-# A unary method's returns the response; a stream's writes to the context, and returns nothing.
+# The body of a unary method returns the response; a stream's writes to the context and returns None.
 RpcBody = Callable[[Any, CallContext], Awaitable[Any]]
 
 
 class Service:
-    """One gRPC service, with a body for each of its methods that is served.
+    """One gRPC service, with a body for each method that is served.
 
-    A stream's body is not dispatched, since it mostly waits: it dispatches its working parts itself.
+    A stream's body is not dispatched, since it mostly waits. It dispatches its working parts itself.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Service:
 
         async def answer(request: Any, context: CallContext) -> Any:
             began = route.begin()
-            code = "UNKNOWN"  # what gRPC answers to an exception of any other kind
+            code = "UNKNOWN"  # gRPC's answer to any other exception
             try:
                 response = await body(request, context)
                 code = "OK"
@@ -97,7 +97,7 @@ async def refuse(context: CallContext, error: RegistryError) -> NoReturn:
 
 
 class Unimplemented(GenericHandler):
-    """Answers the methods of a known service that this server does not have, by name, with UNIMPLEMENTED."""
+    """Answers UNIMPLEMENTED, with the method's name, to methods of a known service that are not served."""
 
     def __init__(self, service: str, methods: Collection[str]) -> None:
         self._service = service
@@ -108,7 +108,7 @@ class Unimplemented(GenericHandler):
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a method that is not served; None for any other."""
+        """The handler for a method that is not served; None for any other method."""
         return self._handlers.get(handler_call_details.method)
 
     def _refusal(self, method: str) -> Any:

@@ -1,9 +1,9 @@
-"""Whose tensors are whose: one open session per instance, and a cleanup when it ends, however it ends.
+"""Which session owns which tensors: one open session per instance, and a cleanup however it ends.
 
-An instance lives through generations. A session starts a new one; what is registered meanwhile belongs to it,
-and its end drops that generation and no later one. What an instance registers without a session
-belongs to generation 0, and to the next session of the instance that ends without being superseded (ranks
-may register before their scheduler opens the session).
+Each session starts a new generation of its instance. Whatever is registered during the session belongs to
+that generation, and the session's end drops it and no later one. Whatever an instance registers without a
+session belongs to generation 0; the instance's next session that ends without being superseded drops that
+too, because ranks may register before their scheduler opens the session.
 """
 
 import asyncio
@@ -16,20 +16,20 @@ from pegaref.serving.refusal import TooMany
 
 logger = logging.getLogger(__name__)
 
-NO_SESSION = 0  # the generation of what is registered without a session
+NO_SESSION = 0  # the generation of contexts registered without a session
 
 # Drops one generation of an instance through the registry's handle; raises RegistryError.
 Drop = Callable[[str, int], Awaitable[Dropped]]
 
 
 class SessionEnded(RegistryError):
-    """Ends a session's stream from the server's side; the code and the message say why."""
+    """Raised when the server ends a session's stream; the code and the message say why."""
 
     code = "UNAVAILABLE"
 
 
 class OpenSession:
-    """One open session. It ends once: by its client, or by `ended` being set with the reason."""
+    """One open session. It ends once: through its client, or when `ended` is set with the reason."""
 
     __slots__ = ("ended", "generation", "instance_id", "namespace")
 
@@ -42,7 +42,7 @@ class OpenSession:
         self.ended = ended
 
     def end(self, reason: SessionEnded) -> None:
-        """Tell the stream to end; harmless when it has ended."""
+        """Tell the stream to end; does nothing if it has ended."""
         if not self.ended.done():
             self.ended.set_result(reason)
 
@@ -66,7 +66,7 @@ class Sessions:
         return len(self._open)
 
     def open(self, instance_id: str, namespace: str) -> OpenSession:
-        """Start a generation. The instance's older session ends with ABORTED; its tensors are dropped.
+        """Start a new generation. The instance's older session ends with ABORTED and its tensors are dropped.
 
         Raises TooMany, ShuttingDown.
         """
@@ -87,18 +87,18 @@ class Sessions:
         return session
 
     def close(self, session: OpenSession) -> None:
-        """Drop what the session owned, now that its stream is over. Does nothing if the server ended it."""
+        """Drop what the session owned after its stream has ended. Does nothing if the server ended it."""
         if self._open.get(session.instance_id) is session:
             del self._open[session.instance_id]
             self._release(session, SessionEnded("closed by its client"), with_sessionless=True)
 
     def generation_of(self, instance_id: str) -> int:
-        """The generation that a register for the instance belongs to now."""
+        """The generation that a register of this instance belongs to now."""
         session = self._open.get(instance_id)
         return NO_SESSION if session is None else session.generation
 
     def add_registered(self, instance_id: str, generation: int) -> bool:
-        """Note a finished register. False when its session ended meanwhile, so that it has no owner."""
+        """Record a finished register. False if its session has ended, so that the context has no owner."""
         if generation == NO_SESSION:
             self._sessionless.add(instance_id)
             return True
@@ -106,14 +106,14 @@ class Sessions:
         return session is not None and session.generation == generation
 
     def clear_sessionless(self, instance_id: str | None) -> None:
-        """Note that everything of an instance, or of every instance (None), is being dropped."""
+        """Record that everything of an instance, or of all instances (None), is being dropped."""
         if instance_id is None:
             self._sessionless.clear()
         else:
             self._sessionless.discard(instance_id)
 
     def end_lost(self, generations: Iterable[tuple[str, int]]) -> None:
-        """End the sessions of generations that were lost with their actor, so that clients register again."""
+        """End the sessions whose tensors were lost with an actor, so that their clients register again."""
         for instance_id, generation in generations:
             session = self._open.get(instance_id)
             if session is not None and generation in (session.generation, NO_SESSION):
@@ -122,7 +122,8 @@ class Sessions:
                 self._release(session, reason, with_sessionless=True)
 
     async def end_all(self) -> None:
-        """Refuse new sessions and end the open ones. Nothing is dropped: the actors end with the server."""
+        """Refuse new sessions and end the open ones. Nothing is dropped, since the actors end with the
+        server."""
         self._stopping = True
         for session in tuple(self._open.values()):
             session.end(SessionEnded("the server is shutting down"))

@@ -1,7 +1,7 @@
 """Regenerates the committed Python code of `engine.proto`: `python -m pegaref.wire.generate [ROOT]`.
 
-The generated files are committed so that starting the server compiles nothing and needs no compiler; a test
-regenerates them and compares, so they cannot drift from the `.proto`.
+The generated files are committed, so the server needs no compiler. A test regenerates and compares them, so
+they match the `.proto`.
 """
 
 import sys
@@ -13,14 +13,14 @@ SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 
 class GenerationFailed(Exception):
-    """Raised by `generate` when the compiler refuses the `.proto`; the compiler has said why on stderr."""
+    """Raised by `generate` if the compiler rejects the `.proto`; the compiler's stderr says why."""
 
 
 def generate(out: Path) -> tuple[Path, ...]:
     """Compiles `engine.proto` into `out/pegaref/wire/` and returns the files written.
 
-    The output lies below a package path because generated code imports its sibling by the path of the
-    `.proto`: `pegaref.wire.engine_pb2`. Raises GenerationFailed.
+    The output has a package path because the generated code imports its sibling by the path of the `.proto`:
+    `pegaref.wire.engine_pb2`. Raises GenerationFailed.
     """
     from grpc_tools import protoc
 

@@ -1,4 +1,4 @@
-"""`wedge watch` and `wedge shell`: what they take, and how they end."""
+"""The commands `wedge watch` and `wedge shell`: their options and exit codes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def shell_command(target: str, lease_s: float) -> None:
     is stuck where. q and Ctrl-C leave, with everything released and the target ended, and exit 0; SIGTERM
     exits 143, a terminal that is gone 129.
     """
-    from scenarios.live.shell import shell  # it loads clients and faults, which `watch` can do without
+    # imported here: it loads clients and faults, which `watch` does not need
+    from scenarios.live.shell import shell
 
     if not 0 < lease_s <= LEASE_LIMIT_S:
         raise LeaseTooLong(lease_s, LEASE_LIMIT_S)

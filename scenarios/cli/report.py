@@ -86,7 +86,7 @@ def compare_command(old: Path, new: Path, noise: float, floor_ms: float, as_json
 
 
 def console(*, stderr: bool = False) -> Console:
-    """The terminal, or 160 columns of plain text where there is none."""
+    """A console for the terminal, or for 160 columns of plain text if there is no terminal."""
     made = Console(stderr=stderr)
     if not made.is_terminal:
         made.width = _WIDTH_WITHOUT_TERMINAL

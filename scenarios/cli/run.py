@@ -132,7 +132,8 @@ def list_command(names: tuple[str, ...], suite: str | None, target: str | None, 
 def plan_for(
     names: tuple[str, ...], suite: str | None, target: str | None, jobs: int | None, seed: int
 ) -> Plan:
-    """What a command line asks for. Raises `CouldNotRun`, also when this machine can run none of it."""
+    """The plan for a command line. Raises `CouldNotRun`, also if this machine can run none of the
+    scenarios."""
     options: list[str] = []
     for option, value in (("--suite", suite), ("--target", target)):
         options += [option, value] if value is not None else []

@@ -1,4 +1,4 @@
-"""`wedge target`: write a target file, try it, and teach an editor what may stand in it."""
+"""`wedge target`: write a target file, try it, and print its JSON Schema for an editor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From raw samples to verdicts: pure functions, for the live run and for a stored report alike."""
+"""From raw samples to verdicts: pure functions that judge a live run and a stored report alike."""
 
 from scenarios.judge.report import RevisedVerdict, conclude, judge_report, revised_verdicts, with_controls
 from scenarios.judge.verdict import claim, judge, proof

@@ -1,11 +1,11 @@
 """Latencies of many probes as one HDR histogram (high dynamic range, https://hdrhistogram.github.io): 1 µs to
 60 s, three significant digits.
 
-What is recorded is a good answer's time from its *intended* start. The prober is open-loop: its schedule goes
-on whatever the server does, so each probe that fell due during a stall is there with its whole wait. Nothing
-is left out while the prober waits (coordinated omission), so nothing is corrected afterwards: a correction
-would count the stall twice. A probe that had no answer when its phase ended has no latency, and is counted
-beside the histogram as sent and not answered.
+Each value is the time from a probe's *intended* start to its good answer. The prober is open-loop: it keeps
+to its schedule whatever the server does, so every probe that is due during a stall counts with its whole
+wait. Nothing is left out while the prober waits (coordinated omission), so nothing is corrected afterwards: a
+correction would count the stall twice. A probe without an answer when its phase ends has no latency, and is
+counted beside the histogram as sent and not answered.
 
 Histograms of series, scenarios and runs can be added up, which percentiles cannot. Their encoded form is the
 standard one (V2, compressed, base64), which the HDR tools of other languages read.
@@ -89,8 +89,8 @@ class Histogram:
         return int(self._counts.get_total_count())
 
     def percentiles(self, shares: Sequence[float]) -> list[float]:
-        """For each of the increasing shares the latency that at least so many do not exceed (nearest rank),
-        in seconds, within 0.1 % or 1 µs; empty for none.
+        """The percentile (nearest rank) for each of the increasing shares, in seconds, within 0.1 % or 1 µs;
+        empty without latencies.
         """
         if not self.count:
             return []

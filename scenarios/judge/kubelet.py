@@ -131,7 +131,7 @@ def _trips(
     outage_s: float,
     rules: KubeletRules,
 ) -> int:
-    """How often the threshold is reached in the outage, with probes at the window's phase that is worst."""
+    """How often the threshold is reached in the outage, for the worst phase of the probes in the window."""
     if name is None or window_s <= 0:
         return 0
     sent = [_as_series_for(s, series[name].kind) for s in due_between(samples.get(name, ()), 0.0, window_s)]
@@ -145,14 +145,15 @@ def _trips(
 
 
 def _as_series_for(sample: Sample, kind: str) -> Sample:
-    """The sample as a kubelet would have it. Over TCP it connects, and does not wait for any answer."""
+    """The sample as a kubelet would see it. Over TCP a kubelet only connects and waits for no answer."""
     if kind != "tcp" or sample.sent_s is None:
         return sample
     return replace(sample, sent_s=sample.at_s, ended_s=sample.sent_s, outcome="ok")
 
 
 def _answered(sample: Sample, window_s: float) -> bool:
-    """An answer that came with the release says nothing about a fault that goes on."""
+    """Whether the answer came inside the window; one that came with the release says nothing about a fault
+    that continues."""
     return sample.ended_s is not None and sample.ended_s <= window_s
 
 

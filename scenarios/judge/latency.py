@@ -46,8 +46,8 @@ def stretch_latency(
 ) -> Latency:
     """Counts, percentiles of the good answers and the longest gap of a series' probes in `[from_s, to_s]`.
 
-    A latency runs from the probe's intended start: the schedule is open-loop, so what fell due during a stall
-    has its whole wait, and coordinated omission has nothing to hide.
+    A latency runs from the probe's intended start: the schedule is open-loop, so a probe that was due during
+    a stall counts with its whole wait, and coordinated omission cannot arise.
 
     An answer that came after `answered_by_s` (by default `to_s`) belongs to a later phase: here its probe was
     sent and not answered. Probes that were cut are not counted, since nobody waited for their answer.
@@ -73,7 +73,8 @@ def stretch_latency(
 
 
 def gaps(samples: Iterable[Sample], from_s: float, to_s: float) -> list[tuple[float, float]]:
-    """The stretches of `[from_s, to_s]` between good answers, in order; one stretch where there was none."""
+    """The intervals of `[from_s, to_s]` between good answers, in order; one interval if there was no
+    answer."""
     ends = sorted(
         s.ended_s
         for s in samples

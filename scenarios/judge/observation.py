@@ -38,7 +38,7 @@ class Observation:
 
     @property
     def probes(self) -> str:
-        """In a sentence, whether there were probes enough."""
+        """A sentence that says whether there were enough probes."""
         if self.observed == "dark":
             return "a silence longer than the budget takes no number of them"
         return "; ".join(self.too_few) or f"at least {self.fewest} in every watched series"
@@ -84,10 +84,10 @@ def observe(
 
 
 def series_states(record: ScenarioRecord) -> dict[str, SeriesState]:
-    """How every series of a scenario took the fault, whether it is watched or not.
+    """The state of every series of a scenario under the fault, watched or not.
 
-    The rule is that of `observe` where there are samples; otherwise the latencies of the fault window tell,
-    as far as they can.
+    The rule is that of `observe` if there are samples; otherwise the state is derived, as far as possible,
+    from the latencies of the fault window.
     """
     names = dict.fromkeys([*record.series, *record.phases.faulted, *record.samples])
     return {name: _series_state(record, name) for name in names}

@@ -1,7 +1,7 @@
 """The run as a whole: the latencies of each target's series over all scenarios, baseline against fault
 window.
 
-One scenario has some twenty answers a series and phase, of which a p99 is the slowest one. All scenarios
+One scenario has some twenty answers per series and phase, so its p99 is the slowest answer. All scenarios
 together have thousands.
 """
 
@@ -27,8 +27,9 @@ def pool(scenarios: Iterable[ScenarioRecord]) -> dict[str, dict[str, PooledLaten
     """By target and series, over the scenarios that `belongs_in_pool` and of watched series only. Targets are
     not mixed: each is a server of its own.
 
-    Controls are left out: a server that has to go dark has no latency to speak of. What went dark and should
-    not have is in: its unanswered probes are in `sent` and not in `ok`. Raises `UnreadableHistogram`.
+    Controls are left out: a server that has to go dark has no useful latency. A scenario that went dark and
+    should not have is included: its unanswered probes are in `sent` and not in `ok`. Raises
+    `UnreadableHistogram`.
     """
     found: dict[str, dict[str, list[tuple[Series, Latency, Latency]]]] = {}
     for scenario in filter(belongs_in_pool, scenarios):

@@ -71,7 +71,7 @@ def _controlled(record: ScenarioRecord, seen: dict[str, Observed]) -> ScenarioRe
 
 @dataclass(frozen=True, slots=True)
 class RevisedVerdict:
-    """A scenario whose verdict is another one than the report said. `why`: its reasons now."""
+    """A scenario whose verdict differs from the report's. `why`: its reasons now."""
 
     name: str
     was: str
@@ -80,14 +80,14 @@ class RevisedVerdict:
 
 
 def judge_report(report: Report) -> Report:
-    """The same run, with everything that is judged worked out anew by today's rules. Judging it again changes
-    nothing more. Raises `UnreadableHistogram`."""
+    """The same run, judged again by today's rules. Judging the result again changes nothing. Raises
+    `UnreadableHistogram`."""
     return conclude(replace(report, scenarios=tuple(map(judge, report.scenarios))))
 
 
 def conclude(report: Report) -> Report:
-    """What can be said of a run whose scenarios are judged, each by itself: the controls, the latencies added
-    up, and whether the suite passed. A run of no scenario does not pass. Raises `UnreadableHistogram`."""
+    """Complete a run whose scenarios are judged: check the controls, pool the latencies, and decide whether
+    the suite passed. A run without scenarios does not pass. Raises `UnreadableHistogram`."""
     found = with_controls(report.scenarios)
     suite = replace(
         report.suite,
@@ -101,7 +101,7 @@ def conclude(report: Report) -> Report:
 
 
 def revised_verdicts(before: Report, after: Report) -> tuple[RevisedVerdict, ...]:
-    """Which verdicts differ, in the order of the run. Both reports are of the same run."""
+    """The verdicts that differ between two reports of the same run, in the order of the run."""
     return tuple(
         RevisedVerdict(old.name, old.verdict, new.verdict, new.reasons)
         for old, new in zip(before.scenarios, after.scenarios, strict=True)

@@ -1,8 +1,8 @@
 """One judge: from the raw record of a scenario to its verdict, in the live run and for a stored report.
 
-What only the run could know (whether the fault bit, what the calls did, what leaked) is in the record as
-guards, and stands. What follows from the samples is worked out here: lit or dark, the gaps, the latencies of
-every phase, the state of every series, the kubelet's view, and the guards that follow from them.
+The record's guards hold what only the run can know (whether the fault bit, what the calls did, what leaked),
+and they are not changed. This module derives the rest from the samples: lit or dark, the gaps, the latencies
+of every phase, the state of every series, the kubelet's view, and the guards that follow from them.
 
 The verdict is `pass` if what was observed is what was expected and every guard held. A *proof* that is
 missing (the fault did not bite, the baseline was not lit, there were too few samples, a control stayed lit)
@@ -49,9 +49,8 @@ def claim(name: str, held: bool, detail: str) -> Guard:
 def judge(record: ScenarioRecord) -> ScenarioRecord:
     """The record with everything that follows from its samples and from the guards of its run.
 
-    Judging a judged record again changes nothing, except that the guard of its controls is gone: those are
-    other scenarios, and `with_controls` sees to them. A record without guards has nothing to be judged on and
-    stays as it is.
+    Judging a judged record again changes nothing, except that it removes the guard on the controls: these are
+    other scenarios, which `with_controls` handles. A record without guards stays as it is.
     """
     if not record.guards:
         return record
@@ -98,7 +97,7 @@ def judge(record: ScenarioRecord) -> ScenarioRecord:
 def with_verdict(record: ScenarioRecord, guards: Iterable[Guard], seen: Observation | None) -> ScenarioRecord:
     """The record with `observed`, `verdict`, `guards` and `reasons` filled in.
 
-    `seen` is what the watch saw, None if it never came to that. It counts only when every proof held.
+    `seen` is what the watch saw; None if the scenario ended before. It counts only if every proof held.
     """
     guards = tuple(guards)
     missing = any(guard.kind == "proof" and not guard.held for guard in guards)

@@ -1,4 +1,4 @@
-"""What a command line asks to watch: a target file's endpoints, URLs, gRPC addresses."""
+"""The endpoints that a command line names: those of a target file, URLs, gRPC addresses, TCP ports."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def watch_request(
     settings: Iterable[str],
     ports: Iterable[str] = (),
 ) -> WatchRequest:
-    """Everything that is to be watched, as series for the prober. Raises `CouldNotRun`."""
+    """The series to watch. Raises `CouldNotRun`."""
     loaded = target_file.load(find(target)) if target is not None else None
     given = _settings(settings)
     probes = [*(_filled(loaded, given) if loaded is not None else ())]
@@ -96,8 +96,8 @@ def _filled(loaded: LoadedTarget, given: Mapping[str, str]) -> Iterable[Probe]:
 
 
 def _checked(probe: Probe, at: str) -> Probe:
-    """The probe with its address filled in. Raises `CouldNotRun` for an address that is none: it would be
-    shown as darkness later.
+    """The probe with its address filled in. Raises `CouldNotRun` for an invalid address, which would be shown
+    as dark later.
     """
     if isinstance(probe, HttpProbe):
         _http(at)

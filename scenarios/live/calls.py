@@ -1,6 +1,4 @@
-"""Calls of the target made by hand, one by one, each with what it needs before it and what takes it
-back.
-"""
+"""Calls of the target made by hand, one by one, each with its `needs` before it and its `undo` after it."""
 
 from __future__ import annotations
 
@@ -24,7 +22,8 @@ class _PendingCall:
 
 @dataclass(frozen=True, slots=True)
 class CallTally:
-    """All that were made of one call: how many are under way, since when, in what, and how others ended."""
+    """The counts of one call: how many are under way, since when and in which step, and how the others
+    ended."""
 
     call: str
     pending: int
@@ -60,7 +59,7 @@ class ManualCalls:
         return tuple(self._by_name)
 
     async def make(self, name: str) -> None:
-        """Make one, wait for its answer, and take it back. Never raises for what the server says."""
+        """Make a call, wait for its answer, and undo it. Never raises for a server's answer."""
         call = self._by_name[name]
         self._number += 1
         made = _PendingCall(name, self._number, time.monotonic(), name)

@@ -1,4 +1,4 @@
-"""The endpoints of one server as they are now, worked out from the prober's batches.
+"""The current state of a server's endpoints, derived from the prober's batches.
 
 Each connection keeps a bounded history, however long the watch; an endpoint is the worst of its connections.
 """
@@ -42,11 +42,11 @@ class ConnectionHistory:
         self.last: Probed | None = None
 
     def began(self, at_s: float) -> None:
-        """A probe that was meant to start then is under way."""
+        """Record that the probe due at `at_s` is under way."""
         self._under_way[at_s] = None
 
     def ended(self, probed: Probed) -> None:
-        """A probe ended, well or not. One that the prober cut off itself says nothing."""
+        """Record that a probe ended. One that the prober cut off itself is ignored."""
         self._under_way.pop(probed.at_s, None)
         if probed.outcome == "cut" or probed.ended_s is None:
             return
@@ -70,7 +70,7 @@ class ConnectionHistory:
         return max(0.0, now_s - self._last_answer_s)
 
     def longest_gap_s(self, now_s: float) -> float:
-        """The longest stretch without an answer, the one that goes on included."""
+        """The longest time without an answer, including the current gap."""
         return max(self._longest_gap_s, self.silent_s(now_s))
 
     def latencies_s(self, now_s: float) -> list[float]:
@@ -88,7 +88,7 @@ class ConnectionHistory:
         return "missed" if now_s - self._last_missed_s < _MISSED_FOR_S else "lit"
 
     def mark(self, index: int, now_s: float) -> Mark | None:
-        """What the slice of time `[index, index + 1) * slice_s` was; None when nothing was due in it."""
+        """The mark of the time slice `[index, index + 1) * slice_s`; None if no probe was due in it."""
         from_s, to_s = index * self._slice_s, (index + 1) * self._slice_s
         if self._dark((from_s + to_s) / 2, now_s):
             return "dark"
@@ -194,11 +194,11 @@ class Endpoints:
         self.now_s = batch.now_s
 
     def late_s(self) -> float:
-        """How late the prober itself was at worst in the last minute."""
+        """The prober's own greatest lateness in the last minute."""
         return max((late_s for _, late_s in self._late), default=0.0)
 
     def changes(self) -> tuple[StateChange, ...]:
-        """Who went dark or came back since this was asked last; the first light or darkness counts."""
+        """The endpoints that went dark or came back since the last call; the first state counts too."""
         return tuple(change for name in self._endpoints for change in self._change(name))
 
     def seen(self, cells: int = 0) -> tuple[EndpointStatus, ...]:

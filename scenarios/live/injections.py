@@ -1,4 +1,4 @@
-"""The faults that a person has armed: which one bites, how that is known, and where threads are stuck."""
+"""The faults that a person has armed: which of them bite, the evidence, and where threads are stuck."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def _short(frame: Frame) -> str:
 
 @dataclass(slots=True)
 class ActiveFault:
-    """One armed fault. `settings` is what was asked for, `proven` that it was seen to bite from outside,
-    `gone` that none of its processes is left.
+    """One armed fault. `settings` are its parameters; `proven` is true once it was seen to bite from outside,
+    `gone` once none of its processes is left.
     """
 
     fault: Fault
@@ -69,17 +69,17 @@ class ActiveFault:
 
     @property
     def status(self) -> FaultStatus:
-        """What is known of the fault at this moment."""
+        """The fault's current status."""
         return self.fault.status()
 
     @property
     def stuck(self) -> tuple[StuckThread, ...]:
-        """The threads that it holds up, as they were seen last."""
+        """The threads that it blocks, as seen last."""
         return stuck(self.threads)
 
 
 class FaultManager:
-    """Arms and releases, and looks at what is armed."""
+    """Arms and releases faults, and watches those that are armed."""
 
     def __init__(self, controller: Controller, lease_s: float) -> None:
         self._controller, self._lease_s = controller, lease_s
@@ -95,7 +95,7 @@ class FaultManager:
         return tuple(self._over)
 
     def same(self, fault: str, place: ProcessRef, settings: Mapping[str, Any]) -> ActiveFault | None:
-        """The armed fault that is just that, if there is one."""
+        """The armed fault with this name, process and settings; None if there is none."""
         for active in self._armed:
             if (active.fault.name, active.place, dict(active.settings)) == (fault, place, dict(settings)):
                 return active
@@ -110,7 +110,7 @@ class FaultManager:
         return active
 
     async def release(self, active: ActiveFault) -> None:
-        """Release one fault: the target goes on as before."""
+        """Release one fault, so that the target runs as before."""
         await active.fault.release()
         self._settle()
 
@@ -120,9 +120,9 @@ class FaultManager:
         self._settle()
 
     async def refresh(self) -> None:
-        """Prove what can be proven now, and see where threads are stuck. Raises `FaultsError`.
+        """Look for evidence of each fault and for stuck threads. Raises `FaultsError`.
 
-        A fault that has no process left is over: there is nothing to give back.
+        A fault without any process left is over.
         """
         for active in self._armed[:]:
             status = active.status

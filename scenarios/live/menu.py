@@ -1,4 +1,4 @@
-"""What can be broken by a single key: the faults of the catalogue that fit a target."""
+"""The faults of the catalogue that fit a target, each with a single key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FAMILIAR = {
 
 @dataclass(frozen=True, slots=True)
 class MenuEntry:
-    """A key and the fault that it arms in the process that is chosen; with `sites`, at one of them."""
+    """A key and the fault that it arms in the selected process; with `sites`, at one of them."""
 
     key: str
     word: str
@@ -43,15 +43,15 @@ class MenuEntry:
     sites: tuple[str, ...] = ()
 
     def at(self, site: str | None) -> dict[str, Any]:
-        """The parameters with that site."""
+        """The parameters, with the site filled in."""
         return {**self.params, "site": site} if site is not None else dict(self.params)
 
 
 def menu(catalogue: Iterable[FaultInfo], target: Target) -> tuple[MenuEntry, ...]:
     """The faults that fit, in the order of their importance; those of plugins last, under the keys left.
 
-    A fault fits when it needs nothing but a site that the target file names, or defaults. What can be done
-    with the GIL held, too, is under the same letter, big.
+    A fault fits if it needs no parameter except a site that the target file names. Its variant with the GIL
+    held has the same letter in upper case.
     """
     rank = list(_FAMILIAR)
     known = sorted(catalogue, key=lambda fault: rank.index(fault.name) if fault.name in rank else len(rank))
@@ -69,7 +69,7 @@ def menu(catalogue: Iterable[FaultInfo], target: Target) -> tuple[MenuEntry, ...
 
 
 def bar(entries: Sequence[MenuEntry]) -> list[str]:
-    """The menu in a few characters an entry: `s/S stall`, the big letter beside the small one."""
+    """The menu in a few characters per entry: `s/S stall`, with both cases of the letter."""
     big = {entry.key for entry in entries if entry.params.get("gil") == "held"}
     return [
         f"{entry.key}{'/' + entry.key.upper() if entry.key.upper() in big else ''} {entry.word}"
@@ -92,7 +92,8 @@ def _sites(fault: FaultInfo, target: Target) -> tuple[str, ...] | None:
 
 
 def _is_class(site: str) -> bool:
-    """By its spelling, as nothing else is known here: `torch:Tensor` is one, `torch.cuda:empty_cache` not."""
+    """Whether a site is a class, judged by its spelling: `torch:Tensor` is, `torch.cuda:empty_cache` is
+    not."""
     return site.rpartition(":")[2].rpartition(".")[2][:1].isupper()
 
 

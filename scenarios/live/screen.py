@@ -1,4 +1,4 @@
-"""The terminal of a live command: drawn on, read key by key, left in order, and given back as it was."""
+"""The terminal of a live command: drawing, single keys, clean exits, and restoring it as it was."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _NAMED = {
 
 
 class TerminalGone(Exception):
-    """Nobody reads what is written any more."""
+    """The terminal is closed, so nothing that is written can be read."""
 
 
 async def run_until_exit(work: Callable[[Exit], Coroutine[Any, Any, None]]) -> int:
-    """Do the work until it is done or left, its contexts closed in order; the exit code.
+    """Do the work until it ends or the user leaves, and close its contexts; returns the exit code.
 
     SIGINT (Ctrl-C) is a way to leave, with 0; SIGTERM and SIGHUP are 143 and 129. A second signal does not
     cut the tidying up short.
@@ -65,7 +65,7 @@ async def run_until_exit(work: Callable[[Exit], Coroutine[Any, Any, None]]) -> i
 
 
 def forget_stdout() -> None:
-    """What could not be written is not tried again when the interpreter ends."""
+    """Drop unwritten output, so that the interpreter does not try to write it again at exit."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

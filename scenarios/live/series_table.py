@@ -47,7 +47,7 @@ def rows(endpoints: Endpoints, width: int) -> list[Text]:
 
 
 def strip(marks: Iterable[Mark | None]) -> Text:
-    """High for lit, half for missed, low for dark: the shape says what the colour says."""
+    """High for lit, half for missed, low for dark, so that the shape alone tells the state."""
     text = Text()
     for mark in marks:
         text.append(*_MARKS[mark])
@@ -55,7 +55,7 @@ def strip(marks: Iterable[Mark | None]) -> Text:
 
 
 def last(seen: EndpointStatus) -> str:
-    """The last answer's latency, or what came instead of an answer."""
+    """The last answer's latency, or the outcome of a probe without an answer."""
     if seen.outcome is None or seen.outcome == "ok":
         return latency(seen.last_s)
     return f"{seen.outcome} {seen.status}" if seen.outcome == "wrong" and seen.status else seen.outcome

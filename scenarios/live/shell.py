@@ -72,7 +72,8 @@ class Session:
         self._screen: Screen | None = None
 
     async def run(self, console: Console) -> bool:
-        """Show and serve; whether the target is to be started anew. Everything is released on the way out."""
+        """Show the screen and serve keys; returns whether to restart the target. Releases everything at the
+        end."""
         try:
             self._rows = await processes.read_processes(self._server)
             self._choose(last=True)
@@ -90,7 +91,7 @@ class Session:
         return self._restart
 
     def press(self, key: str) -> None:
-        """Do what the key says, and show it at once."""
+        """Carry out a key, and show the effect at once."""
         if key in (INTERRUPT, "q"):
             self._say("leaving: everything is released and the target ended")
             self._leave(0)
@@ -141,8 +142,8 @@ class Session:
             await asyncio.sleep(_LOOK_EVERY_S)  # nothing tells of a process that was started or stopped
 
     def _choose(self, *, last: bool = False, quietly: bool = False) -> None:
-        """The next process, or the last. One that is away for a moment, as it is started again, stays chosen
-        where nothing else could be.
+        """Choose the next process (or the last). A process that is being restarted stays chosen if there is
+        no other.
         """
         there = processes.process_refs(self._rows)
         if not there:
@@ -206,7 +207,7 @@ class Session:
         self._background.begin(told())
 
     def _ask(self, key: str, title: str, options: tuple[str, ...], choose: Callable[[int], None]) -> None:
-        """Ask which, unless there is only one. The key again is what was chosen with it last."""
+        """Ask which option, unless there is only one. The same key again repeats the last choice."""
         if len(options) == 1:
             return choose(0)
         again = options[self._last_choice.get(key, 0)]
@@ -268,7 +269,7 @@ class Session:
 
 @contextmanager
 def _warnings(say: Callable[[str], None]) -> Iterator[None]:
-    """What would be logged onto the screen is said in its line for messages instead."""
+    """Show log messages in the screen's message line instead of writing over the screen."""
 
     class MessageHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -283,7 +284,7 @@ def _warnings(say: Callable[[str], None]) -> Iterator[None]:
 
 
 class BackgroundTasks:
-    """Work that a key began and nobody waits for; what goes wrong in it comes out at `check`."""
+    """Background work that a key began; its errors are raised by `check`."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()

@@ -42,7 +42,7 @@ _STUCK_LINES, _EVIDENCE_LINES = 4, 2
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Something to choose by a digit; the first is chosen by the key that asked, too."""
+    """A choice by digit; the key that opened it also chooses the first option."""
 
     title: str
     options: tuple[str, ...]
@@ -50,7 +50,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class ShellState:
-    """Everything that is shown, at one moment."""
+    """A snapshot of everything that is shown."""
 
     title: str
     ended: str | None
@@ -66,7 +66,7 @@ class ShellState:
 
 
 def overview(shell: ShellState, width: int, height: int) -> list[Text]:
-    """Everything that is known now, in just `height` lines."""
+    """The overview, in exactly `height` lines."""
     above = [_title(shell), *series_table.rows(shell.endpoints, width), *lateness(shell.endpoints), Text()]
     below = [Text(), *_talk(shell, width), *_keys(shell, width)]
     sections = [
@@ -80,7 +80,7 @@ def overview(shell: ShellState, width: int, height: int) -> list[Text]:
 
 
 def where(shell: ShellState) -> list[Text]:
-    """The stacks in full, of every fault that holds threads up."""
+    """The full stacks of every fault that blocks threads."""
     lines = []
     for active in shell.armed:
         for text in format_stacks(active.threads):
@@ -98,7 +98,7 @@ def help_page(entries: Sequence[MenuEntry]) -> list[Text]:
 
 
 def page(lines: Sequence[Text], first: int, width: int, height: int) -> list[Text]:
-    """A page of a longer text, from its line `first` on, and how to go on."""
+    """A page of a longer text, from line `first` on, with a hint how to continue."""
     room = height - 2
     wrapped = [part for line in lines for part in _wrapped(line, width)]
     first = max(0, min(first, len(wrapped) - room))
@@ -249,7 +249,7 @@ def _labelled(label: str, lines: Sequence[Text]) -> list[Text]:
 
 
 def _fitted(sections: Sequence[Sequence[Text]], room: int) -> list[Text]:
-    """As much of each section as there is room for: the longest give first."""
+    """As much of each section as fits; the longest sections are cut first."""
     kept = [list(section) for section in sections if section]
     while sum(map(len, kept)) > max(0, room):
         longest = max(kept, key=len)

@@ -29,7 +29,8 @@ Output = Callable[[Endpoints], None]
 @asynccontextmanager
 async def probing(prober: ProberHandle, series: SeriesSet) -> AsyncIterator[Endpoints]:
     """Probe the series for as long as the context lasts. Raises `ProberFailed`."""
-    await prober.news()  # it is there: a process that is still starting would be late, and look like darkness
+    # wait for the prober: one that is still starting would be late, which looks like dark
+    await prober.news()
     began_s = soon()
     endpoints = Endpoints(series, began_s)
     prober.on_batch = endpoints.add
@@ -120,7 +121,7 @@ def as_value(endpoints: Endpoints) -> dict[str, object]:
 
 
 def lateness(endpoints: Endpoints) -> list[Text]:
-    """A warning, where the prober is so late itself that what it says is not worth much."""
+    """A warning if the prober itself is so late that its figures mean little."""
     late_s = endpoints.late_s()
     if late_s < LATE_S:
         return []
@@ -129,7 +130,7 @@ def lateness(endpoints: Endpoints) -> list[Text]:
 
 
 def summary(endpoints: Endpoints, console: Console) -> None:
-    """The last state, left in the terminal when the screen is gone."""
+    """Print the last state, which stays in the terminal after the screen is closed."""
     for line in series_table.rows(endpoints, console.width):
         console.print(line, soft_wrap=True, highlight=False)
 

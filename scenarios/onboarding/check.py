@@ -1,8 +1,7 @@
-"""Try a target file once: start the server, ask every endpoint, make every call, look at its processes, and
+"""Try a target file once: start the server, probe every endpoint, make every call, look at its processes, and
 see which sites resolve and which calls reach them.
 
-A site is tried by arming `call.count` in it: the server runs as before, and each call that comes by is
-counted.
+A site is tried by arming `call.count` on it: the server runs as before, and each call of the site is counted.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ _MOMENT_S = 0.5
 async def check(loaded: LoadedTarget, say: Say) -> TargetCheck:
     """Try everything in the file once. `say` is called with a line for each step.
 
-    Raises `CouldNotRun` when the server does not start: then nothing else can be said.
+    Raises `CouldNotRun` if the server does not start, since nothing else can be tried then.
     """
-    await prepare_interpreter(loaded, say)  # so that what has to be built is not counted as starting
+    await prepare_interpreter(loaded, say)  # so that building the environment does not count as starting
     say(f"starting {loaded.name}")
     began_s = time.monotonic()
     async with serving(loaded) as server:
@@ -117,7 +116,7 @@ async def _what_it_says(series: HttpSeries) -> str:
 
 
 async def _what_comes_back(series: TcpSeries) -> str:
-    """The answer itself; its end cannot be seen, so it is what came within a moment."""
+    """The bytes that came back within a moment, since the end of an answer cannot be seen."""
     host, _, port = series.address.rpartition(":")
     came = b""
     with suppress(TimeoutError, OSError):
@@ -221,8 +220,8 @@ class _Sites:
         }
 
     def tried(self) -> tuple[SiteCheck, ...]:
-        """What came of each site. One that a process could import but has not is `late` there, and counts
-        unless a process that has imported the module has said no."""
+        """The result for each site. A site that a process could import but has not is `late` there; it counts
+        as good unless a process that has imported the module refused it."""
         return tuple(self._tried(name, armed) for name, armed in self._armed.items())
 
     def _tried(self, name: str, armed: Mapping[int, Fault]) -> SiteCheck:

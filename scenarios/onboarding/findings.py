@@ -1,4 +1,4 @@
-"""What `wedge target check` found out about a target, as values; and what is missing, in words."""
+"""The findings of `wedge target check` as values, and what is missing in words."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class TargetCheck:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What must be put right before a verdict about this target means anything."""
+        """What must be fixed before a verdict about this target means anything."""
         return tuple(_problems(self))
 
     @property

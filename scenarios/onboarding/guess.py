@@ -1,6 +1,6 @@
-"""Guess how a Python web server is started, and what it answers, from its source. Nothing of it is run.
+"""Guess from a Python web server's source how it starts and what it answers, without running it.
 
-A guess saves typing in a file that a person reads at once; it need not be right.
+A guess saves typing in a file that a person reads at once, so it need not be right.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Guess:
 
 
 def guess(folder: Path) -> Guess:
-    """What the Python files in a folder, and in the packages right below it, look like."""
+    """A guess from the Python files in a folder and in the packages right below it."""
     for path in _sources(folder):
         text = path.read_text(encoding="utf-8", errors="replace")
         if found := _APP.search(text):
@@ -89,7 +89,7 @@ def has_workers(command: Sequence[str]) -> bool:
 
 
 def _gpu(text: str) -> str | None:
-    """What the source calls to wait for a result of torch's."""
+    """The call with which the source waits for a result of torch; None if there is none."""
     if not re.search(r"^\s*(import torch|from torch)", text, re.M):
         return None
     return next((site for mark, site in _WAITS.items() if mark in text), "torch.cuda:synchronize")

@@ -24,10 +24,10 @@ def init(
     health: str | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Write the file and return, in words, what it is made from.
+    """Write the file; returns a sentence that says what it is based on.
 
-    What is not given is guessed from the Python files beside it. `health` is a path, or a URL. Raises
-    `CouldNotRun` when the file is there already, or cannot be written.
+    Missing arguments are guessed from the Python files beside it. `health` is a path or a URL. Raises
+    `CouldNotRun` if the file exists already or cannot be written.
     """
     if path.suffix != ".toml":
         raise CouldNotRun(f"{path} must end in .toml, as target files do")

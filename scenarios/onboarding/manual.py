@@ -23,7 +23,7 @@ _PLAIN = {"string": "text", "integer": "whole number", "number": "number", "bool
 
 
 def with_tables(page: str) -> str:
-    """The page with every marked table made anew. Raises `KeyError` for a struct that there is not."""
+    """The page with every marked table regenerated. Raises `KeyError` for an unknown struct."""
     known = structs(Target) | structs(Suite)
 
     def table(found: re.Match[str]) -> str:

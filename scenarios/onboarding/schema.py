@@ -1,8 +1,7 @@
-"""The JSON Schema of target files, for editors: completion, and a line under what is wrong while it is typed.
+"""The JSON Schema of target files, with which an editor completes keys and underlines mistakes.
 
-`docs/target.schema.json` is what this makes of the structs in `scenarios.spec.target`, whose fields carry the
-descriptions. A file with a `base` need not repeat what the base says, so keys are required of files without
-one only.
+`docs/target.schema.json` is generated from the structs in `scenarios.spec.target`, whose fields carry the
+descriptions. A file with a `base` need not repeat the base's keys, so keys are required only without a base.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema() -> dict[str, Any]:
-    """The schema as a JSON value, the same for the same model."""
+    """The schema as a JSON value; deterministic."""
     definitions = structs(Target)
     root = definitions.pop("Target")
     alone = {
@@ -55,7 +54,7 @@ def _named(value: dict[str, Any]) -> bool:
 
 
 def _complete(value: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """That what a value refers to has all that it must have; nothing where it need not have anything."""
+    """A schema that requires the required keys of whatever the value refers to; empty if there are none."""
     if "$ref" in value:
         found = definitions[value["$ref"].rpartition("/")[2]]
         return {"required": found["required"]} if _named(found) else {}
@@ -72,7 +71,8 @@ def _of_kind(choice: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
 
 
 def _described(value: dict[str, Any]) -> dict[str, Any]:
-    """With the struct's first paragraph as the description of its `kind`, which is a tag and no field."""
+    """The value with the struct's first paragraph as the description of `kind`, which is a tag and not a
+    field."""
     properties = {key: _for_toml(inner) for key, inner in value["properties"].items()}
     about = value["description"]
     if "kind" in properties:
@@ -81,12 +81,13 @@ def _described(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def description(struct: str, key: str) -> str:
-    """What a key of a target file means. Raises `KeyError` for one that there is not."""
+    """What a key of a target file means. Raises `KeyError` for an unknown key."""
     return str(structs(Target)[struct]["properties"][key]["description"])
 
 
 def _for_toml(value: Any) -> Any:
-    """Without what TOML cannot say (null), and without OpenAPI's `discriminator`, which is no JSON Schema."""
+    """The value without null, which TOML lacks, and without OpenAPI's `discriminator`, which JSON Schema
+    lacks."""
     if isinstance(value, list):
         return [_for_toml(item) for item in value]
     if not isinstance(value, dict):

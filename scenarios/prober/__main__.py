@@ -1,7 +1,7 @@
 """`python -m scenarios.prober`: commands on stdin, reports on stdout, one JSON line each.
 
-A process of its own, so that neither the target nor the runner can make it late. It ends when its stdin
-closes, and is killed by the kernel when the runner dies without closing it.
+It is a separate process, so that neither the target nor the runner can delay it. It ends when its stdin
+closes, and the kernel kills it if the runner dies without closing it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NICER_BY = -10
 
 
 class _Outbox:
-    """Collects what ended and writes it in batches: one line for many probes costs less than a line each."""
+    """Collects ended probes and writes them in batches, since one line for many probes costs less."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -82,9 +82,7 @@ async def _main() -> None:
 
 
 async def _open_connections() -> int:
-    """How many connections are left after a chance to go: grpc lets go of some only when they are
-    collected.
-    """
+    """How many connections are open after a garbage collection, without which grpc keeps some."""
     left = len(psutil.Process().net_connections("inet"))
     if left:
         await asyncio.sleep(HEARTBEAT_S)
@@ -103,7 +101,7 @@ def main() -> None:
     """Set up the process, then serve commands until stdin closes."""
     child.tie_to_runner()
     with contextlib.suppress(PermissionError):
-        os.nice(_NICER_BY)  # it needs little time, but on a busy machine it needs it when it is due
+        os.nice(_NICER_BY)  # it needs little CPU time, but on a busy machine it needs it on time
     gc.collect()
     gc.freeze()
     gc.disable()  # a collection would look like a slow target; the process lives for minutes

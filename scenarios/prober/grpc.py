@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from scenarios.prober.messages import GrpcSeries, Outcome, Probed
 
 _OPTIONS = (
-    ("grpc.use_local_subchannel_pool", 1),  # or a fresh channel would reuse another's connection
+    ("grpc.use_local_subchannel_pool", 1),  # otherwise a fresh channel would reuse another's connection
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 200),  # the minimum stays: grpc takes it for its connect timeout
     ("grpc.enable_http_proxy", 0),
@@ -53,7 +53,7 @@ class GrpcProber:
         return Probed(self._number, at_s, sent_s, ended_s, outcome, status)
 
     async def _ask(self, channel: grpc.aio.Channel, timeout_s: float) -> int:
-        """The serving status; that of a method is SERVING when it answers, whatever it says."""
+        """The serving status. For a method, any answer is SERVING."""
         if self._series.method is None:
             answer = await health_pb2_grpc.HealthStub(channel).Check(self._request, timeout=timeout_s)
             return int(answer.status)

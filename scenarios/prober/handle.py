@@ -28,9 +28,7 @@ _SILENT_AFTER_S = 5.0
 
 
 class ProberHandle:
-    """One prober process, for as long as the context lasts. `on_batch` is called with every batch, in
-    order.
-    """
+    """One prober process, which lives inside the context. `on_batch` is called with every batch, in order."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
@@ -54,14 +52,14 @@ class ProberHandle:
         return self._process.pid
 
     async def watch(self, series: tuple[ProbedSeries, ...], start_s: float) -> None:
-        """Start probing; what was watched before is stopped."""
+        """Start probing these series; those watched before are stopped."""
         await self._send(StartWatch(series, start_s))
 
     async def pause(self) -> None:
-        """Stop probing, with every connection closed and every probe reported once this returns.
+        """Stop probing. Once this returns, every connection is closed and every probe is reported.
 
-        A prober that cannot close its connections (grpc keeps one that it was still making when its channel
-        was closed) is replaced: the kernel closes them. Raises `ProberFailed`.
+        A prober that cannot close its connections (grpc keeps one that was still being made when its channel
+        was closed) is replaced, and the kernel closes them. Raises `ProberFailed`.
         """
         self._paused = asyncio.get_running_loop().create_future()
         await self._send(Pause())
@@ -132,9 +130,9 @@ class ProberHandle:
             self._news.set()
             if self._paused is not None and not self._paused.done():
                 self._paused.set_exception(ProberFailed("the prober's process ended"))
-                self._paused.exception()  # whoever waits for it is told; with nobody waiting it is no error
+                self._paused.exception()  # whoever waits gets the error; without a waiter it is none
 
 
 def soon() -> float:
-    """A start time that the prober can still meet: a little from now."""
+    """A start time slightly in the future, which the prober can still meet."""
     return time.monotonic() + 0.02

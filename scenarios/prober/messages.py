@@ -1,4 +1,5 @@
-"""What the runner and the prober say to each other: one JSON line each, all times `time.monotonic()` seconds.
+"""The messages between the runner and the prober: one JSON line each, all times in `time.monotonic()`
+seconds.
 
 CLOCK_MONOTONIC is one clock for the whole machine, so the two processes need no other agreement on time.
 """
@@ -82,7 +83,7 @@ class Probed(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Began(msgspec.Struct, frozen=True, array_like=True):
-    """A probe was taken up: the number of its series, when that was meant to be, and when it was."""
+    """A probe began: the number of its series, its intended start, and its actual start."""
 
     series: int
     at_s: float
@@ -90,9 +91,9 @@ class Began(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Batch(msgspec.Struct, frozen=True, tag="batch"):
-    """What began and what ended since the last batch, and the prober's processor time so far.
+    """The probes that began or ended since the last batch, and the prober's CPU time so far.
 
-    Sent every `HEARTBEAT_S`, even if empty: silence means that the prober is in trouble.
+    Sent every `HEARTBEAT_S`, even if empty, so silence means that something is wrong with the prober.
     """
 
     now_s: float

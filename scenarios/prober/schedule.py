@@ -1,4 +1,4 @@
-"""The open loop: every probe starts when the schedule says, however the ones before it fared."""
+"""The open loop: every probe starts on schedule, whatever happened to the ones before it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Schedule:
         ]
 
     async def stop(self) -> None:
-        """Start nothing more, report what does not end soon as `cut`, close every connection."""
+        """Start no more probes, report those that do not end soon as `cut`, and close every connection."""
         await _cancelled(self._loops)
         if self._under_way:
             await asyncio.wait(list(self._under_way), timeout=_LET_END_S)

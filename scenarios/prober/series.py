@@ -24,7 +24,7 @@ _GIVE_UP_BUDGETS = 1.5
 
 @dataclass(frozen=True, slots=True)
 class SeriesSet:
-    """The series as the report describes them, by name, and as the prober wants them, in the same order."""
+    """The series in the report's form, by name, and in the prober's form, in the same order."""
 
     described: Mapping[str, Series]
     probed: tuple[ProbedSeries, ...]
@@ -36,10 +36,10 @@ class SeriesSet:
 
 
 def series_set(target: Target, names: Mapping[str, str], seed: int) -> SeriesSet:
-    """All series of a target whose placeholders have these values.
+    """All series of a target; `names` are the values of its placeholders.
 
-    The seed decides when in its period each series probes, so that runs with other seeds meet the target at
-    other moments, and the same seed at the same ones.
+    The seed decides when in its period each series probes: the same seed gives the same moments, other seeds
+    others.
     """
     order = random.Random(f"{seed} {target.name}")
     described: dict[str, Series] = {}

@@ -1,7 +1,7 @@
 """TCP probes: a connection that is accepted, or what comes back over it.
 
-A connection is accepted by the kernel, also for a process that is stopped or stuck, until the backlog of its
-socket is full: only an answer shows that somebody is there.
+The kernel accepts connections even for a stopped or stuck process until its socket's backlog is full, so only
+an answer shows that the process runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ANSWER_LIMIT_BYTES = 1 << 16
 
 
 class _WrongAnswer(Exception):
-    """The connection was closed after something else than the expected answer."""
+    """The connection was closed after an answer other than the expected one."""
 
 
 class _Conversation(asyncio.Protocol):
@@ -67,13 +67,13 @@ class _Conversation(asyncio.Protocol):
             self._answered.set_exception(_WrongAnswer() if self._came else error or other)
 
     def close(self) -> None:
-        """End the connection as a client does who has what it wanted."""
+        """Close the connection normally."""
         self.open = False
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """Drop the connection at once, whatever was under way."""
+        """Drop the connection at once, even while an answer is awaited."""
         self.open = False
         if self._transport is not None:
             self._transport.abort()
@@ -147,6 +147,6 @@ class TcpProber:
         return conversation
 
     async def close(self) -> None:
-        """Close what is held. Probes under way must have been cancelled before."""
+        """Close the kept connection. Probes under way must have been cancelled before."""
         if self._held is not None:
             self._held.abort()

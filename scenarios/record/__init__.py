@@ -1,5 +1,5 @@
-"""The record of a run: what was done and measured, and what the judge made of it. The ground that everything
-else in the judge stands on."""
+"""The record of a run: what was done and measured, and what the judge concluded. Every other folder of the
+judge builds on it."""
 
 from scenarios.record.measurements import (
     Distribution,

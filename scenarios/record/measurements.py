@@ -1,4 +1,4 @@
-"""What was measured: the probes of each series, and the latencies worked out from them."""
+"""The measurements: the probes of each series, and the latencies derived from them."""
 
 from __future__ import annotations
 

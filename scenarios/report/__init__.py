@@ -1,1 +1,2 @@
-"""The renderers of a report: HTML, JUnit XML, Markdown, and the comparison of two runs. They only show."""
+"""The renderers of a report: HTML, JUnit XML, Markdown, and the comparison of two runs. They judge
+nothing."""

@@ -1,8 +1,8 @@
 """Two runs side by side: what changed its verdict, what is new or gone, what became slower under the fault.
 
-Latencies of two machines, or of one machine on two days, cannot be compared. Their ratios can: how much
-slower an endpoint was under the fault than just before it, now against then. So a slow machine is no
-regression, and neither is a difference that the noise threshold or the floor explains.
+Latencies of two machines, or of one machine on two days, cannot be compared. The ratio of an endpoint's
+latency under the fault to that just before it can. So a slow machine is not a regression, and neither is a
+difference within the noise threshold or the floor.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class PooledChange(LatencyShift, frozen=True, kw_only=True):
 
 
 class UnmatchedScenario(msgspec.Struct, frozen=True, kw_only=True):
-    """A scenario that only one of the runs has; `not_run` is why the other has not, where that says so."""
+    """A scenario that only one of the runs has. `not_run` is the other run's reason, if it gives one."""
 
     name: str
     verdict: Verdict
@@ -79,7 +79,7 @@ class UnmatchedScenario(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What `wedge compare --json` prints. `regressed` is what the exit code says."""
+    """What `wedge compare --json` prints. The exit code is 1 if `regressed`."""
 
     schema: Literal["wedge-compare/1"] = SCHEMA
     regressed: bool
@@ -101,9 +101,8 @@ def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float =
     that were not lit on both sides have no latency to compare. A ratio below 1 counts as 1: no fault makes a
     server faster, so a baseline that was slower than the fault window was only noisier.
 
-    The same rule is applied to the latencies of each target's series in all scenarios that both runs have,
-    taken together: there are the answers that a single scenario has not, to speak of the tail. Raises
-    `UnreadableHistogram`.
+    The same rule is applied to each target's series over all scenarios that both runs have; together they
+    have enough answers to judge the tail. Raises `UnreadableHistogram`.
     """
     before = {s.name: s for s in old.scenarios}
     after = {s.name: s for s in new.scenarios}
@@ -181,8 +180,8 @@ def _latencies(
 def _pooled_changes(
     both: Sequence[tuple[ScenarioRecord, ScenarioRecord]], noise: float, floor_ms: float
 ) -> Iterable[PooledChange]:
-    """Over the scenarios that belong in the pool of either run, so that like is held against like; where
-    there are answers enough to tell a p99, since without one it says less than the scenarios themselves.
+    """The changes over the scenarios that are in the pool of both runs. Series with too few answers for a p99
+    are left out, since they say less than the single scenarios.
     """
     pairs = [(a, b) for a, b in both if belongs_in_pool(a) and belongs_in_pool(b)]
     before, after = pool(a for a, _ in pairs), pool(b for _, b in pairs)
@@ -206,7 +205,7 @@ def _pooled_changes(
 
 
 def _pair(phases: tuple[Distribution, Distribution], percentile: Percentile) -> tuple[float, float] | None:
-    """Baseline and faulted latency in ms, where enough probes were answered to speak of a percentile."""
+    """Baseline and faulted latency in ms; None if too few probes were answered for this percentile."""
     if min(phase.ok for phase in phases) < MIN_ANSWERS[percentile]:
         return None
     below, above = (

@@ -1,7 +1,7 @@
 """The geometry of the percentile plots: pooled histograms in, SVG path data out. No markup here.
 
-Across, each step is ten times fewer answers: all, one in ten (90 %), one in a hundred (99 %), and so on, so
-that the tail has the room that its importance asks for. Up, latency on a log scale, the same for all
+On the horizontal axis each step has ten times fewer answers: all, one in ten (90 %), one in a hundred (99 %),
+and so on, so that the tail has enough room. The vertical axis is latency on a log scale, the same for all
 endpoints of a target.
 """
 
@@ -49,7 +49,7 @@ class Curves:
 
 
 def draw(pooled: Mapping[str, Mapping[str, PooledLatency]]) -> tuple[Curves, ...]:
-    """A set of plots for each target that anything was answered on, that of most scenarios first."""
+    """A set of plots for each target with any answers, the one with the most scenarios first."""
     found = (_target(target, by_series) for target, by_series in pooled.items())
     return tuple(sorted((c for c in found if c is not None), key=lambda c: -c.scenarios))
 

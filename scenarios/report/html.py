@@ -54,7 +54,7 @@ class Section:
 
 
 def render(report: Report) -> str:
-    """The whole page. Its size follows the number of scenarios, hardly that of their samples."""
+    """The whole page. Its size depends on the number of scenarios and hardly on that of samples."""
     ordered = summary.worst_first(report)
     crossed = summary.grid(report.scenarios)
     endpoints = tuple(dict.fromkeys(_endpoint(s, name) for s in ordered for name in summary.series_names(s)))
@@ -168,7 +168,7 @@ def _text(name: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """The content security policy: nothing from anywhere, but for this very style and script."""
+    """The content security policy, which allows only this style and this script."""
     allowed = {
         "default": "'none'",
         "img": "data:",
@@ -180,5 +180,5 @@ def _policy(style: str, script: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """As a content security policy names an inline style or script."""
+    """The hash by which a content security policy names an inline style or script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -2,9 +2,8 @@
 
 The shape is `junit-10.xsd` of the Jenkins xUnit plugin (GitHub's and GitLab's readers take a subset of it):
 one test suite per target, one test case per scenario; `failure` is a verdict of fail, `error` of unproven,
-`skipped` a scenario that was not run.
-That schema has properties on suites only, and GitLab shows the text of a failure, not its `message`: so
-what belongs to one scenario is text, and a failure says all of it.
+`skipped` a scenario that was not run. That schema allows properties only on suites, and GitLab shows the text
+of a failure but not its `message`. So the facts of a scenario are text, and a failure's text has all of them.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ def _properties(report: Report) -> Iterable[tuple[str, str]]:
 
 
 def _facts(scenario: ScenarioRecord) -> Iterable[str]:
-    """What was done and seen, a `name: value` a line."""
+    """What was done and seen, one `name: value` per line."""
     fault, bite, stuck = scenario.fault, scenario.bite, scenario.stuck
     given = [*fault.params.items(), *((f"trigger.{key}", value) for key, value in fault.trigger.items())]
     yield f"expected: {scenario.expected}"
@@ -153,5 +152,5 @@ def _time(seconds: float) -> str:
 
 
 def _clean(text: str) -> str:
-    """XML has no way to write most control characters: they are shown as Python would."""
+    """The text with control characters as Python escapes, since XML cannot contain most of them."""
     return _FORBIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -1,4 +1,4 @@
-"""Reading a stored report, with one clear line for each way in which a file can fail to be one."""
+"""Read a stored report, with a one-line error for everything that can be wrong with the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scenarios.record import SCHEMA, Distribution, Report, ScenarioRecord, decod
 
 
 class UnreadableReport(CouldNotRun):
-    """A file that is no report that can be read here. `path` as it was given, `problem` on one line."""
+    """A file that cannot be read as a report. `path` is as given, `problem` is one line."""
 
     def __init__(self, path: Path, problem: str) -> None:
         self.path, self.problem = path, " ".join(problem.split())
@@ -27,8 +27,8 @@ class _Header(msgspec.Struct):
 
 
 def load(path: Path) -> Report:
-    """Read a report written by `wedge run --json`. A scenario that does not say how its series took the fault
-    gets that from the judge. Raises `UnreadableReport`."""
+    """Read a report written by `wedge run --json`. For a scenario without `states` the judge derives them.
+    Raises `UnreadableReport`."""
     try:
         data = path.read_bytes()
     except OSError as error:

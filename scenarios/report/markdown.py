@@ -147,7 +147,7 @@ def _detail(scenario: ScenarioRecord) -> Iterable[str]:
 
 
 def _text(text: str) -> str:
-    """Text as text, on one line: no markup, no HTML, no mention of anybody, whatever is in it."""
+    """The text on one line, escaped so that it contains no markup, no HTML and no mention of a user."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
@@ -168,7 +168,7 @@ def _fenced(lines: Iterable[str]) -> Iterable[str]:
 
 
 def _bounded(lines: list[str]) -> str:
-    """The lines that fit; what had to go is counted, not lost in silence."""
+    """The lines that fit, and a count of those that do not."""
     whole = "\n".join(lines).rstrip() + "\n"
     if len(whole.encode()) <= LIMIT_BYTES:
         return whole

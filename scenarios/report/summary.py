@@ -1,5 +1,5 @@
-"""What a report says at a glance: the verdict of the run, the order of reading, the worst endpoint of each
-scenario, and scenarios crossed with targets. It shows what the judge found out, and judges nothing."""
+"""A report at a glance: the verdict of the run, the order of reading, the worst endpoint of each scenario,
+and scenarios crossed with targets. It shows the judge's results and judges nothing itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class VerdictCounts:
         return self.passed + self.failed + self.unproven
 
     def words(self) -> str:
-        """`1 failed, 2 unproven, 61 passed`, leaving out what there is none of."""
+        """`1 failed, 2 unproven, 61 passed`, without the counts that are zero."""
         parts = ((self.failed, "failed"), (self.unproven, "unproven"), (self.passed, "passed"))
         return ", ".join(f"{n:,} {what}" for n, what in parts if n) or "no scenario ran"
 
@@ -56,7 +56,7 @@ def worst_first(report: Report) -> tuple[ScenarioRecord, ...]:
 
 
 def state(scenario: ScenarioRecord, series: str) -> SeriesState:
-    """How one series took the fault, as the judge found."""
+    """The state of one series under the fault, as judged."""
     return scenario.states.get(series, "unknown")
 
 
@@ -90,7 +90,7 @@ def watched_series(scenario: ScenarioRecord) -> tuple[str, ...]:
 
 
 def series_names(scenario: ScenarioRecord) -> tuple[str, ...]:
-    """Every series that anything is known of, watched ones first."""
+    """Every series with any data, watched ones first."""
     phases = scenario.phases
     named = [*watched_series(scenario), *scenario.series, *phases.baseline, *phases.faulted]
     return tuple(dict.fromkeys([*named, *phases.recovered, *scenario.samples]))
@@ -207,7 +207,7 @@ def run_twice(report: Report) -> str:
 
 
 def not_run(report: Report) -> tuple[str, ...]:
-    """What was left out of the run, a reason a line: the scenarios that share it, then the reason."""
+    """What was left out of the run, a line per reason: the scenarios that share it, then the reason."""
     by_reason: dict[str, list[str]] = {}
     for left in report.not_run:
         by_reason.setdefault(left.reason, []).append(left.name)
@@ -215,7 +215,7 @@ def not_run(report: Report) -> tuple[str, ...]:
 
 
 def remarks(report: Report) -> tuple[str, ...]:
-    """What a reader must know although it fails nothing."""
+    """Remarks that a reader must know although they fail nothing."""
     suite = report.suite
     found = []
     if suite.missing_controls:

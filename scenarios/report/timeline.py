@@ -217,8 +217,8 @@ def _series(scenario: ScenarioRecord, name: str, axis: _Axis) -> tuple[DrawnSeri
 
 
 def _bars(columns: dict[int, list[float]], axis: _Axis, reach: int = 0) -> str:
-    """One stroke a column, from its fastest to its slowest and `reach` beyond; round caps make a dot of a
-    stroke without length.
+    """One stroke per column, from its fastest to its slowest and `reach` beyond; round caps turn a stroke
+    without length into a dot.
     """
     return "".join(
         f"M{c} {axis.y(min(took)) + reach}V{axis.y(max(took)) - reach}" for c, took in sorted(columns.items())

@@ -1,5 +1,5 @@
-"""What endpoints have to say under a fault and after it: each is asked ten times a second, and what it
-answers is held against what the row asserts."""
+"""The assertions on endpoints under a fault and after it: each endpoint is asked ten times a second, and its
+answers are compared with the row's assertions."""
 
 from __future__ import annotations
 
@@ -102,11 +102,11 @@ class EndpointAssertions:
 
     @property
     def met(self) -> bool:
-        """Whether all that has to be said at some time in the window has been."""
+        """Whether every `eventually` assertion was met in the window."""
         return all(heard.met for heard in self._heard if heard.say.when == "eventually")
 
     def close(self, opened_s: float) -> AssertionResult:
-        """The window that opened at `opened_s` closes: what has been answered in it."""
+        """Close the window that opened at `opened_s`; returns the result of its assertions."""
         self._stretch = None
         guards: list[Guard] = []
         for heard in self._heard:
@@ -121,7 +121,7 @@ class EndpointAssertions:
         return AssertionResult(tuple(guards), tuple(records))
 
     async def wait_met_after(self, opened_s: float, within_s: float) -> AsyncIterator[AssertionResult]:
-        """The fault is released: wait for what has to be said then, at most `within_s` for all of it; a
+        """After the release: wait for the `after` assertions, at most `within_s` for all of them; yields a
         result for each. `opened_s` is when the window opened."""
         awaited = [heard for heard in self._heard if heard.say.when == "after"]
         released_s = time.monotonic()

@@ -44,25 +44,25 @@ class ScenarioCalls:
         ]
 
     async def warm_up(self) -> None:
-        """Make each call that works on a healthy server once around. Raises `SetupFailed`."""
+        """Make each call, with its `needs` and `undo`, once on the healthy server. Raises `SetupFailed`."""
         for batch in self._batches():
             if batch is self._stuck or batch.wanted == "answered":
                 await batch.cycle.run_once()
 
     async def set_up(self) -> None:
-        """Make what the calls need before them. Raises `SetupFailed`."""
+        """Make the calls that these calls need first. Raises `SetupFailed`."""
         for batch in self._batches():
             await batch.cycle.set_up()
 
     def start_stuck(self) -> bool:
-        """Start the row's own calls; whether it has any."""
+        """Start the row's own calls; False if it has none."""
         if self._stuck is not None:
             self._stuck.start()
         return self._stuck is not None
 
     def start_extra(self, *, asserted: bool) -> None:
-        """Start the extra calls that have not begun: those that wait for nothing, and if the endpoints have
-        said what they had to (`asserted`) the others as well."""
+        """Start the extra calls that have not begun: those that wait for nothing, and the others too once the
+        assertions were met (`asserted`)."""
         for batch in self._extra:
             if batch.pile is None and (batch.traffic.starts == "open" or asserted):
                 batch.start()
@@ -81,11 +81,11 @@ class ScenarioCalls:
         return self._stuck.pile.pending if self._stuck is not None and self._stuck.pile is not None else 0
 
     def window_guards(self) -> tuple[Guard, ...]:
-        """What they have done, now that the window closes."""
+        """The guards on the calls when the window closes."""
         return tuple(guard for batch in self._batches() for guard in self._window_guards(batch))
 
     async def wait_ended(self) -> Guard | None:
-        """Wait until all have ended, now that the fault is gone: the claim that they have. None without
+        """Wait, after the release, until all calls have ended; returns the claim that they have. None without
         calls."""
         piles = [batch.pile for batch in self._batches() if batch.pile is not None]
         if not piles:
@@ -108,7 +108,7 @@ class ScenarioCalls:
         return self._stuck.call.name, await self._stuck.cycle.repeat(self._timing.recover_within_s)
 
     async def abandon(self) -> None:
-        """Cancel what is still under way."""
+        """Cancel the calls that are still under way."""
         for batch in self._batches():
             if batch.pile is not None:
                 await batch.pile.abandon()
@@ -183,8 +183,8 @@ class _Batch:
 
 
 class _CallCycle:
-    """A call with what it needs before it and what undoes it after it, once for each of these numbers, all at
-    once. Raises `SetupFailed` when a call had to succeed and did not."""
+    """A call with its `needs` before it and its `undo` after it, for each of these numbers, all at the same
+    time. Raises `SetupFailed` if a call that had to succeed did not."""
 
     def __init__(self, caller: Caller, call: Call, numbers: Sequence[int]) -> None:
         self._caller, self._call, self._numbers = caller, call, numbers
@@ -197,18 +197,18 @@ class _CallCycle:
         await _for_each(self._undo, first)
 
     async def set_up(self) -> None:
-        """Make only what the calls need before them."""
+        """Make only the calls that these calls need first."""
         if self._chain:
             await _for_each(self._make_needed, self._numbers)
 
     async def undo(self, answered: Collection[int]) -> None:
-        """Undo what was set up, and the calls that were answered. What ended in an error is not undone: it
+        """Undo the set-up and the calls that were answered. Calls that ended in an error are not undone: they
         must have left nothing behind."""
         await _for_each(self._undo, [n for n in self._numbers if self._chain or n in answered])
 
     async def repeat(self, within_s: float) -> int:
-        """Run the whole cycle with the same keys, after `undo`; how many. A server that just came back may
-        refuse for a while, at most `within_s`."""
+        """Run the whole cycle with the same keys, after `undo`; returns how many. A server that has just come
+        back may refuse for up to `within_s`."""
         step = -(-len(self._numbers) // _REPEATED_AT_MOST)
         chosen = self._numbers[::step] if step else ()
 
@@ -250,7 +250,7 @@ class _CallCycle:
 
 
 async def _for_each(action: Callable[[int], Awaitable[None]], numbers: Iterable[int]) -> None:
-    """Do it for all numbers at once and to the end, then raise the first failure."""
+    """Run `action` for all numbers at the same time and to the end, then raise the first failure."""
     for result in await asyncio.gather(*(action(n) for n in numbers), return_exceptions=True):
         if isinstance(result, BaseException):
             raise result

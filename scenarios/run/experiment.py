@@ -64,7 +64,7 @@ make up a silence of more than a whole one alone.
 class Experiment:
     """Runs one scenario. Afterwards `server.usable` says whether another may run on the same server.
 
-    The phases return what they found; only the experiment itself puts it together, in `_results`.
+    Each phase returns its findings; only the experiment itself combines them, in `_results`.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Experiment:
         self._samples: Samples | None = None
 
     async def run(self, reproduce: str, began_s: float) -> ScenarioRecord:
-        """Run it and judge it; `began_s` is when its turn came. Raises `CouldNotRun` only for what the
-        suite or the target file got wrong.
+        """Run and judge the scenario; `began_s` is when its turn came. Raises `CouldNotRun` only for mistakes
+        in the suite or the target file.
         """
         self._server.usable, good_as_before = False, False
         self._marks_s["start"] = began_s
@@ -119,7 +119,7 @@ class Experiment:
         return record
 
     async def _run_phases(self) -> bool:
-        """Run all phases; whether the server is as good as before."""
+        """Run all phases; returns whether the server is as good as before."""
         await self._prepare()
         target, names = self._scenario.target.spec, self._server.names
         async with (
@@ -153,7 +153,7 @@ class Experiment:
         return recovered and await self._verify(recovery) and bit
 
     async def _prepare(self) -> None:
-        """Warm the server up and see what it holds, if it is new; then set up what the calls need."""
+        """If the server is new, warm it up and measure what it holds; then set up what the calls need."""
         server = self._server
         if server.before is None:
             await self._calls.warm_up()
@@ -162,7 +162,7 @@ class Experiment:
         await self._calls.set_up()
 
     async def _wait_baseline(self, watch: TargetWatch) -> bool:
-        """Watch the target before the fault; whether it was lit."""
+        """Watch the target before the fault; returns whether it was lit."""
         seen, stretch_s = await watch.wait_baseline(self._timing.baseline_s, self._timing.window_max_s)
         self._results = replace(self._results, baseline_s=stretch_s)
         lit = seen.observed == "lit" and not seen.too_few
@@ -171,7 +171,8 @@ class Experiment:
         return lit
 
     async def _inject(self, watch: TargetWatch, assertions: EndpointAssertions, loads: RunningLoads) -> bool:
-        """Arm, prove, make the calls, watch, release; whether the faults bit."""
+        """Arm the faults, prove that they bite, make the calls, watch, release; returns whether the faults
+        bit."""
         bit = True
         async with Injection(self._scenario, self._server.controller, self._seed) as injection:
             try:
@@ -198,7 +199,7 @@ class Experiment:
     async def _watch_window(
         self, watch: TargetWatch, injection: Injection, assertions: EndpointAssertions, loads: RunningLoads
     ) -> None:
-        """Open the fault window, watch until it is decided, and say what was found in it."""
+        """Open the fault window, watch until it is decided, and record the findings."""
         await loads.open_window()
         before = machine.read_counters(self._server.pids())
         opening = self._open_window()
@@ -251,8 +252,8 @@ class Experiment:
         loads: RunningLoads,
     ) -> tuple[Observation, float]:
         """Watch until it is decided whether the target is lit or dark, and everything that the window has to
-        stay open for has happened; what was seen, and when that was. As soon as the endpoints have said what
-        they had to, the extra calls that wait for it are started."""
+        stay open for has happened. Returns what was seen, and when. Extra calls that wait for the assertions
+        start once these are met."""
 
         def advance() -> bool:
             met = assertions.met
@@ -260,7 +261,7 @@ class Experiment:
                 self._calls.start_extra(asserted=True)
             return met and self._calls.done and injection.done and not loads.pending
 
-        # A server that replaces a process is given as long as one that comes back by itself.
+        # A server that replaces a process gets as much time as one that recovers by itself.
         replaces = self._row.ends_by == "server"
         within_s = self._timing.recover_within_s if replaces else self._timing.window_max_s
         return await watch.wait_window(opening.opened_s, self._timing.window_s, within_s, advance)
@@ -273,13 +274,13 @@ class Experiment:
             self._file(guard)
 
     async def _terminate(self, recovery: Recovery) -> None:
-        """The server is gone for good: so must be all that hung on it."""
+        """The server is gone for good: check that everything that belonged to it is gone too."""
         if self._row.stop is None:
             self._file(recovery.wedged_gone())
         self._file_leaks(await recovery.verify_terminated())
 
     async def _wait_recovered(self, recovery: Recovery, watch: TargetWatch) -> bool:
-        """Wait until a process that was killed is there again, and the endpoints answer."""
+        """Wait until a killed process was replaced and the endpoints answer; returns whether they do."""
         if self._scenario.after == "respawns":
             respawned = await recovery.wait_respawned()
             self._file(respawned)
@@ -291,7 +292,7 @@ class Experiment:
         return found.guard.held
 
     async def _wait_asserted(self, assertions: EndpointAssertions) -> bool:
-        """Wait for what endpoints have to say after the release; whether they all did."""
+        """Wait for the assertions after the release; returns whether all were met."""
         opening, met = self._results.opening, True
         opened_s = opening.opened_s if opening is not None else 0.0
         async for found in assertions.wait_met_after(opened_s, self._timing.recover_within_s):
@@ -315,7 +316,7 @@ class Experiment:
             self._mark("piled up")
 
     def _file_leaks(self, check: LeakCheck) -> bool:
-        """File what the target holds; whether it is no more than it should be."""
+        """Record what the target holds; returns whether it is no more than it should be."""
         self._results = replace(self._results, leaks=check.leaks)
         self._file(check.guard)
         return check.guard.held
@@ -332,7 +333,7 @@ class Experiment:
 
 
 def _load_guards(loads: tuple[LoadFacts, ...]) -> Iterator[Guard]:
-    """That each load was there while the window was open, and left nothing behind."""
+    """The guards that each load was there while the window was open and left nothing behind."""
     for load in loads:
         yield proof(f"the {load.kind} of {load.name} was there", load.sustained, load.detail)
         if load.left or load.left_detail:

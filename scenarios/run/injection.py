@@ -22,7 +22,8 @@ _FEWEST_CYCLES = 2
 
 
 class Injection:
-    """Armed inside the context, the row's own fault first, and released at its end, that one last."""
+    """The faults are armed inside the context, the row's own first, and released at its end, the row's own
+    last."""
 
     def __init__(self, scenario: Scenario, controller: Controller, seed: int) -> None:
         row = scenario.row
@@ -46,14 +47,14 @@ class Injection:
         await self.release()
 
     async def release(self) -> FaultStatuses:
-        """Release all faults; what became of them. Doing it again does nothing more."""
+        """Release all faults and return their statuses. A second call does nothing more."""
         self._closing.set()
         await self._armed.aclose()
         own = _merge_cycles([*self._past_cycles, self._main.status()])
         return FaultStatuses(own, tuple(fault.status() for fault in self._also))
 
     async def wait_bites(self) -> AsyncIterator[Guard]:
-        """Wait until each fault bites: the proof of it, and how that can be seen, one after the other."""
+        """Wait until each fault bites; yields the proof for each, with its evidence."""
         yield await self._wait_bite(self._main, "the fault bit")
         for fault in self._also:
             yield await self._wait_bite(fault, f"{fault.name} bit at the same time")
@@ -78,19 +79,19 @@ class Injection:
             self._cycles += 1
 
     def stop_flapping(self) -> None:
-        """Let `flap` return; a fault that bites goes on biting."""
+        """Let `flap` return; a fault that bites now continues to bite."""
         self._closing.set()
 
     @property
     def done(self) -> bool:
-        """Whether what the window has to stay open for has happened: a fault that flaps has come again, a
-        wedged process is replaced by the server."""
+        """Whether everything that the window has to stay open for has happened: a flapping fault has bitten
+        again, and the server has replaced a wedged process."""
         if self._row.flap is not None:
             return self._cycles >= _FEWEST_CYCLES or bool(self._missed)
         return self._row.ends_by != "server" or self._replaced()
 
     def window_guards(self) -> tuple[Guard, ...]:
-        """Whether the faults lasted for as long as the window was open, now that it closes."""
+        """The guards, when the window closes, that the faults lasted while it was open."""
         if self._row.flap is not None:
             detail = self._missed or f"{self._cycles} times, and bit every time"
             held = not self._missed and self._cycles >= _FEWEST_CYCLES
@@ -104,7 +105,7 @@ class Injection:
         return (own, *(_lasted(fault, f"{fault.name} lasted") for fault in self._also))
 
     async def read_stacks(self) -> tuple[Stack, ...]:
-        """Where the wedged processes stand, as far as can be had in a moment."""
+        """The stacks of the wedged processes, as far as they can be read quickly."""
         status = self._main.status()
         texts: tuple[str, ...] = ()
         if status.inside:
@@ -139,7 +140,7 @@ class Injection:
         return bool(status.newcomers) and not any(resources.alive(pid) for pid in status.pids)
 
     async def _wait_closing(self, for_s: float) -> bool:
-        """Wait until the flapping is to end, at most `for_s`; whether it is."""
+        """Wait until the flapping has to end, at most `for_s`; returns whether it has to."""
         with suppress(TimeoutError):
             async with asyncio.timeout(for_s):
                 await self._closing.wait()

@@ -1,9 +1,9 @@
 """Whether this machine had time for the test: a core for the target, for the prober and for the judge itself.
 
-A server that does not get a core is dark, and it is the machine that made it so. The kernel counts both for
-each thread, in nanoseconds (`/proc/PID/task/TID/schedstat`: run, waited for a core, turns). A prober that is
-late sees gaps that are its own. And the judge makes the calls of a scenario and asks the endpoints what they
-say: while its event loop stands still, an answer that came in time looks like none.
+A server that gets no core goes dark because of the machine. The kernel counts, for each thread and in
+nanoseconds, how long it ran and how long it waited for a core (`/proc/PID/task/TID/schedstat`). A late prober
+sees gaps of its own making. And while the judge's event loop stands still, an answer that came in time looks
+like none, because the judge makes the scenario's calls and checks the assertions.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class CpuCounters:
 
 @dataclass(frozen=True, slots=True)
 class CpuUse:
-    """In a stretch of `elapsed_s`: how long the thread that waited most stood in line for a core, and for how
-    long all of the target's threads together ran on the machine's `count` cores."""
+    """During `elapsed_s`: the longest wait of any thread for a core, and how long all of the target's threads
+    together ran on the machine's `count` cores."""
 
     waited_s: float
     ran_s: float
@@ -65,10 +65,10 @@ def read_counters(pids: Iterable[int]) -> CpuCounters:
 
 
 def cpu_use(before: CpuCounters, after: CpuCounters) -> CpuUse:
-    """What was counted between two readings; of a thread that is new in the second, all of it.
+    """The difference between two readings; a thread that is new in the second counts in full.
 
-    A wait longer than the stretch itself is left out: Linux 6.12 and newer now and then book a thread's sleep
-    as a wait, all at once when it wakes up (seen: 2.7 s within 0.5 s).
+    A wait longer than the interval is left out: Linux 6.12 and newer sometimes count a thread's sleep as a
+    wait, all at once when it wakes up (2.7 s within 0.5 s were seen).
     """
     elapsed_s = after.at_s - before.at_s
     ran_ns, waited_s = 0, 0.0
@@ -109,16 +109,15 @@ class LoopLag:
 
 
 def prober_guard(late_s: float, allowed_s: float) -> Guard:
-    """That the machine let the prober ask when it meant to."""
+    """The guard that the machine let the prober probe on time."""
     detail = f"at worst {late_s * 1e3:.1f} ms late"
     return proof("the prober was on time", late_s <= allowed_s, detail, about="machine")
 
 
 def cores_guard(use: CpuUse, allowed_s: float, row: Row, *, as_expected: bool) -> Guard:
-    """That what went wrong in the window cannot come from a machine without a core to spare.
+    """The guard that a failure in the window cannot come from a lack of cores.
 
-    What went as expected stands: a wait does not break a claim that held. A fault that takes the cores is
-    meant to, and excuses nothing.
+    It always holds if everything went as expected, or if the fault takes the cores on purpose.
     """
     starves = any(fault_info(name).takes_cores for name in (row.fault, *(also.fault for also in row.also)))
     held = as_expected or starves or not use.lacking(allowed_s)
@@ -127,8 +126,8 @@ def cores_guard(use: CpuUse, allowed_s: float, row: Row, *, as_expected: bool) -
 
 
 def judge_guard(lag_s: float, allowed_s: float, *, timed_by_judge: bool, as_expected: bool) -> Guard:
-    """That the machine let the judge read the answers that it judges, where its own clock decides anything
-    (`timed_by_judge`). What went as expected stands."""
+    """The guard that the judge read the answers on time, if its own clock decides anything
+    (`timed_by_judge`). It always holds if everything went as expected."""
     held = as_expected or lag_s <= allowed_s or not timed_by_judge
     detail = f"its event loop was {lag_s * 1e3:.1f} ms late at worst"
     return proof("the judge itself was on time", held, detail, about="machine")

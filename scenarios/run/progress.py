@@ -1,4 +1,4 @@
-"""What a run tells while it runs."""
+"""The progress that a run reports."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ PHASES: Final = ("start", "baseline", "arm", "bite", "watch", "release", "recove
 
 
 class Progress(Protocol):
-    """Told of every phase and every verdict, in the order in which they happen."""
+    """Receives every phase and every verdict, in the order in which they happen."""
 
     def say(self, text: str) -> None:
-        """Something other than a scenario takes long: a line that says what is going on."""
+        """A line about something other than a scenario that takes long."""
 
     def phase(self, scenario: str, phase: str) -> None:
         """A scenario enters one of the `PHASES`."""

@@ -1,4 +1,5 @@
-"""After the fault: the target is as good as before, or it is gone with all that hung on it."""
+"""After the fault: check that the target is as good as before, or gone with everything that belonged to
+it."""
 
 from __future__ import annotations
 
@@ -56,8 +57,8 @@ async def stop_under_fault(server: Server, stop: Stop) -> tuple[ServerStop, Guar
 
 
 class Recovery:
-    """What has to be true of one scenario's server once the fault is released. `wedged` are the processes
-    that the fault was in."""
+    """The checks of one scenario's server after the release. `wedged` are the processes that the fault was
+    in."""
 
     def __init__(
         self, scenario: Scenario, server: Server, calls: ScenarioCalls, wedged: tuple[int, ...]
@@ -88,7 +89,7 @@ class Recovery:
         )
 
     async def verify_nothing_left(self) -> LeakCheck:
-        """Undo the calls that were answered, and see that nothing is left of any."""
+        """Undo the calls that were answered, and check that no call left anything behind."""
         await self._calls.undo()
         return await self._compare_with_before("nothing was left behind")
 
@@ -104,7 +105,7 @@ class Recovery:
         return claim("works again", True, f"{name} with the same keys, {times} times")
 
     async def verify_no_leaks(self) -> LeakCheck:
-        """See that it holds no more than before the scenario."""
+        """Check that the target holds no more than before the scenario."""
         return await self._compare_with_before("nothing leaked")
 
     def wedged_gone(self) -> Guard:
@@ -114,7 +115,7 @@ class Recovery:
         return claim("the process is gone", bool(self._wedged) and not left, detail)
 
     async def verify_terminated(self) -> LeakCheck:
-        """Stop what is left of the server, and see that no process of it survives."""
+        """Stop the rest of the server, and check that none of its processes survives."""
         server = self._server
         everyone = server.pids()
         await server.stop()

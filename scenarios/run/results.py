@@ -1,4 +1,4 @@
-"""What the phases of one scenario found out, and the raw record made of it for the judge.
+"""The findings of a scenario's phases, and the raw record that is made of them for the judge.
 
 Each phase returns its result, and the experiment alone puts them together, so that a scenario that ends
 half-way has a record of all that was found until then. Times are `time.monotonic()` seconds until the record
@@ -44,7 +44,7 @@ Stretch = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class FaultStatuses:
-    """What became of the row's own fault, and of those that bit at the same time, in the row's order."""
+    """The statuses of the row's own fault and of those that bit at the same time, in the row's order."""
 
     own: FaultStatus
     also: tuple[FaultStatus, ...]
@@ -70,8 +70,8 @@ class WindowClosing:
 
 @dataclass(frozen=True, slots=True)
 class ScenarioResults:
-    """All that was found out until now; what is None was not reached. `pending_calls`: how many of the row's
-    own calls had not ended when the window closed."""
+    """The findings so far; None means not reached. `pending_calls`: how many of the row's own calls had not
+    ended when the window closed."""
 
     guards: tuple[Guard, ...] = ()
     baseline_s: Stretch | None = None
@@ -109,7 +109,7 @@ def raw_record(
     calls: ScenarioCalls | None = None,
     samples: Samples | None = None,
 ) -> ScenarioRecord:
-    """The scenario as the judge takes it. `marks_s` has at least the phase "start"."""
+    """The raw record for the judge. `marks_s` has at least the phase "start"."""
     row, opening, closing = scenario.row, results.opening, results.closing
     origin_s = opening.opened_s if opening is not None else marks_s["start"]
     return ScenarioRecord(
@@ -175,7 +175,8 @@ def _also(
 
 
 def _fault(armed: Row | FurtherFault) -> FaultRecord:
-    """A fault for the report. One that no catalogue has could not be armed, and is no control."""
+    """A fault for the report. A fault that is not in the catalogue could not be armed and is not a
+    control."""
     try:
         is_control = fault_info(armed.fault).is_control
     except UnknownFault:

@@ -169,16 +169,15 @@ async def run(plan: Plan, progress: Progress) -> tuple[Report, tuple[str, ...]]:
 
 
 def _machine_was_busy(record: ScenarioRecord) -> bool:
-    """Whether nothing can be said of it because this machine let the target, the prober or the judge wait for
-    a core."""
+    """Whether the scenario is unproven because the target, the prober or the judge waited for a core."""
     return any(not guard.held and guard.about == "machine" for guard in record.guards)
 
 
 def spread(scenarios: Sequence[Scenario], jobs: int) -> list[tuple[Scenario, ...]]:
-    """Group scenarios by target, and split what would take longer than its share of the whole; the longest
-    group first.
+    """Group scenarios by target, and split groups that would take longer than their share; the longest group
+    first.
 
-    Scenarios that end their server stay at the end, and are dealt out among the parts of their target.
+    Scenarios that end their server come last, spread over the parts of their target.
     """
     by_target: dict[str, list[Scenario]] = {}
     for scenario in scenarios:

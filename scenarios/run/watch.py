@@ -97,7 +97,7 @@ class Samples:
 
 
 class TargetWatch:
-    """The samples of one scenario, and the waits for what they have to show."""
+    """The samples of one scenario, and the waits for certain states of them."""
 
     def __init__(self, prober: ProberHandle, lanes: SeriesSet, started_s: float) -> None:
         self.samples = Samples(lanes.described)
@@ -106,11 +106,11 @@ class TargetWatch:
         self._described = lanes.described
 
     async def wait_baseline(self, for_s: float, within_s: float) -> tuple[Observation, tuple[float, float]]:
-        """Watch until every watched series was lit for `for_s` on end, at most `within_s`; what was seen, and
-        when.
+        """Watch until every watched series was lit for `for_s` without a break, at most `within_s`. Returns
+        what was seen, and the interval.
 
-        A missed probe starts the stretch anew, and so the fault is always armed on a target that was well
-        just before. Too few probes make it longer.
+        A missed probe restarts the interval, so the fault is always armed on a target that was lit just
+        before. With too few probes the interval becomes longer.
         """
         opened_s, stretch_s = self.started_s, for_s
         failure: Observation | None = None
@@ -134,8 +134,7 @@ class TargetWatch:
         """Watch until it is decided whether the target is lit or dark and `advance` returns true, at most
         `within_s`. `advance` is called whenever there is news.
 
-        Returns what was seen and when it was decided. Darkness ends the watch at once: more of it would
-        prove nothing more.
+        Returns what was seen and when it was decided. A dark series ends the watch at once.
         """
         while True:
             await self._prober.news()
@@ -172,7 +171,7 @@ class TargetWatch:
         )
 
     def observe(self, opened_s: float, judged_until_s: float, now_s: float) -> Observation:
-        """What the samples known at `now_s` say of a window."""
+        """What the samples known at `now_s` show in a window."""
         return observe(self._described, self.samples.so_far(), opened_s, judged_until_s, now_s)
 
 

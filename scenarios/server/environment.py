@@ -1,11 +1,11 @@
-"""Scratch environments: the packages a target requires, in a virtual environment of their own.
+"""Environments: the packages that a target requires, in a virtual environment of their own.
 
-An environment is built once and kept under the user's cache directory, by a hash of all that it is made from:
-the requirements, the contents of the requirement files they name, and the interpreter. Its python is the
-target's `{python}`. pip's own settings (an index, a folder of wheels, a proxy) hold as they do anywhere else.
+An environment is built once and kept in the user's cache directory under a hash of everything that it is made
+from: the requirements, the contents of the requirement files they name, and the interpreter. Its python is
+the target's `{python}`. pip's own settings (an index, a folder of wheels, a proxy) apply as usual.
 
-With `surroundings` the environment also sees the packages of the environment that runs `wedge`: what is there
-already (torch, of several gigabytes) is not installed again. Those packages are then part of the hash.
+With `surroundings` the environment also sees the packages of the environment that runs `wedge`, so packages
+that are there already (torch has several gigabytes) are not installed again. They are then part of the hash.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def cache_folder() -> Path:
 async def prepare_interpreter(
     loaded: LoadedTarget, say: Say | None = None, *, cache: Path | None = None
 ) -> str:
-    """The python of the target: of its scratch environment, or the running one where it requires nothing.
+    """The target's python: that of its environment, or the running one if it requires nothing.
 
-    Builds the environment if it is not there; `say` is told what goes on, a line at a time. Several processes
-    may ask at once: one builds, the others wait. Raises `RequirementsFailed`, and
-    `Malformed` for requirements that are none.
+    Builds the environment if it does not exist; `say` is called with lines about the progress. If several
+    processes call this at the same time, one builds and the others wait. Raises `RequirementsFailed`, and
+    `Malformed` for invalid requirements.
     """
     wanted = recipe(loaded)
     if wanted is None:
@@ -140,7 +140,7 @@ async def _build(wanted: Recipe, folder: Path, python: Path, say: Say) -> None:
 
 
 async def _run(wanted: Recipe, command: Sequence[str], say: Say | None) -> list[str] | None:
-    """Run a command that must not outlive this process; its output if it failed, None if it did not."""
+    """Run a command that must not outlive this process. Returns its output if it failed, else None."""
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_PIP}
     output: deque[str] = deque(maxlen=400)
     try:

@@ -1,4 +1,4 @@
-"""What a target needs of the machine (`needs = ["gpu"]`), and why it is skipped where that is missing."""
+"""What a target needs from the machine (`needs = ["gpu"]`), and why it is skipped if that is missing."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Names = Counter[str]
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What some processes hold together, by name, so that what is left behind can be told by name."""
+    """What several processes hold together, by name, so that leaks can be named."""
 
     mappings: Names = field(default_factory=Counter)
     processes: Names = field(default_factory=Counter)
@@ -71,9 +71,9 @@ def alive(pid: int) -> bool:
 
 
 async def wait_settled(held: Callable[[], Holding], within_s: float) -> Holding:
-    """What is held once two looks in a row agree (or at the deadline).
+    """What is held once two readings in a row agree, or at the deadline.
 
-    There is no event for another process's descriptors, so this looks again, at short intervals.
+    There is no event for another process's descriptors, so this reads them at short intervals.
     """
     deadline_s = time.monotonic() + within_s
     last = held()

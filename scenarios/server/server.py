@@ -114,7 +114,7 @@ class Server:
         with suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 if self.launched.returncode is not None:
-                    await asyncio.gather(*self._readers)  # its last words may still be in the pipe
+                    await asyncio.gather(*self._readers)  # its last output may still be in the pipe
         return TargetFailed(self.target.name, problem, self.log)
 
     async def _answers(self, url: str, ended: asyncio.Task[Any]) -> None:
@@ -138,7 +138,7 @@ class Server:
         while True:
             try:
                 line = await stream.readline()
-            except ValueError:  # longer than any line we wait for; the reader has dropped it
+            except ValueError:  # longer than any line that is awaited; the reader has dropped it
                 continue
             if not line:
                 return

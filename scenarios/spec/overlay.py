@@ -1,7 +1,7 @@
 """A target file over its `base`: one document, whose keys still know the file and line they came from.
 
 Values replace, tables merge key by key, `[[probe]]`, `[[call]]` and `[[client]]` merge by `name`, and `args`
-go behind the base's command. What a base in another folder says of files keeps meaning that folder.
+are appended to the base's command. Paths in a base in another folder stay relative to that folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What text in a target file may hold: placeholders (`{python}`, `{port:NAME}`, `{CLIENT.KEY}`, …), filled or
+"""Text in a target file: placeholders (`{python}`, `{port:NAME}`, `{CLIENT.KEY}`, …), which are filled or
 refused, and bytes.
 """
 
@@ -24,7 +24,7 @@ _BASE64 = "base64:"
 
 
 class UnknownPlaceholder(CouldNotRun):
-    """A placeholder nobody fills, with the names that are there."""
+    """An unknown placeholder, with the names that exist."""
 
     def __init__(self, name: str, known: Mapping[str, str]) -> None:
         hint = did_you_mean(nearest(name, known)) or f"; there are {', '.join(sorted(known))}"
@@ -57,7 +57,7 @@ def substitute(value: Any, name: str, text: str) -> Any:
 
 
 def escape(text: str) -> str:
-    """Plain text, spelled so that filling it in gives it back."""
+    """Plain text, escaped so that `fill` returns it unchanged."""
     return text.replace("{", "{{").replace("}", "}}")
 
 

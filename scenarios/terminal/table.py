@@ -1,5 +1,5 @@
-"""The report for a terminal: what stayed lit, what went dark, how fast, why not, and one line that says it
-all.
+"""The report for a terminal: what stayed lit or went dark, how fast, why a scenario did not pass, and one
+summary line.
 """
 
 from __future__ import annotations

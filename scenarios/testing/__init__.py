@@ -1,4 +1,4 @@
-"""Scenarios in a stranger's own tests: what stands behind the pytest plugin, usable without pytest."""
+"""Scenarios in users' own tests: the code behind the pytest plugin, also usable without pytest."""
 
 from scenarios.testing.arguments import ScenarioRequest, scenarios_for
 from scenarios.testing.runner import RunningServer, ScenarioRunner

@@ -1,4 +1,4 @@
-"""What a test asks for (`@pytest.mark.wedge(target=…, fault=…, …)`), as scenarios."""
+"""Turns a test's request (`@pytest.mark.wedge(target=…, fault=…, …)`) into scenarios."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _scenario(
 
 
 def _refuse_unknown(request: ScenarioRequest, loaded: LoadedTarget) -> None:
-    """Now, and not after the server has started, say what the fault layer would refuse."""
+    """Raise what the fault layer would refuse, before the server is started."""
     try:
         validate(
             request.fault,

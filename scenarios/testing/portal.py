@@ -1,7 +1,7 @@
-"""An event loop in a thread of its own, for tests that are written without one, or have one already.
+"""An event loop in a separate thread, for tests that have no event loop, or have one of their own.
 
-The loop and its thread are anyio's blocking portal. What is cancelled here is cancelled as asyncio does it,
-once: anyio would cancel every further `await`, and nothing could be released or ended in order.
+The loop and its thread are anyio's blocking portal. Cancellation is asyncio's, which happens once: anyio
+would cancel every further `await`, and nothing could be released or ended properly.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class RunningServer:
         trigger: Mapping[str, Any] | None = None,
         **params: Any,
     ) -> Iterator[ArmedFault]:
-        """The fault is in the target inside the context, and gone after it.
+        """Arm a fault inside the context and release it at the end.
 
         It may not bite yet: a call fault waits for its call. Raises what `faults.Controller.arm` raises.
         """

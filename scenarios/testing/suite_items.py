@@ -75,7 +75,7 @@ class ScenarioItem(pytest.Item):
 
 
 class SharedRun:
-    """The one run behind all items, in a thread of its own; it is told of the run's progress."""
+    """The one run behind all items, in a separate thread; it receives the run's progress."""
 
     def __init__(self, plan: Plan) -> None:
         self._records: dict[str, Future[ScenarioRecord]] = {

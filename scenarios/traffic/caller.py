@@ -1,4 +1,4 @@
-"""Makes a target's calls: what the suite piles up under a fault, and what it sets up and cleans away."""
+"""Makes a target's calls: those that pile up under a fault, and those that set up and clean up."""
 
 from __future__ import annotations
 

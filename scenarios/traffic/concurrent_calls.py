@@ -82,7 +82,7 @@ class ConcurrentCalls:
         )
 
     def longest_s(self) -> float:
-        """How long the slowest call took, one that is pending until now."""
+        """How long the slowest call took; a pending call counts until now."""
         now_s = time.monotonic()
         took = [(now_s if e.ended_s is None else e.ended_s) - e.began_s for e in self._entries]
         return max(took, default=0.0)

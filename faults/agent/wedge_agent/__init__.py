@@ -1,21 +1,21 @@
-"""The agent: one thread that connects back to the controller and does what it says.
+"""The agent: one thread that connects back to the controller and carries out its requests.
 
-It is built to be unfelt. Start-up uses only modules written in C, the work that a fault needs is imported
-when the first fault comes, every signal is masked in the thread, and descriptors are closed on exec. A
-program that closes all descriptors it does not know closes the agent's too: each is checked to be still the
-agent's before use.
+It is built to go unnoticed. Start-up uses only modules written in C, the code for faults is imported with the
+first fault, every signal is masked in the thread, and descriptors are closed on exec. A program that closes
+all descriptors it does not know also closes the agent's, so each is checked before use to be still the
+agent's.
 
-A program with one thread forks with one thread: the agent's ends before it and is started anew after it. In
-a program with more, the agent does nothing before a fork, not even what lets go of the GIL for a moment, so
-that its threads run in the order they would run in without it; what the agent may have been doing just then
-is undone in the child. A child connects by itself. Nothing that a thread of the program does here waits
-without an end: a lock is asked for with a time limit, and what is not got is done without.
+A program with one thread forks with one thread: the agent's thread ends before the fork and is started again
+after it. In a program with more threads, the agent does nothing before a fork and does not release the GIL
+even for a moment, so that the threads run in the same order as without it; the child undoes what the agent
+may have begun. A child connects by itself. No thread of the program waits here without a time limit: a lock
+is requested with a time-out, and work that needs a lock it did not get is skipped.
 
-The standard library holds locks of its own from one fork hook to the next (`concurrent.futures` does), and
-gevent's may be lost on a thread that asks for one just then. So beside gevent and other threads no Python
-code of the agent runs in a fork hook at all: see `_until_over`.
+The standard library holds some of its locks from one fork hook to the next (`concurrent.futures` does), and a
+thread that requests a gevent lock in between may lose it. So under gevent, or with other threads, no Python
+code of the agent runs in a fork hook: see `_until_over`.
 
-If the controller cannot be reached, or goes away, the process goes on as if there were no agent.
+If the controller cannot be reached, or goes away, the process runs on as if there were no agent.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _OVER = object()
 
 
 class OwnedFd:
-    """A descriptor, and how to tell that the number still means it."""
+    """A descriptor, and how to tell whether its number still refers to it."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -63,7 +63,7 @@ class OwnedFd:
         return self._identity is not None and _identity(self.fd) == self._identity
 
     def shut(self) -> None:
-        """Shut a socket for both directions, so that whoever serves it notices."""
+        """Shut down a socket in both directions, so that the other end notices."""
         if self.intact():
             sock = _socket.socket(fileno=self.fd)
             try:
@@ -74,7 +74,7 @@ class OwnedFd:
                 sock.detach()
 
     def close(self) -> None:
-        """Close it, if it is still ours to close."""
+        """Close the descriptor if its number still refers to it."""
         if self.intact():
             self._identity = None
             os.close(self.fd)
@@ -105,7 +105,7 @@ class AgentThread:
         self._may_end.acquire()
 
     def ask_to_end(self) -> None:
-        """Have it end as soon as it looks whether it may."""
+        """Ask the thread to end; it does so at its next check."""
         self.asked = True
         try:
             self._may_end.release()
@@ -113,11 +113,11 @@ class AgentThread:
             return
 
     def ends(self) -> bool:
-        """Whether it is to end now; asked by itself."""
+        """Whether the thread has to end now. Called by the thread itself."""
         return bool(self._may_end.acquire(False))
 
     def call_off(self) -> bool:
-        """Have it not end after all; False when it has ended, or is about to."""
+        """Withdraw the request to end; False if the thread has ended or is about to."""
         off = bool(self._may_end.acquire(False))
         self.asked = self.asked and not off
         return off
@@ -142,7 +142,7 @@ class AgentThread:
             self.ended.release()
 
     def wait_ended(self, within_s: float) -> bool:
-        """Wait until it has ended, also for the kernel; at most about twice `within_s`."""
+        """Wait until the thread has ended, for the kernel too; takes about twice `within_s` at most."""
         if not self.ended.acquire(timeout=within_s):
             return False
         self.ended.release()
@@ -162,7 +162,7 @@ class Agent:
         self.address = address
         self.connection = OwnedFd(sock.fileno())
         read, write = os.pipe()
-        os.set_blocking(write, False)  # a pipe that nobody empties must not hold up who forks
+        os.set_blocking(write, False)  # a full pipe must not block a thread that forks
         self.wake_read, self.wake_write = OwnedFd(read), OwnedFd(write)
         self.service: Service | None = None
         self._thread = AgentThread()
@@ -172,30 +172,31 @@ class Agent:
         self._descriptors: list[int] = []
 
     def hello(self) -> None:
-        """Say who this is: `protocol.Hello`, written here by hand since loading `json` would be felt."""
+        """Send `protocol.Hello`, written by hand because loading `json` would slow down start-up."""
         python = ".".join(map(str, sys.version_info[:3]))
         fields = f'{{"version": {PROTOCOL_VERSION}, "pid": {os.getpid()}, "python": "{python}"}}'
         self.send(f'{{"type": "hello", "number": 0, "fds": 0, "fields": {fields}}}'.encode())
 
     def send(self, body: bytes) -> None:
-        """Send one message. Raises OSError when the controller is gone, or takes nothing for a second."""
+        """Send one message. Raises OSError if the controller is gone or reads nothing for a second."""
         if not self._sending.acquire(timeout=_SEND_WITHIN_S):
             raise TimeoutError("another message is still being sent")
         try:
             self.sock.sendall(len(body).to_bytes(4, "big") + body)
         except OSError:
-            self.connection.shut()  # a message may be cut in two: nothing after it could be understood
+            self.connection.shut()  # a message may be cut in two, and nothing after it could be read
             raise
         finally:
             self._sending.release()
 
     def start(self) -> None:
-        """Serve in a thread. Raises RuntimeError when the process may have no more threads."""
+        """Serve in a thread. Raises RuntimeError if the process may start no more threads."""
         self._thread = AgentThread()
         self._thread.start(self.serve)
 
     def serve(self, thread: AgentThread) -> None:
-        """Do what the controller says, in that thread, until it is gone or the thread has to end."""
+        """Carry out the controller's requests in this thread, until the controller is gone or the thread must
+        end."""
         try:
             over = self._serve(thread)
         except Exception:  # noqa: BLE001  # a broken connection ends the agent; the program must not hear of it
@@ -263,7 +264,7 @@ class Agent:
             return False
 
     def after_fork(self) -> None:
-        """Serve on in the parent of a fork, if there is still a controller."""
+        """Continue to serve in the parent after a fork, if there is still a controller."""
         if self._thread.asked and not self._thread.call_off() and self.connection.intact():
             try:
                 self.start()
@@ -271,7 +272,7 @@ class Agent:
                 self.end()
 
     def end(self) -> None:
-        """Give back whatever is armed, and close."""
+        """Release everything that is armed, and close the connection."""
         if self.service is not None:
             self.service.release_all()
         self._close()
@@ -371,9 +372,10 @@ def _after_fork_in_child() -> None:
 
 
 def _forget_imports(thread: int) -> None:
-    """In a forked child: let go of the modules that a thread, which does not exist here, was importing.
+    """In a forked child: forget the modules that a thread of the parent was importing.
 
-    Nobody would ever finish them, and whoever imports one of them would wait for ever.
+    The thread does not exist here, so it would never finish, and whoever imports one of them would wait for
+    ever.
     """
     frozen: Any = sys.modules["_frozen_importlib"]
     for name, known in list(frozen._module_locks.items()):

@@ -1,8 +1,8 @@
-"""Put something in the way of a Python callable, wherever it is called from, and take it away again.
+"""Intercept the calls of a Python callable, wherever it is called from, and restore it again.
 
-A site is `module:qualname`. The attribute is replaced on its owner (a module or a class), and so is every
-other module's name for the same object. A module that is not imported yet is patched when it is. What was
-captured elsewhere (in a closure, a default, a bound method in a list) is out of reach.
+A site is `module:qualname`. The attribute is replaced on its owner (a module or a class) and under every
+other module's name for the same object. A module that is not imported yet is patched once it is. References
+captured elsewhere (in a closure, a default, a bound method in a list) are not patched.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     Async = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
     class Interceptor(Protocol):
-        """What a fault has to be for a call to go through it."""
+        """The interface through which calls reach a fault."""
 
         notes: list[str]
         details: dict[str, Any]
 
         def count_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-            """Count a call; whether to act on it."""
+            """Count a call; True if the fault is to act on it."""
 
         def bind_signature(self, function: object) -> None:
             """Learn the names of the arguments of what will be called. Raises Refused."""
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
             """Have `action` called at release."""
 
         def fail(self, kind: str, message: str, near: list[str] | None = None) -> None:
-            """Say that it cannot work after all."""
+            """Report, after arming, that the fault cannot work here."""
 
     Layer = tuple[Interceptor, Sync, Async]
 
@@ -86,9 +86,9 @@ def _patch(module: Any, qualname: str, layer: Layer, absent: Callable[..., Any] 
 
 
 class Patch:
-    """One callable that is in the way of another, for as long as at least one fault wants it there.
+    """A replacement for one callable, in place while at least one fault needs it.
 
-    Faults on the same site share it, the last armed outermost, so that they can be released in any order.
+    Faults on the same site share it, with the last one armed outermost, so they can be released in any order.
     """
 
     def __init__(self, original: Callable[..., Any]) -> None:
@@ -127,7 +127,7 @@ class Patch:
         return await self.original(*args, **kwargs)
 
     def add(self, layer: Layer, owner: Any, name: str, raw: Any) -> None:
-        """Put a fault in the way, and the patch in its place if it is not there yet. Raises Refused."""
+        """Add a fault, and put the patch in place if it is not there yet. Raises Refused."""
         self._layers = (*self._layers, layer)
         if self._places:
             return
@@ -147,9 +147,9 @@ class Patch:
         self._places.append((owner, name, before, after))
 
     def remove(self, layer: Layer) -> None:
-        """Take one fault out of the way, and with the last of them the patch.
+        """Remove a fault, and the patch with the last of them.
 
-        Raises RuntimeError when somebody else has replaced the patch since; that is left as it is.
+        Raises RuntimeError if other code has replaced the patch since; that replacement stays.
         """
         self._layers = tuple(other for other in self._layers if other is not layer)
         if self._layers:
@@ -224,7 +224,7 @@ def _attribute(owner: Any, name: str, where: str) -> Any:
 
 
 def _as_attribute(raw: Any, wrapper: Callable[..., Any]) -> Any:
-    """What to store in a class so that the wrapper is bound, or not, as what it replaces was."""
+    """What to store in a class so that the wrapper is bound in the same way as the original."""
     if isinstance(raw, classmethod):
         return classmethod(wrapper)
     if isinstance(raw, staticmethod) or not hasattr(type(raw), "__get__"):

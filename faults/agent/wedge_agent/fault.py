@@ -1,8 +1,8 @@
-"""One fault in one process: what a fault's file is given to work with.
+"""One fault in one process: the object that a fault's file works with.
 
-A fault hangs on its lifeline, one end of a socket pair whose other end only the controller has. Whatever
-ends the fault ends the lifeline, and everything that waits in the fault waits on the lifeline, so all of it
-wakes at once.
+A fault depends on its lifeline, one end of a socket pair whose other end only the controller has. Whatever
+ends the fault ends the lifeline. Everything that waits in the fault waits on the lifeline, so it all wakes at
+once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class InjectedFault:
 
     `params` are the fault's parameters, checked and complete; `targets` the processes of a fault that runs
     outside them, as (pid, start time in clock ticks); `until_ns` is the end of the lease on the monotonic
-    clock; `notes` is what a person should be told about it, and `details` the same for programs.
+    clock; `notes` are findings for a person, and `details` the same for programs.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class InjectedFault:
         self._start: Callable[[], object] | None = None
 
     def set_start(self, start: Callable[[], object] | None) -> None:
-        """Keep what `arm` returned, to be called once all processes of the fault are armed."""
+        """Keep the function that `arm` returned (or None); it is called once all processes are armed."""
         self._start = start
 
     def start(self) -> None:
-        """Do what the fault does without being called."""
+        """Start the part of the fault that needs no call to act."""
         if self._start is not None:
             self._start()
 
@@ -73,9 +73,9 @@ class InjectedFault:
         self._undo.append(action)
 
     def release(self) -> list[str]:
-        """Wake all that waits, undo all that was done, the last first; returns what could not be undone.
+        """Wake everything that waits and undo everything, last first. Returns what could not be undone.
 
-        Doing it again does nothing.
+        A second call does nothing.
         """
         with self._locked():
             if self._released:
@@ -109,14 +109,14 @@ class InjectedFault:
         return notes
 
     def fail(self, kind: str, message: str, near: list[str] | None = None) -> None:
-        """Tell the controller, after arming, that the fault cannot work here."""
+        """Report to the controller, after arming, that the fault cannot work here."""
         try:
             self._failed(self, Refused(kind, message, near))
         except OSError:  # nobody is left to tell
             self.live = False
 
     def refuse(self, reason: str) -> NoReturn:
-        """Say, while arming, that the fault cannot work here; nothing of it stays, here or elsewhere."""
+        """Refuse, while arming: the fault cannot work here. Then it is armed in no process."""
         raise Refused(ARM_FAILED, reason)
 
     def process_handles(self) -> list[int]:
@@ -124,7 +124,8 @@ class InjectedFault:
         handles = []
         for pid, started in self.targets:
             try:
-                handle = os.pidfd_open(pid)  # type: ignore[attr-defined, unused-ignore]  # Linux 5.3, Python 3.9
+                # Linux 5.3, Python 3.9
+                handle = os.pidfd_open(pid)  # type: ignore[attr-defined, unused-ignore]
             except ProcessLookupError:
                 self.refuse(f"process {pid} has ended")
             self._undo.append(_closing(handle))
@@ -135,7 +136,7 @@ class InjectedFault:
 
     def count_call(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> bool:
         """Count a call that reached the fault; True, and a hit, if the fault is to act on it."""
-        # The arguments' own code is compared with, and may take its time: nobody else has to wait for it.
+        # Comparing runs the arguments' own code, which may be slow, so no lock is held here.
         if not self.live or not self._trigger.matches(args, kwargs or {}):
             return False
         with self._locked() as mine:
@@ -174,7 +175,7 @@ class InjectedFault:
             self.leave(gil == "held")
 
     def set_released(self) -> None:
-        """Free what waits on the page's word `released`."""
+        """Set the page's word `released`, which frees whatever waits on it."""
         with self._locked():
             if self._users:
                 self._page.words[words.RELEASED] = 1
@@ -184,7 +185,7 @@ class InjectedFault:
 
     @contextmanager
     def page_address(self) -> Iterator[int]:
-        """Where the page lies, for as long as the block lasts. Raises Refused once the fault is over."""
+        """The page's address, valid inside the block. Raises Refused once the fault is over."""
         with self._locked():
             if self._released:
                 raise Refused(ARM_FAILED, "the fault is over already")
@@ -204,7 +205,8 @@ class InjectedFault:
         """
         if not self.enter(False):
             return
-        fd = os.dup(self._lifeline.fileno())  # each waiter its own: a loop takes one reader for a descriptor
+        # one per waiter: an event loop accepts one reader per descriptor
+        fd = os.dup(self._lifeline.fileno())
         try:
             await wait_on_loop(fd, (self._wait_until(for_s) - time.monotonic_ns()) / 1e9)
         finally:
@@ -227,7 +229,7 @@ class InjectedFault:
                 self._lock.release()
 
     def enter(self, keeps_gil: bool = False) -> bool:
-        """Count this thread, or what it stands for, as inside; False once released. Goes with one `leave`."""
+        """Count this thread or task as inside; False once released. Each True needs one `leave`."""
         with self._locked() as mine:
             if self._released or not mine:
                 return False
@@ -246,7 +248,7 @@ class InjectedFault:
             return True
 
     def leave(self, kept_gil: bool = False) -> None:
-        """Count it as inside no more."""
+        """Count it as outside again."""
         with self._locked():
             page = self._page.words
             page[words.INSIDE] -= 1

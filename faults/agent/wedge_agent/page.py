@@ -1,10 +1,9 @@
 """One page of memory that a fault in a target shares with the controller.
 
-The target writes, the controller reads, and neither asks the other: what happens in a process whose GIL is
-held can be seen from outside all the same. One word goes the other way: `released` is written by whoever ends
-the fault, for what waits on memory rather than on the lifeline, as a GPU does. All words are unsigned 64-bit,
-native order; times are CLOCK_MONOTONIC in nanoseconds, which all processes of one machine share; zero means
-that it has not happened.
+The target writes and the controller reads, without asking each other, so a process whose GIL is held can
+still be observed. One word goes the other way: whoever ends the fault writes `released`, for a GPU that waits
+on memory instead of the lifeline. All words are unsigned 64-bit in native order. Times are CLOCK_MONOTONIC in
+nanoseconds, which all processes of one machine share; zero means that the event has not happened.
 """
 
 from __future__ import annotations
@@ -17,18 +16,19 @@ if TYPE_CHECKING:
 
 SIZE_BYTES = 4096
 WORDS = (
-    "calls",  # what reached the fault and matched its trigger's conditions on arguments
-    "hits",  # what the fault acted on
+    "calls",  # calls that reached the fault and matched its trigger's conditions on arguments
+    "hits",  # calls that the fault acted on
     "inside",  # how many threads or tasks are in it right now
     "first_hit_ns",
     "first_inside_ns",
-    "since_ns",  # since when at least one is inside; 0 when none is
-    "held_ns",  # for how long at least one was inside, the present stay not counted
+    "since_ns",  # since when at least one is inside; 0 if none is
+    "held_ns",  # how long at least one was inside, without the current stay
     "tid",  # the thread that went in last, as the kernel numbers it
     "gil_held",  # how many of those inside keep the GIL
     "released",  # 1 once the fault is over
 )
-_THREADS = slice(len(WORDS), len(WORDS) + 64)  # those inside, as far as there is room; 0 where there is none
+# the threads inside, as far as there is room; 0 marks a free place
+_THREADS = slice(len(WORDS), len(WORDS) + 64)
 CALLS, HITS, INSIDE, FIRST_HIT, FIRST_INSIDE, SINCE, HELD, TID, GIL_HELD, RELEASED = range(len(WORDS))
 
 
@@ -52,7 +52,7 @@ class Page:
         self._exchange(0, tid)
 
     def leave(self, tid: int) -> None:
-        """Name it so no more, once."""
+        """Remove one mention of a thread."""
         self._exchange(tid, 0)
 
     def _exchange(self, one: int, other: int) -> None:
@@ -68,6 +68,6 @@ class Page:
         return ctypes.c_char.from_buffer(self._map)
 
     def close(self) -> None:
-        """Unmap; the words are gone then."""
+        """Unmap the page, after which it cannot be read."""
         self.words.release()
         self._map.close()

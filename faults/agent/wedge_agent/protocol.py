@@ -1,15 +1,14 @@
-"""The messages between a controller and an agent (the sidecar is one too), and how they are written.
+"""The messages between a controller and an agent (the sidecar is one too), and their encoding.
 
-Both sides use this file, so what one side writes the other side can read: the controller imports it as it
-is, the agent loads it with its first request. It needs the standard library alone, and nothing that takes
-long to import.
+Both sides use this file, so they always agree: the controller imports it, and the agent loads it with its
+first request. It uses only modules of the standard library that import quickly.
 
 A message is one JSON object behind its length in bytes (4 bytes, big-endian):
 
     {"type": "release", "number": 3, "fds": 0, "fields": {"fault": "f1"}}
 
-`number` counts a controller's requests from 1, and an answer has the number of its request; what an agent
-says without being asked has 0. `fds` is how many descriptors come with it (SCM_RIGHTS, unix(7)).
+`number` counts a controller's requests from 1, and an answer has the number of its request; an agent's events
+have 0. `fds` is how many descriptors come with the message (SCM_RIGHTS, unix(7)).
 """
 
 from __future__ import annotations
@@ -22,25 +21,25 @@ if TYPE_CHECKING:
 else:
 
     def dataclass_transform(**_):
-        """Of no effect: a checker alone makes constructors out of the annotations."""
+        """Has no effect at run time; a type checker derives constructors from the annotations."""
         return lambda kind: kind
 
 
 VERSION = 2
-"""Told in the hello. A controller has nothing to do with an agent of another version."""
+"""Sent in the hello. A controller refuses an agent of another version."""
 
 UNKNOWN_SITE, BAD_TRIGGER, ARM_FAILED, ERROR = "UnknownSite", "BadTrigger", "ArmFailed", "Error"
 """The kinds of refusal. `ERROR` is an exception that nobody expected."""
 
 
 class ProtocolError(ValueError):
-    """Raised for bytes that are no message: of an unknown type, or without exactly its type's fields."""
+    """Raised for bytes that are not a message: an unknown type, or not exactly the fields of its type."""
 
 
 class Refused(Exception):
-    """Raised in the agent when it cannot do what was asked, and, for the same reason, by who asked it.
+    """Raised in the agent if it cannot carry out a request, and then in the controller that sent the request.
 
-    `kind` is one of the kinds above, `near` the names that may have been meant.
+    `kind` is one of the kinds above; `near` are known names similar to an unknown one.
     """
 
     def __init__(self, kind: str, message: str, near: list[str] | None = None) -> None:
@@ -53,7 +52,7 @@ _types: dict[str, type[Message]] = {}
 
 @dataclass_transform(kw_only_default=True)
 class Message:
-    """What goes over the connection. Its annotations are its fields, and all of them have to be given."""
+    """Anything sent over the connection. The annotations are the fields, and each of them is required."""
 
     NAME: ClassVar[str]
     """Its type there: its class in small letters."""
@@ -84,7 +83,7 @@ class Event(Message):
 
 
 class Ping(Request):
-    """Answered `Done`, which proves that the interpreter runs Python in a thread other than the busy one."""
+    """Answered `Done`, which proves that the interpreter can run Python in the agent's thread."""
 
 
 class FindImported(Request):
@@ -94,10 +93,10 @@ class FindImported(Request):
 
 
 class Arm(Request):
-    """Answered `Armed`: install a fault that does nothing until `Start`. Refused, it leaves nothing behind.
+    """Answered `Armed`: install a fault that does nothing until `Start`. A refusal leaves nothing behind.
 
     `fault` is its id, `name` its name in the catalogue, `source` the text of its file `origin`, and
-    `function` what is called there. `targets` are the processes that a fault from outside is done to, as
+    `function` the function to call there. `targets` are the processes on which a fault acts from outside, as
     (pid, start time in clock ticks since boot). The lease ends at `until_ns` on the monotonic clock. Two
     descriptors come with it: the agent's end of the lifeline, and the page.
     """
@@ -116,8 +115,8 @@ class Arm(Request):
 class Start(Request):
     """Answered `Done`: let an armed fault act.
 
-    With `when_done` the answer, or the refusal, comes when the fault has done what it does by itself; else
-    before that, since a fault that takes the GIL lets nobody answer.
+    With `when_done` the answer (or refusal) comes after the fault has acted, otherwise before, since nobody
+    can answer under a fault that takes the GIL.
     """
 
     fault: str
@@ -125,17 +124,17 @@ class Start(Request):
 
 
 class Release(Request):
-    """Answered `Released`: take a fault out of the process. One that is not there is released already."""
+    """Answered `Released`: remove a fault from the process. A fault that is not there counts as released."""
 
     fault: str
 
 
 class ReadStacks(Request):
-    """Answered `Stacks`: where the threads stand that are in a fault right now."""
+    """Answered `Stacks`: where the threads that are now in a fault stand."""
 
 
 class Done(Answer):
-    """It was done, and there is no more to say."""
+    """The request was carried out, and there is nothing to report."""
 
 
 class Imported(Answer):
@@ -152,7 +151,7 @@ class Armed(Answer):
 
 
 class Released(Answer):
-    """`notes` has what the fault found out, and what could not be undone."""
+    """`notes` are the fault's findings, and what could not be undone."""
 
     notes: list[str]
 
@@ -166,7 +165,7 @@ class Stacks(Answer):
 
 
 class Refusal(Answer):
-    """It was not done; the fields are those of `Refused`."""
+    """The request was refused; the fields are those of `Refused`."""
 
     kind: str
     message: str
@@ -174,7 +173,7 @@ class Refusal(Answer):
 
 
 class Hello(Event):
-    """The first message of an agent; the controller asks the kernel for all else. `python` is its version."""
+    """An agent's first message. `python` is its version; the controller gets the rest from the kernel."""
 
     version: int
     pid: int
@@ -182,7 +181,7 @@ class Hello(Event):
 
 
 class Failed(Event):
-    """A fault cannot work here after all, found out after it was armed; the rest as in `Refused`."""
+    """A fault turned out, after arming, not to work here; the other fields are those of `Refused`."""
 
     fault: str
     kind: str
@@ -191,14 +190,14 @@ class Failed(Event):
 
 
 class Expired(Event):
-    """A fault's lease ran out, and it was taken out; `notes` as in `Released`."""
+    """A fault's lease ran out and the fault was removed; `notes` as in `Released`."""
 
     fault: str
     notes: list[str]
 
 
 class Envelope:
-    """A message that has arrived, not read yet: `number` and `fds` are known whatever is in it."""
+    """A message that has arrived but is not decoded: `number` and `fds` are known whatever it contains."""
 
     def __init__(self, body: bytes) -> None:
         """Raises ProtocolError."""
@@ -210,7 +209,7 @@ class Envelope:
             raise ProtocolError(f"{body[:80]!r} is no message: {type(error).__name__}: {error}") from None
 
     def message(self) -> Message:
-        """What is in it. Raises ProtocolError."""
+        """The decoded message. Raises ProtocolError."""
         kind: Any = _types.get(self._type)
         if kind is None:
             raise ProtocolError(f"no message is called {self._type!r}; there are {', '.join(sorted(_types))}")

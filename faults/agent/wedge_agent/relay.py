@@ -1,8 +1,7 @@
-"""A relay in front of a port: passes bytes both ways, unless a fault tells it otherwise. Runs in the sidecar.
+"""A relay in front of a port, which passes bytes both ways unless a fault changes that. Runs in the sidecar.
 
-What it does with its connections is the `RelayPolicy` that a fault has it adopt. Bytes are never lost
-or made up: what is not passed on waits, so that a connection goes on where it stood when the fault ends,
-unless it was reset.
+A fault gives it a `RelayPolicy` for its connections. Bytes are never lost or made up: held bytes wait, so a
+connection continues where it stood when the fault ends, unless it was reset.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER without time: close(2) sends RST (
 
 
 class RelayPolicy:
-    """How a fault has a relay treat its connections."""
+    """How a relay treats its connections under a fault."""
 
     def __init__(
         self,
@@ -43,7 +42,8 @@ class RelayPolicy:
 
 
 class Relay:
-    """Listens on `listen` and passes on to `to`, both (host, port); `address` is where. Raises OSError."""
+    """Listens on `listen` and connects to `to`, both (host, port). `address` is the bound one. Raises
+    OSError."""
 
     def __init__(self, to: tuple[str, int], listen: tuple[str, int]) -> None:
         self.to = to
@@ -59,18 +59,18 @@ class Relay:
             raise OSError(errno.ETIMEDOUT, "its thread does not start")
 
     def add_policy(self, policy: RelayPolicy) -> None:
-        """Treat all connections so, besides what other faults ask for; returns once that is so."""
+        """Apply a policy to all connections, besides those of other faults; returns once it is in effect."""
         self._ask(self._change([*self._policies, policy]))
 
     def remove_policy(self, policy: RelayPolicy) -> None:
-        """Treat them so no more; returns once that is so."""
+        """Stop applying a policy; returns once it is no longer in effect."""
         self._ask(self._change([other for other in self._policies if other is not policy]))
 
     def _ask(self, work: Coroutine[None, None, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(_START_WITHIN_S)
 
     def close(self) -> None:
-        """End the relay and all that goes through it."""
+        """End the relay and all its connections."""
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(_START_WITHIN_S)
 
@@ -94,7 +94,7 @@ class Relay:
                 self._reset(writer)
 
     def _latest(self, does: Callable[[RelayPolicy], object]) -> RelayPolicy | None:
-        """The policy added last that does so."""
+        """The latest policy for which `does` is true; None if there is none."""
         return next((policy for policy in reversed(self._policies) if does(policy)), None)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -144,7 +144,7 @@ class Relay:
                 await writer.drain()
 
     async def _wait_while_held(self) -> None:
-        """Wait for as long as the relay holds what goes through it."""
+        """Wait while a policy holds the bytes."""
         while policy := self._latest(lambda policy: policy.holds):
             inside = policy.fault.count_call() and policy.fault.enter()
             try:
@@ -155,7 +155,7 @@ class Relay:
                     policy.fault.leave()
 
     async def _slow_down(self, size: int) -> int:
-        """Wait for as long as the next bytes take; how many they are, at most `size`."""
+        """Wait for the time that the next bytes take; returns how many may pass, `size` at most."""
         policy = self._latest(lambda policy: policy.delay_s or policy.bytes_per_s)
         if policy is None or not policy.fault.count_call():
             return size
@@ -183,9 +183,8 @@ _relays: dict[int, Relay] = {}
 
 
 def open_relay(fault: InjectedFault) -> None:
-    """Have a relay for as long as the fault lasts, and say where it listens. Refuses what cannot be listened
-    on.
-    """
+    """Run a relay while the fault lasts, and report its address. Refuses an address that it cannot listen
+    on."""
     to, listen = _endpoint(fault, "to"), _endpoint(fault, "listen")
     try:
         relay = Relay(to, listen)
@@ -200,8 +199,8 @@ def open_relay(fault: InjectedFault) -> None:
 
 
 def policy_change(fault: InjectedFault, policy: RelayPolicy) -> Callable[[], None]:
-    """How to have the relay that the fault names behave so, until release. Refuses when it names no single
-    one.
+    """A function that applies `policy`, until release, to the relay that the fault names. Refuses if the
+    fault does not name exactly one.
     """
     wanted = fault.params["relay"]
     ports = [port for port in _relays if wanted in (0, port)]

@@ -1,4 +1,4 @@
-"""What a controller can ask of an agent, once it asks for anything; runs in the agent's thread."""
+"""The agent's side of a controller's requests; loaded with the first of them, runs in the agent's thread."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Service:
         self._faults: dict[str, InjectedFault] = {}
 
     def handle(self, body: bytes, descriptors: list[int]) -> None:
-        """Do one request and answer it; takes from the front of `descriptors` those that came with it.
+        """Carry out one request and answer it; takes its descriptors from the front of `descriptors`.
 
-        Raises ProtocolError for what is no message at all; an unknown one is refused.
+        Raises ProtocolError for bytes that are not a message; an unknown request is refused.
         """
         envelope = protocol.Envelope(body)
         fds = [descriptors.pop(0) for _ in range(min(envelope.fds, len(descriptors)))]
@@ -46,7 +46,7 @@ class Service:
         self._send(protocol.encode(message, number=number))
 
     def _answer(self, envelope: protocol.Envelope, fds: list[int]) -> protocol.Answer | None:
-        """None when it has been sent already."""
+        """The answer to a request; None if it has been sent already."""
         request = envelope.message()
         if isinstance(request, protocol.Ping):
             return protocol.Done()
@@ -117,19 +117,19 @@ class Service:
         return max(1, (min(fault.until_ns for fault in faults) - time.monotonic_ns()) // 1_000_000 + 1)
 
     def expire(self) -> None:
-        """Take out every fault whose lease has run out, and say so."""
+        """Remove every fault whose lease has run out, and report it."""
         for fault in list(self._faults.values()):
             if fault.until_ns <= time.monotonic_ns():
                 del self._faults[fault.id]
                 self._tell(protocol.Expired(fault=fault.id, notes=fault.release()))
 
     def release_all(self) -> None:
-        """Take out every fault: the controller is gone."""
+        """Remove every fault, because the controller is gone."""
         while self._faults:
             self._faults.popitem()[1].release()
 
     def forget_all(self) -> None:
-        """Take out every fault in a forked child, where their waiting threads do not exist."""
+        """Remove every fault in a forked child, where their waiting threads do not exist."""
         while self._faults:
             self._faults.popitem()[1].forget()
 

@@ -1,10 +1,9 @@
-"""The sidecar: a process beside the controller that does to the target what must be done, and undone, from
-outside.
+"""The sidecar: a process beside the controller that acts on the target from outside, and undoes that.
 
-It speaks the agent's protocol on a socket that it was started with. When the controller dies it undoes
-everything, removes the controller's directory and ends: a stopped process goes on even if nobody is left who
-stopped it. Run as `python -I -S -c "…" FD DIRECTORY` by the controller, in a session of its own, so that
-Ctrl-C in a terminal does not end it before it has undone what it did.
+It speaks the agent's protocol on the socket that it was started with. When the controller dies it undoes
+everything, removes the controller's directory and exits, so a stopped process runs on even then. The
+controller runs it as `python -I -S -c "…" FD DIRECTORY`, in a separate session, so that Ctrl-C in a terminal
+does not end it before it has undone its faults.
 """
 
 from __future__ import annotations

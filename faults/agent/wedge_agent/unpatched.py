@@ -1,9 +1,9 @@
-"""What the agent is made of, as it was before the program replaced it.
+"""The standard library's functions that the agent uses, as they were before the program replaced them.
 
-gevent and eventlet put their own functions into `_thread`, `select` and `time`. The agent runs beside them in
-a thread of the kernel's: a greenlet in its place would stand still whenever the program does, and its `poll`
-would stop the program. So the agent takes these names from here alone. It is loaded before the program's
-first line; where it comes into a running program, gevent still has the originals.
+gevent and eventlet put their own functions into `_thread`, `select` and `time`. The agent needs a kernel
+thread: a greenlet would stop whenever the program does, and its `poll` would stop the program. So the agent
+takes these names only from here. This module is loaded before the program's first line; in a program that
+already runs, it gets the originals from gevent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Block a thread in a C call that nothing in the process is needed to end.
+"""Block a thread in a C call that ends without the help of any other code in the process.
 
 The thread waits in `poll` on the fault's lifeline, whose other end only the controller holds. A controller
 that shuts the lifeline down, or dies, makes it readable; the lease's end is the time-out. ctypes.PyDLL
@@ -28,9 +28,9 @@ for _poll in (_keeping, _giving):
 def wait_for_end(fd: int, until_ns: int, *, keep_gil: bool) -> None:
     """Return when `fd` is readable or closed, or at `until_ns` on the monotonic clock, whichever is first.
 
-    Signals with a handler written in Python are masked meanwhile: a real C call would not let them run
-    either, and the GIL would slip away between two polls. Others (the default action, faulthandler's) work as
-    they always do.
+    Meanwhile signals with a Python handler are masked: a real C call would not run them either, and the GIL
+    would be released between two polls. Other signals (with the default action, or faulthandler's) work as
+    usual.
     """
     poll = _keeping if keep_gil else _giving
     waiting = _PollFd(fd, _POLLIN | _POLLRDHUP, 0)
@@ -50,13 +50,14 @@ def handled_in_python() -> list[int]:
 
 
 async def wait_on_loop(fd: int, for_s: float) -> None:
-    """Have a task wait as long; its event loop, asyncio's, uvloop's or trio's, runs on meanwhile."""
+    """Let a task wait for `for_s` seconds, or until `fd` is readable; its event loop keeps running."""
     import asyncio
 
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        import trio  # type: ignore[import-not-found, unused-ignore]  # the other loop with an `async def` to wait in
+        # the other loop with an `async def` to wait in
+        import trio  # type: ignore[import-not-found, unused-ignore]
 
         with trio.move_on_after(for_s):
             await trio.lowlevel.wait_readable(fd)

@@ -1,4 +1,4 @@
-"""What is found out about a load, and whether it was there."""
+"""The facts about a load, and whether it was there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of the target on a fixed schedule, however those before them fared."""
+"""Calls of the target on a fixed schedule, whatever happened to those before them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class CallStorm:
         )
 
     async def stop(self) -> None:
-        """Call no more; what is under way is cancelled, and every connection is closed."""
+        """Stop calling, cancel the calls under way, and close every connection."""
         if self._schedule is not None:
             self._schedule.cancel()
             await asyncio.gather(self._schedule, return_exceptions=True)
