@@ -163,6 +163,7 @@ def test_a_forwarded_for_header_changes_nothing_about_who_asks(server: Running) 
     assert answer.status_code == 404
 
 
+@pytest.mark.promise("access")
 @needs_torch
 def test_with_a_token_only_who_shows_it_may_change_things(
     token_file: Path, serve: Serve, tensor: SharedTensor, instance: str
@@ -200,6 +201,7 @@ def registry_calls(client: Client, instance: str, tensor: SharedTensor) -> Itera
             yield OK
 
 
+@pytest.mark.promise("access")
 @needs_torch
 def test_without_credentials_nobody_elsewhere_registers_and_all_may_look(
     serve: Serve, tensor: SharedTensor, instance: str
@@ -222,6 +224,7 @@ def test_without_credentials_nobody_elsewhere_registers_and_all_may_look(
         held.close()
 
 
+@pytest.mark.promise("access")
 @needs_torch
 def test_with_a_token_who_shows_it_registers_from_elsewhere_and_this_machine_needs_none(
     serve: Serve, token_file: Path, tensor: SharedTensor, instance: str
@@ -237,6 +240,7 @@ def test_with_a_token_who_shows_it_registers_from_elsewhere_and_this_machine_nee
         assert list(registry_calls(client, instance, tensor)) == [OK] * 3
 
 
+@pytest.mark.promise("tracebacks-hidden")
 @needs_torch
 def test_where_a_wedged_actor_hangs_is_told_to_this_machine_and_to_who_shows_the_token(
     serve: Serve, token_file: Path, tensor: SharedTensor, instance: str, stall: Stall

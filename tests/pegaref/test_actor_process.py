@@ -37,6 +37,7 @@ async def test_a_register_maps_the_clients_memory_in_the_child_only() -> None:
             assert mapped(name, r.pid()) == 0
 
 
+@pytest.mark.promise("no-torch")
 async def test_the_control_process_imports_no_torch() -> None:
     program = """
 import asyncio, sys
@@ -76,6 +77,7 @@ async def test_a_batch_with_one_bad_layer_maps_nothing() -> None:
             assert mapped(name, r.pid()) == 1
 
 
+@pytest.mark.promise("traceback")
 @pytest.mark.parametrize(("mode", "hang"), [("released", Hang.STALLED), ("held", Hang.GIL_HELD)])
 async def test_a_child_stuck_in_the_gpu_is_named_shown_and_works_on_after(
     stall: Stall, mode: str, hang: Hang
@@ -99,6 +101,7 @@ async def test_a_child_stuck_in_the_gpu_is_named_shown_and_works_on_after(
             await r.handle.register(register_shared(name, key("b")), deadline_s=60)
 
 
+@pytest.mark.promise("kind-of-hang")
 async def test_a_stopped_child_is_named_and_goes_on_when_continued() -> None:
     with shared_memory() as name:
         async with running(settings=QUICK) as r:
@@ -131,6 +134,7 @@ async def test_a_killed_child_is_replaced_and_its_callers_are_told() -> None:
             assert mapped(name, r.pid()) == 1
 
 
+@pytest.mark.promise("respawn")
 async def test_respawn_replaces_a_child_that_holds_its_gil(stall: Stall) -> None:
     settings = RegistrySettings(wedge_after_s=1.0, on_wedge="respawn")
     with shared_memory() as name:

@@ -86,6 +86,7 @@ async def rogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     await handle.close(grace_s=1)
 
 
+@pytest.mark.promise("errors-as-data")
 @pytest.mark.torch
 @pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE.keys())
 async def test_what_a_child_may_not_say_ends_it_and_nothing_else(said: bytes, rogue: Rogue) -> None:

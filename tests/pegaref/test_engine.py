@@ -157,6 +157,7 @@ def test_a_session_with_a_bad_name_is_invalid_argument(server: Running, field: s
     assert dict(error.trailing_metadata())["field"] == field
 
 
+@pytest.mark.promise("no-orphans")
 def test_a_caller_that_goes_away_leaves_nothing_registered(
     server: Running, tensor: SharedTensor, instance: str
 ) -> None:
@@ -209,6 +210,7 @@ def raw(channel: grpc.Channel, method: str) -> Any:
     return channel.unary_unary(f"/pegaflow.Engine/{method}", None, None)
 
 
+@pytest.mark.promise("unbuilt-methods")
 @pytest.mark.parametrize("method", UNIMPLEMENTED)
 def test_a_method_of_the_real_service_that_is_not_built_is_unimplemented_by_name(
     server: Running, method: str

@@ -34,6 +34,7 @@ async def test_a_key_can_be_registered_once_until_it_is_dropped() -> None:
         await b.handle.register(register_of(key()), deadline_s=1)
 
 
+@pytest.mark.promise("exact-keys")
 async def test_dropping_an_instance_leaves_the_one_whose_name_it_starts() -> None:
     async with bench() as b:
         for name in ("a", "a:b", "aa"):
@@ -43,6 +44,7 @@ async def test_dropping_an_instance_leaves_the_one_whose_name_it_starts() -> Non
         assert {context.key.instance_id for context in b.handle.contexts()} == {"a:b", "aa"}
 
 
+@pytest.mark.promise("generations")
 async def test_dropping_one_generation_leaves_the_next() -> None:
     async with bench() as b:
         await b.handle.register(register_of(key(generation=1)), deadline_s=1)
@@ -120,6 +122,7 @@ async def test_a_register_that_ran_past_its_deadline_is_rolled_back() -> None:
         assert b.handle.snapshot().devices[0].rolled_back == 1
 
 
+@pytest.mark.promise("unknown-outcome")
 async def test_a_retry_waits_for_the_rollback_and_succeeds() -> None:
     async with bench(auto=False) as b:
         late = asyncio.create_task(b.handle.register(register_of(key()), deadline_s=1))
@@ -134,6 +137,7 @@ async def test_a_retry_waits_for_the_rollback_and_succeeds() -> None:
         assert list(b.actor.held) == [key()]
 
 
+@pytest.mark.promise("no-orphans")
 async def test_a_caller_that_goes_before_its_turn_leaves_nothing() -> None:
     async with bench(auto=False) as b:
         first = asyncio.create_task(b.handle.register(register_of(key("a")), deadline_s=1))
@@ -147,6 +151,7 @@ async def test_a_caller_that_goes_before_its_turn_leaves_nothing() -> None:
         assert b.handle.snapshot().devices[0].finished[("register", "cancelled")] == 1
 
 
+@pytest.mark.promise("no-orphans")
 async def test_a_caller_that_goes_while_its_register_runs_leaves_nothing() -> None:
     async with bench(auto=False) as b:
         gone = asyncio.create_task(b.handle.register(register_of(key()), deadline_s=1))
@@ -160,6 +165,7 @@ async def test_a_caller_that_goes_while_its_register_runs_leaves_nothing() -> No
         assert b.handle.contexts() == ()
 
 
+@pytest.mark.promise("no-orphans")
 async def test_a_caller_that_goes_in_the_moment_of_the_answer_leaves_nothing() -> None:
     async with bench(auto=False) as b:
         gone = asyncio.create_task(b.handle.register(register_of(key()), deadline_s=1))

@@ -93,6 +93,7 @@ async def test_clear_answers_for_each_device() -> None:
         assert b.handle.operation(outcome[0].operation_id) is not None
 
 
+@pytest.mark.promise("other-devices")
 async def test_a_wedged_device_leaves_the_others_alone() -> None:
     async with bench(devices=(0, 1)) as b:
         for device in (0, 1):

@@ -16,6 +16,7 @@ from pegaref.messages import Dropped
 from tests.pegaref.simulation import LAYER_BYTES, bench, key, register_of, settle
 
 
+@pytest.mark.promise("bounded-mailbox")
 async def test_a_full_mailbox_refuses_at_once() -> None:
     async with bench(auto=False, settings=RegistrySettings(mailbox_commands=2)) as b:
         calls = [
@@ -31,6 +32,7 @@ async def test_a_full_mailbox_refuses_at_once() -> None:
         await asyncio.gather(*calls)
 
 
+@pytest.mark.promise("bounded-mailbox")
 async def test_a_mailbox_is_full_by_bytes_too() -> None:
     async with bench(auto=False, settings=RegistrySettings(mailbox_bytes=10_000)) as b:
         calls = [
@@ -51,6 +53,7 @@ async def test_a_mailbox_is_full_by_bytes_too() -> None:
         assert b.handle.snapshot().devices[0].mailbox_bytes == 0
 
 
+@pytest.mark.promise("cleanups-taken")
 async def test_a_cleanup_is_taken_by_a_full_mailbox() -> None:
     async with bench(settings=RegistrySettings(mailbox_commands=1)) as b:
         await b.handle.register(register_of(key("a")), deadline_s=1)
@@ -67,6 +70,7 @@ async def test_a_cleanup_is_taken_by_a_full_mailbox() -> None:
         await asyncio.gather(*stuck)
 
 
+@pytest.mark.promise("cleanups-merged")
 async def test_cleanups_of_one_instance_are_one_command() -> None:
     async with bench(auto=False) as b:
         calls = [
@@ -112,6 +116,7 @@ async def test_a_drop_refuses_the_registers_of_its_instance_that_wait() -> None:
         assert list(b.actor.held) == [key("b")]
 
 
+@pytest.mark.promise("generations")
 async def test_a_cleanup_that_waited_never_touches_a_register_that_came_after_it() -> None:
     async with bench() as b:
         await b.handle.register(register_of(key("a", 1)), deadline_s=9)

@@ -17,6 +17,7 @@ from tests.pegaref.simulation import bench, key, register_of, settle
 LOOK_EVERY_S = 1 / 64  # exact in binary, so that equal pauses are seen as equal
 
 
+@pytest.mark.promise("unknown-outcome")
 async def test_a_lost_answer_is_an_unknown_outcome_and_is_undone() -> None:
     async with bench(auto=False) as b:
         call = asyncio.create_task(b.handle.register(register_of(key()), deadline_s=5))
@@ -104,6 +105,7 @@ async def test_a_refused_cleanup_is_tried_again_ever_more_slowly() -> None:
         assert (await drop).contexts == 1
 
 
+@pytest.mark.promise("errors-as-data")
 async def test_what_the_actor_refuses_arrives_with_code_and_field() -> None:
     async with bench(auto=False) as b:
         call = asyncio.create_task(b.handle.register(register_of(key()), deadline_s=5))

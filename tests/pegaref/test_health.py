@@ -63,12 +63,14 @@ class Watched:
         self._call.cancel()
 
 
+@pytest.mark.promise("grpc-health")
 @needs_torch
 @pytest.mark.parametrize("service", ["", "liveness", "readiness", "pegaflow.Engine"])
 def test_every_service_of_a_ready_server_is_serving(server: Running, service: str) -> None:
     assert check(server, service) == Status.SERVING
 
 
+@pytest.mark.promise("grpc-health")
 @needs_torch
 def test_an_unknown_service_is_not_found(server: Running) -> None:
     with pytest.raises(grpc.RpcError) as caught:
@@ -84,6 +86,7 @@ def test_list_names_every_service(server: Running) -> None:
     assert sorted(statuses) == ["", "liveness", "pegaflow.Engine", "readiness"]
 
 
+@pytest.mark.promise("readiness")
 @needs_torch
 def test_a_wedge_ends_readiness_and_not_liveness_and_says_why(server: Running) -> None:
     with server.actor_stopped(device=1) as pid:
@@ -99,6 +102,7 @@ def test_a_wedge_ends_readiness_and_not_liveness_and_says_why(server: Running) -
     server.wait_ready()
 
 
+@pytest.mark.promise("grpc-health")
 @needs_torch
 def test_watch_tells_the_status_and_then_each_change(server: Running) -> None:
     with health_stub(server) as stub:
@@ -122,6 +126,7 @@ def test_watching_an_unknown_service_is_service_unknown(server: Running) -> None
         watched.cancel()
 
 
+@pytest.mark.promise("liveness")
 @needs_torch
 def test_liveness_comes_before_torch_is_loaded_and_readiness_follows(serve: Serve) -> None:
     server = serve(ready=False)
@@ -132,6 +137,7 @@ def test_liveness_comes_before_torch_is_loaded_and_readiness_follows(serve: Serv
     server.wait_ready()
 
 
+@pytest.mark.promise("health-asks-nobody")
 @needs_torch
 def test_health_answers_at_once_while_torch_loads(serve: Serve) -> None:
     server = serve(ready=False)

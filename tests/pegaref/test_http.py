@@ -17,6 +17,7 @@ from tests.pegaref.running import DEADLINE_S, Running, eventually, running
 pytestmark = pytest.mark.torch
 
 
+@pytest.mark.promise("readiness")
 @pytest.mark.parametrize("path", ["/ready", "/readyz"])
 def test_ready_is_200_with_every_device(server: Running, path: str) -> None:
     answer = server.get(path)
@@ -79,6 +80,7 @@ def test_a_cleanup_of_everything_says_what_each_device_released(
     assert server.instances() == []
 
 
+@pytest.mark.promise("cleanup-operations")
 def test_a_cleanup_of_an_instance_that_is_not_there_is_404(
     server: Running, tensor: SharedTensor, instance: str
 ) -> None:
@@ -120,6 +122,7 @@ def test_a_cleanup_that_was_asked_for_wrongly_drops_nothing(
         client.unregister(instance)
 
 
+@pytest.mark.promise("cleanup-operations")
 def test_a_cleanup_under_a_wedge_is_202_and_carried_out_when_the_actor_is_back(
     server: Running, tensor: SharedTensor, instance: str
 ) -> None:

@@ -43,6 +43,7 @@ def assert_lit(server: Running) -> None:
 BIG = b"GET /health HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 20_000
 
 
+@pytest.mark.promise("message-limits")
 @pytest.mark.parametrize("end", [b"\r\n\r\n", b""], ids=["whole", "endless"])
 @pytest.mark.parametrize("piece", [len(BIG) + 4, 1000], ids=["in one piece", "in pieces"])
 def test_a_request_head_that_is_too_large_is_431(server: Running, piece: int, end: bytes) -> None:
@@ -63,6 +64,7 @@ def test_the_twin_that_just_fits_is_answered(server: Running) -> None:
     assert answer.status_code == 200
 
 
+@pytest.mark.promise("message-limits")
 def test_a_grpc_message_that_is_too_large_is_refused(server: Running) -> None:
     request = engine_pb2.RegisterContextRequest(wrapper_bytes=[b"x" * 5_000_000])
     with server.stub() as stub, pytest.raises(grpc.RpcError) as caught:
@@ -71,6 +73,7 @@ def test_a_grpc_message_that_is_too_large_is_refused(server: Running) -> None:
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+@pytest.mark.promise("message-limits")
 def test_grpc_metadata_that_is_too_large_is_refused(server: Running) -> None:
     with server.stub() as stub, pytest.raises(grpc.RpcError) as caught:
         stub.Health(engine_pb2.HealthRequest(), timeout=DEADLINE_S, metadata=[("x", "y" * 20_000)])
@@ -79,6 +82,7 @@ def test_grpc_metadata_that_is_too_large_is_refused(server: Running) -> None:
     assert_lit(server)
 
 
+@pytest.mark.promise("idle-connections")
 def test_at_the_limit_the_longest_idle_connection_gives_way(serve: Serve) -> None:
     server = serve("--max-connections=20", "--header-timeout=600", ready=False)
     with crowd(server.http, 60) as idle:
@@ -111,6 +115,7 @@ def test_the_twin_that_waits_between_whole_requests_is_kept(serve: Serve) -> Non
         assert patient.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.promise("idle-connections")
 @pytest.mark.parametrize("wire", ["http", "grpc"])
 def test_two_thousand_idle_connections_leave_the_probes_lit(serve: Serve, wire: str) -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -153,6 +158,7 @@ def no_descriptor_left(server: Running) -> Iterator[None]:
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.promise("descriptor-reserve")
 def test_without_file_descriptors_probes_that_come_anew_are_answered_out_of_a_reserve(serve: Serve) -> None:
     server = serve()
     with no_descriptor_left(server):

@@ -28,6 +28,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield server
 
 
+@pytest.mark.promise("liveness")
 @pytest.mark.torch
 @pytest.mark.parametrize("path", ["/health", "/livez", "/health?verbose=1", "/he%61lth"])
 def test_liveness_is_ok(server: Running, path: str) -> None:
@@ -133,6 +134,7 @@ class Wire(asyncio.Transport):
         self.closed = True
 
 
+@pytest.mark.promise("one-dispatch")
 @pytest.mark.parametrize("leaves", [False, True])
 def test_the_answer_waits_for_the_dispatch_and_for_nobody_who_left(leaves: bool) -> None:
     dispatch, metrics, wire = HeldDispatch(), Metrics(RegistrySnapshot, lambda: 0), Wire()
@@ -158,6 +160,7 @@ def test_the_answer_waits_for_the_dispatch_and_for_nobody_who_left(leaves: bool)
     assert (bool(completed), route.in_flight) == (not leaves, 0)
 
 
+@pytest.mark.promise("one-dispatch")
 async def test_in_a_pool_a_handler_is_called_once_a_worker_is_free_for_it() -> None:
     pool = WorkerPool(1)
     entered, gate, called = asyncio.Event(), asyncio.Event(), asyncio.Event()

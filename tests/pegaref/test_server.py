@@ -38,6 +38,7 @@ def test_every_placement_registers_shows_and_drops(
     assert server.instances() == []
 
 
+@pytest.mark.promise("no-torch")
 def test_the_control_process_of_placement_process_never_loads_torch(
     server: Running, tensor: SharedTensor, instance: str
 ) -> None:

@@ -65,6 +65,7 @@ def test_every_kind_of_hang_is_explained(kind: Hang) -> None:
     assert str(kind) in [cells[0] for cells in rows("What a hang looks like")]
 
 
+@pytest.mark.promise("routes")
 def test_every_route_is_there() -> None:
     dispatch: Dispatch = DirectDispatch()
     metrics = Metrics(snapshot, lambda: 0)

@@ -325,6 +325,7 @@ def sampled(server: Running, sample: str) -> int:
     return next((int(float(line.removeprefix(sample))) for line in lines if line.startswith(sample)), 0)
 
 
+@pytest.mark.promise("respawn")
 @needs_torch
 def test_clients_of_a_lost_actor_are_told_and_register_again(serve: Serve, instance: str) -> None:
     server = serve("--on-wedge=respawn", "--wedge-after=0.5")

@@ -72,6 +72,7 @@ def test_a_server_with_an_open_session_ends_and_tells_the_client(
         )
 
 
+@pytest.mark.promise("bounded-end")
 @pytest.mark.parametrize("end", ENDS)
 def test_a_wedged_server_with_stuck_calls_ends_too_and_answers_every_one(
     serve: Serve, tensor: SharedTensor, instance: str, end: Callable[[Running], None]

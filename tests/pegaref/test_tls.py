@@ -99,6 +99,7 @@ def test_with_tls_both_wires_are_encrypted_and_plain_ones_refused(
         plain.health()
 
 
+@pytest.mark.promise("open-probes")
 def test_with_mutual_tls_a_probe_needs_no_certificate_and_a_change_does(
     serve: Serve, certificates: Certificates
 ) -> None:

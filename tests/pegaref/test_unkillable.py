@@ -56,6 +56,7 @@ def outliving_sigkill(server: Running, stall: Stall, instance: str) -> Iterator[
     assert not stuck.is_alive()
 
 
+@pytest.mark.promise("kind-of-hang")
 async def test_a_child_in_state_d_is_named_shown_and_goes_on_with_its_tensors(stall: Stall) -> None:
     with shared_memory() as name:
         async with running(settings=RegistrySettings(wedge_after_s=1.0)) as r:
@@ -75,6 +76,7 @@ async def test_a_child_in_state_d_is_named_shown_and_goes_on_with_its_tensors(st
             assert (r.pid(), mapped(name, pid)) == (pid, 1)
 
 
+@pytest.mark.promise("quarantine")
 def test_an_actor_that_outlives_sigkill_is_quarantined_and_replaced_when_it_ends(
     serve: Serve, stall: Stall, tensor: SharedTensor, instance: str
 ) -> None:
@@ -101,6 +103,7 @@ def test_an_actor_that_outlives_sigkill_is_quarantined_and_replaced_when_it_ends
         client.register(instance, {"a": tensor})
 
 
+@pytest.mark.promise("bounded-end")
 @pytest.mark.parametrize("quarantine", [True, False], ids=["quarantined", "only just killed"])
 def test_a_server_whose_actor_outlives_sigkill_ends_without_waiting_for_it(
     serve: Serve, stall: Stall, tensor: SharedTensor, instance: str, quarantine: bool

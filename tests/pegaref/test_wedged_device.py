@@ -24,6 +24,7 @@ if "pegaref.actor.child" in sys.orig_argv and os.path.exists({flag!r}):
 """
 
 
+@pytest.mark.promise("deadlines")
 def test_a_register_on_a_wedged_device_ends_by_its_deadline_and_leaves_nothing(
     server: Running, tensor: SharedTensor, instance: str
 ) -> None:
@@ -54,6 +55,7 @@ def test_an_unregister_on_a_wedged_device_ends_by_its_deadline_and_is_carried_ou
     server.wait_ready()
 
 
+@pytest.mark.promise("other-devices")
 @pytest.mark.parametrize("how", ["unregister", "cleanup", "session"])
 def test_the_other_device_works_meanwhile(
     server: Running, tensor: SharedTensor, instance: str, how: str
@@ -87,6 +89,7 @@ def test_no_cleanup_waits_longer_than_the_servers_limit(
         assert time.monotonic() - began < 10
 
 
+@pytest.mark.promise("deadlines")
 def test_no_caller_waits_longer_than_the_servers_limit(
     serve: Serve, tensor: SharedTensor, instance: str
 ) -> None:
@@ -98,6 +101,7 @@ def test_no_caller_waits_longer_than_the_servers_limit(
         assert error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
 
+@pytest.mark.promise("bounded-mailbox")
 def test_over_the_mailboxs_limit_a_register_is_refused_at_once_and_told_when_to_come_back(
     serve: Serve, tensor: SharedTensor, instance: str
 ) -> None:

@@ -68,6 +68,7 @@ def test_a_proto_that_does_not_compile_is_refused(tmp_path: Path, monkeypatch: p
         generate.generate(tmp_path)
 
 
+@pytest.mark.promise("pegaflow-wire")
 def test_register_fields_have_pegaflows_numbers_and_leave_its_reserved_ones() -> None:
     message = engine_pb2.RegisterContextRequest.DESCRIPTOR
     assert {field.name: field.number for field in message.fields} == REGISTER_CONTEXT_REQUEST
@@ -76,6 +77,7 @@ def test_register_fields_have_pegaflows_numbers_and_leave_its_reserved_ones() ->
     assert [(r.start, r.end) for r in proto.reserved_range] == [(7, 8), (16, 17)]
 
 
+@pytest.mark.promise("pegaflow-wire")
 def test_the_service_is_pegaflows_engine_with_the_five_methods() -> None:
     service = engine_pb2.DESCRIPTOR.services_by_name["Engine"]
     assert service.full_name == "pegaflow.Engine"
