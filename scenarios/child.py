@@ -38,12 +38,12 @@ async def end_process(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def tie_to_runner() -> None:
-    """In such a process, before anything else: the kernel kills it when the runner dies without closing its
-    stdin, and Ctrl-C, which reaches the whole group, is left to the runner. Exits where the runner has died
-    already.
+def tie_to_runner(by: signal.Signals = signal.SIGKILL) -> None:
+    """In such a process, before anything else: the kernel ends it (`by` this signal) when the runner dies
+    without closing its stdin, and Ctrl-C, which reaches the whole group, is left to the runner. Exits where
+    the runner has died already.
     """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by)
     if len(sys.argv) > 1 and os.getppid() != int(sys.argv[1]):
         sys.exit()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

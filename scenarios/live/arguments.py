@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import msgspec
-
+from scenarios.address import BadAddress, http_url, place
 from scenarios.errors import CouldNotRun, did_you_mean, nearest
 from scenarios.prober.series import SeriesSet, series_set
 from scenarios.spec import GrpcProbe, HttpProbe, LoadedTarget, Probe, Target, TcpProbe, address, target_file
-from scenarios.spec.placeholders import fill, placeholder_names
+from scenarios.spec.placeholders import escape, placeholder_names
+from scenarios.spec.probes import TEXTS
 from scenarios.spec.target import Launch, Ready
 from scenarios.spec.target_file import find
 
 _SEED = 0
-_TCP_ADDRESS = re.compile(r"(?P<host>[^/]+):(?P<port>\d{1,5})")
-_GRPC_ADDRESS = re.compile(r"(?P<host>[^/]+):(?P<port>\d{1,5})(?:/(?P<service>.*))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,8 @@ def watch_request(
     """The series to watch. Raises `CouldNotRun`."""
     loaded = target_file.load(find(target)) if target is not None else None
     given = _settings(settings)
-    probes = [*(_filled(loaded, given) if loaded is not None else ())]
+    names = _filled(loaded, given) if loaded is not None else {}
+    probes = [*(loaded.spec.probe if loaded is not None else ())]
     if loaded is None and given:
         raise CouldNotRun("--set fills a target file's placeholders, and there is no --target")
     parsed = [_http(url) for url in urls]
@@ -49,7 +47,7 @@ def watch_request(
         known = [other.name for other in probes]
         whole = f"http {urlsplit(probe.url).netloc}{urlsplit(probe.url).path}"
         name = whole if paths.count(probe.name) > 1 or probe.name in known else probe.name
-        probes.append(HttpProbe(_unused(name, known), probe.url))
+        probes.append(HttpProbe(_unused(name, known), escape(probe.url)))
     for grpc_address in addresses:
         found = _grpc(grpc_address)
         known = [other.name for other in probes]
@@ -65,7 +63,7 @@ def watch_request(
         )
     title = loaded.name if loaded is not None else ", ".join(_hosts(probes))
     watched = Target(Launch(name=title, command=(), ready=Ready()), tuple(probes))
-    return WatchRequest(title, series_set(watched, {}, _SEED))
+    return WatchRequest(title, series_set(watched, names, _SEED))
 
 
 def _settings(settings: Iterable[str]) -> dict[str, str]:
@@ -78,10 +76,12 @@ def _settings(settings: Iterable[str]) -> dict[str, str]:
     return given
 
 
-def _filled(loaded: LoadedTarget, given: Mapping[str, str]) -> Iterable[Probe]:
+def _filled(loaded: LoadedTarget, given: Mapping[str, str]) -> dict[str, str]:
+    """The values of the placeholders of a target's probes. Raises `CouldNotRun` where one is missing, or
+    makes a probe one that cannot be asked: it would be shown as darkness later."""
     names = {"python": sys.executable, "here": str(loaded.path.parent), **given}
-    places = {probe.name: address(probe) for probe in loaded.spec.probe}
-    wanted = dict.fromkeys(name for text in places.values() for name in placeholder_names(text))
+    texts = [getattr(probe, key, None) for probe in loaded.spec.probe for key in TEXTS]
+    wanted = dict.fromkeys(placeholder_names(texts))
     if missing := [name for name in wanted if name not in names]:
         fields = ", ".join(f"{{{name}}}" for name in missing)
         options = " ".join(f"--set {name}={_example(name)}" for name in missing)
@@ -91,22 +91,8 @@ def _filled(loaded: LoadedTarget, given: Mapping[str, str]) -> Iterable[Probe]:
     if unknown := [name for name in given if name not in wanted]:
         hint = did_you_mean(nearest(unknown[0], wanted)) or f"; they use {', '.join(wanted) or 'none'}"
         raise CouldNotRun(f"--set {unknown[0]}: no endpoint of {loaded.name} uses {{{unknown[0]}}}{hint}")
-    for probe in loaded.spec.probe:
-        yield _checked(probe, fill(places[probe.name], names))
-
-
-def _checked(probe: Probe, at: str) -> Probe:
-    """The probe with its address filled in. Raises `CouldNotRun` for an invalid address, which would be shown
-    as dark later.
-    """
-    if isinstance(probe, HttpProbe):
-        _http(at)
-        return msgspec.structs.replace(probe, url=at)
-    if isinstance(probe, GrpcProbe):
-        _grpc(at)
-    else:
-        _tcp(at)
-    return msgspec.structs.replace(probe, address=at)
+    target_file.check_filled(loaded, names)
+    return names
 
 
 def _example(name: str) -> str:
@@ -116,29 +102,26 @@ def _example(name: str) -> str:
 def _http(text: str) -> HttpProbe:
     url = text if "://" in text else f"http://{text}"
     try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        raise CouldNotRun(f"{text!r} is no URL; write http://HOST:PORT/PATH")
-    return HttpProbe(f"http {parts.path or '/'}", url)
+        asked = http_url(url)
+    except BadAddress as error:
+        raise CouldNotRun(f"--http {text}: {error}") from None
+    return HttpProbe(f"http {asked.target.partition('?')[0]}", url)
 
 
 def _grpc(text: str) -> GrpcProbe:
-    found = _GRPC_ADDRESS.fullmatch(text)
-    if found is None or not 0 < int(found["port"]) < 65536:
-        raise CouldNotRun(f"{text!r} is no gRPC address; write HOST:PORT, or HOST:PORT/SERVICE")
-    service = found["service"] or ""
-    name = f"grpc {service}" if service else "grpc health"
-    return GrpcProbe(name, f"{found['host']}:{found['port']}", service)
+    at, _, service = (text, "", "") if text.startswith("unix:") else text.partition("/")
+    return GrpcProbe(f"grpc {service}" if service else "grpc health", _place("--grpc", at), service)
 
 
 def _tcp(text: str) -> TcpProbe:
-    found = _TCP_ADDRESS.fullmatch(text)
-    if found is None or not 0 < int(found["port"]) < 65536:
-        raise CouldNotRun(f"{text!r} is no TCP address; write HOST:PORT")
-    return TcpProbe(f"tcp {text}", text)
+    return TcpProbe(f"tcp {text}", _place("--tcp", text))
+
+
+def _place(option: str, text: str) -> str:
+    try:
+        return str(place(text))
+    except BadAddress as error:
+        raise CouldNotRun(f"{option} {text}: {error}") from None
 
 
 def _unused(name: str, known: Iterable[str]) -> str:
@@ -148,5 +131,5 @@ def _unused(name: str, known: Iterable[str]) -> str:
 
 
 def _hosts(probes: Iterable[Probe]) -> list[str]:
-    places = (urlsplit(p.url).netloc if isinstance(p, HttpProbe) else p.address for p in probes)
+    places = (urlsplit(p.url).netloc if isinstance(p, HttpProbe) else address(p) for p in probes)
     return list(dict.fromkeys(places))

@@ -11,18 +11,30 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, closing, suppress
 
+import h11
 import msgspec
 import psutil
 
 from faults import Fault, FaultsError, ProcessInfo, Selector, UnknownSite
+from scenarios.address import place
 from scenarios.errors import CouldNotRun
 from scenarios.onboarding.findings import CallCheck, ProbeCheck, ProcessCheck, SiteCheck, TargetCheck
-from scenarios.prober.messages import HttpSeries, Probed, ProbedSeries, StartWatch, TcpSeries
+from scenarios.prober.command import said_by
+from scenarios.prober.http import HttpProber
+from scenarios.prober.messages import (
+    CommandSeries,
+    HttpSeries,
+    Outcome,
+    Probed,
+    ProbedSeries,
+    StartWatch,
+    TcpSeries,
+)
 from scenarios.prober.schedule import Schedule
 from scenarios.prober.series import series_set
 from scenarios.server.environment import Say, prepare_interpreter
 from scenarios.server.server import Server, selectors, serving
-from scenarios.spec.target import Call
+from scenarios.spec.target import REDIRECTS, Call
 from scenarios.spec.target_file import LoadedTarget
 from scenarios.traffic.caller import CallFailed
 
@@ -91,37 +103,48 @@ async def _probes(server: Server) -> list[ProbeCheck]:
     out = []
     for i, (name, lane) in enumerate(described.described.items()):
         probed = found[i]
-        wanted = once[i]
-        answered = ""
-        if probed.outcome != "ok" and isinstance(wanted, HttpSeries):
-            answered = await _what_it_says(wanted)
-        elif probed.outcome == "wrong" and isinstance(wanted, TcpSeries):
-            answered = await _what_comes_back(wanted)
+        answered = "" if probed.outcome == "ok" else await _what_it_says(once[i], probed.outcome)
         latency_s = (probed.ended_s or probed.at_s) - probed.at_s
         out.append(ProbeCheck(name, lane, probed.outcome, probed.status, latency_s, answered))
     return out
 
 
-async def _what_it_says(series: HttpSeries) -> str:
+async def _what_it_says(series: ProbedSeries, outcome: Outcome) -> str:
     """The answer itself, for a person to see what is wrong with it."""
-    import httpx  # where all is well it is not needed, and it takes long to load
+    match series:
+        case HttpSeries():
+            return await _response(series)
+        case TcpSeries() if outcome == "wrong":
+            return await _what_comes_back(series)
+        case CommandSeries():
+            return await said_by(series)
+    return ""
 
+
+async def _response(series: HttpSeries) -> str:
+    prober = HttpProber(0, series)
     try:
-        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=series.give_up_s) as http:
-            response = await http.get(series.url, headers=series.headers)
-    except httpx.HTTPError as error:
-        return f"{type(error).__name__}: {error}"
-    text = " ".join(response.text.split())
-    return f"{response.status_code} {text[:_BODY_SHOWN]}".strip()
+        async with asyncio.timeout(series.give_up_s):
+            answer = await prober.answer()
+    except (OSError, h11.ProtocolError) as error:
+        return f"{type(error).__name__}: {error}".rstrip(": ")
+    finally:
+        await prober.close()
+    if answer.location is not None and answer.status in REDIRECTS:
+        place = answer.location[:_BODY_SHOWN]
+        return f"{answer.status}, not followed to {place}; a kubelet takes a redirect to another host as good"
+    text = " ".join(answer.body.decode(errors="replace").split())
+    return f"{answer.status} {text[:_BODY_SHOWN]}".strip()
 
 
 async def _what_comes_back(series: TcpSeries) -> str:
-    """The bytes that came back within a moment, since the end of an answer cannot be seen."""
-    host, _, port = series.address.rpartition(":")
+    """The answer itself; its end cannot be seen, so it is what came within a moment."""
+    host, port, path = place(series.address)
     came = b""
     with suppress(TimeoutError, OSError):
         async with asyncio.timeout(_MOMENT_S):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            opening = asyncio.open_unix_connection(path) if path else asyncio.open_connection(host, port)
+            reader, writer = await opening
             with closing(writer):
                 writer.write(series.send)
                 while (more := await reader.read(_BODY_SHOWN)) and len(came) < _BODY_SHOWN:

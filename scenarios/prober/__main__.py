@@ -1,15 +1,17 @@
 """`python -m scenarios.prober`: commands on stdin, reports on stdout, one JSON line each.
 
-It is a separate process, so that neither the target nor the runner can delay it. It ends when its stdin
-closes, and the kernel kills it if the runner dies without closing it.
+A process of its own, so that neither the target nor the runner can make it late. It ends when its stdin
+closes, and at once when the runner dies without closing it. The commands that it runs end with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
+import signal
 import sys
 import time
 
@@ -17,6 +19,7 @@ import msgspec
 import psutil
 
 from scenarios import child
+from scenarios.prober.command import end_strays, kill_running
 from scenarios.prober.messages import (
     HEARTBEAT_S,
     Batch,
@@ -30,6 +33,7 @@ from scenarios.prober.messages import (
 from scenarios.prober.schedule import Schedule
 
 _NICER_BY = -10
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class _Outbox:
@@ -69,6 +73,7 @@ async def _main() -> None:
             command = decoder.decode(line)
             if schedule is not None:
                 await schedule.stop()
+                end_strays()
                 schedule = None
             if isinstance(command, StartWatch):
                 schedule = Schedule(command, outbox.began, outbox.done)
@@ -79,6 +84,7 @@ async def _main() -> None:
         beat.cancel()
         if schedule is not None:
             await schedule.stop()
+            end_strays()
 
 
 async def _open_connections() -> int:
@@ -97,9 +103,18 @@ async def _beat(outbox: _Outbox) -> None:
         outbox.flush()
 
 
+def _end_at_once(*_: object) -> None:
+    """SIGTERM is what the kernel sends when the runner is dead."""
+    kill_running()
+    end_strays()
+    os._exit(1)
+
+
 def main() -> None:
     """Set up the process, then serve commands until stdin closes."""
-    child.tie_to_runner()
+    signal.signal(signal.SIGTERM, _end_at_once)
+    child.tie_to_runner(signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with contextlib.suppress(PermissionError):
         os.nice(_NICER_BY)  # it needs little CPU time, but on a busy machine it needs it on time
     gc.collect()

@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from scenarios.address import place
 from scenarios.prober.messages import GrpcSeries, Outcome, Probed
 
 _OPTIONS = (
@@ -26,12 +27,13 @@ class GrpcProber:
     def __init__(self, number: int, series: GrpcSeries) -> None:
         self._number, self._series = number, series
         self._serving = tuple(map(health_pb2.HealthCheckResponse.ServingStatus.Value, series.serving))
+        self._target = str(place(series.address))
         self._request = health_pb2.HealthCheckRequest(service=series.service)
         self._held: grpc.aio.Channel | None = None
 
     async def probe(self, at_s: float) -> Probed:
         """Probe once. Never raises but for cancellation."""
-        channel = self._held or grpc.aio.insecure_channel(self._series.address, options=_OPTIONS)
+        channel = self._held or grpc.aio.insecure_channel(self._target, options=_OPTIONS)
         if self._series.kept:
             self._held = channel
         sent_s = time.monotonic()

@@ -14,8 +14,10 @@ Outcome = Literal["ok", "wrong", "timeout", "refused", "reset", "error", "cut"]
 
 
 class HttpSeries(msgspec.Struct, frozen=True, tag="http", tag_field="kind"):
-    """`GET url` over fresh or kept connections, every `period_s` from `offset_s` on, given up after
-    `give_up_s`. Good is a status in `status` with a body in which the regex `body` is found."""
+    """A request for `url` over fresh or kept connections, to `address` (unix:/PATH) where it is given, every
+    `period_s` from `offset_s` on, given up after `give_up_s`. Good is a status in `status` with a body in
+    which the regex `body` is found. `content` is sent along, and is JSON (`json`) unless the headers say
+    otherwise."""
 
     url: str
     kept: bool
@@ -25,6 +27,10 @@ class HttpSeries(msgspec.Struct, frozen=True, tag="http", tag_field="kind"):
     status: tuple[int, ...] = (200,)
     body: str | None = None
     headers: dict[str, str] = {}
+    method: str = "GET"
+    content: bytes = b""
+    json: bool = False
+    address: str | None = None
 
 
 class GrpcSeries(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind"):
@@ -42,8 +48,8 @@ class GrpcSeries(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind"):
 
 
 class TcpSeries(msgspec.Struct, frozen=True, tag="tcp", tag_field="kind"):
-    """A connection to `address` (HOST:PORT), fresh or kept. Good is that it is accepted; or, with `expect`,
-    that this regex is found in what comes back, after `send` was sent."""
+    """A connection to `address` (HOST:PORT or unix:/PATH), fresh or kept. Good is that it is accepted; or,
+    with `expect`, that this regex is found in what comes back, after `send` was sent."""
 
     address: str
     kept: bool
@@ -54,7 +60,18 @@ class TcpSeries(msgspec.Struct, frozen=True, tag="tcp", tag_field="kind"):
     expect: str | None = None
 
 
-ProbedSeries = HttpSeries | GrpcSeries | TcpSeries
+class CommandSeries(msgspec.Struct, frozen=True, tag="command", tag_field="kind"):
+    """A command, started in the folder `cwd` (None: where the prober is) every `period_s` and killed after
+    `give_up_s`. Good is that it ends with status 0."""
+
+    command: tuple[str, ...]
+    period_s: float
+    offset_s: float
+    give_up_s: float
+    cwd: str | None = None
+
+
+ProbedSeries = HttpSeries | GrpcSeries | TcpSeries | CommandSeries
 
 
 class StartWatch(msgspec.Struct, frozen=True, tag="watch"):

@@ -7,9 +7,18 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from scenarios.prober.command import CommandProber
 from scenarios.prober.grpc import GrpcProber
 from scenarios.prober.http import HttpProber
-from scenarios.prober.messages import Began, GrpcSeries, Probed, ProbedSeries, StartWatch, TcpSeries
+from scenarios.prober.messages import (
+    Began,
+    CommandSeries,
+    GrpcSeries,
+    Probed,
+    ProbedSeries,
+    StartWatch,
+    TcpSeries,
+)
 from scenarios.prober.tcp import TcpProber
 
 _LET_END_S = 0.2
@@ -70,9 +79,14 @@ class Schedule:
 
 
 def _prober(number: int, series: ProbedSeries) -> SeriesProber:
-    if isinstance(series, GrpcSeries):
-        return GrpcProber(number, series)
-    return TcpProber(number, series) if isinstance(series, TcpSeries) else HttpProber(number, series)
+    match series:
+        case GrpcSeries():
+            return GrpcProber(number, series)
+        case TcpSeries():
+            return TcpProber(number, series)
+        case CommandSeries():
+            return CommandProber(number, series)
+    return HttpProber(number, series)
 
 
 async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:

@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from scenarios.prober.messages import GrpcSeries, HttpSeries, ProbedSeries, TcpSeries
-from scenarios.record import Series
-from scenarios.spec import GrpcProbe, HttpProbe, Probe, Target, TcpProbe, address
-from scenarios.spec.placeholders import fill, parse_bytes
-from scenarios.spec.target import ConnectionKind
+import msgspec
 
-_KINDS: Mapping[type[Probe], Literal["http", "grpc", "tcp"]] = {
+from scenarios.prober.messages import CommandSeries, GrpcSeries, HttpSeries, ProbedSeries, TcpSeries
+from scenarios.record import Series
+from scenarios.spec import CommandProbe, GrpcProbe, HttpProbe, Probe, Target, TcpProbe, address
+from scenarios.spec.placeholders import fill, parse_bytes
+from scenarios.spec.target import ConnectionKind, not_replayed
+
+_KINDS: Mapping[type[Probe], Literal["http", "grpc", "tcp", "command"]] = {
     HttpProbe: "http",
     GrpcProbe: "grpc",
     TcpProbe: "tcp",
+    CommandProbe: "command",
 }
 _GIVE_UP_BUDGETS = 1.5
 """A probe is given up after this many budgets: late enough to see that it is late and not lost."""
@@ -56,8 +59,9 @@ def series_set(target: Target, names: Mapping[str, str], seed: int) -> SeriesSet
                 period_s=probe.period_s,
                 watched=probe.watched,
                 role=probe.role,
+                not_replayed=not_replayed(probe),
             )
-            probed.append(_probed(probe, connection, at, order.random() * probe.period_s, names))
+            probed.append(probed_series(probe, connection, order.random() * probe.period_s, names))
     return SeriesSet(described, tuple(probed))
 
 
@@ -66,18 +70,33 @@ def series_name(probe: str, connection: ConnectionKind) -> str:
     return probe if connection == "fresh" else f"{probe} (kept-alive)"
 
 
-def _probed(
-    probe: Probe, connection: ConnectionKind, address: str, offset_s: float, names: Mapping[str, str]
+def probed_series(
+    probe: Probe, connection: ConnectionKind, offset_s: float, names: Mapping[str, str]
 ) -> ProbedSeries:
+    """One series as the prober wants it."""
     kept, give_up_s = connection == "kept", probe.budget_s * _GIVE_UP_BUDGETS
-    if isinstance(probe, GrpcProbe):
-        return GrpcSeries(
-            address, kept, probe.period_s, offset_s, give_up_s, probe.service, probe.expect, probe.method
-        )
-    if isinstance(probe, TcpProbe):
-        send = parse_bytes(fill(probe.send, names))
-        return TcpSeries(address, kept, probe.period_s, offset_s, give_up_s, send, probe.expect)
-    expect = probe.expect
+    match probe:
+        case GrpcProbe():
+            at, service, method = fill(probe.address, names), probe.service, probe.method
+            return GrpcSeries(at, kept, probe.period_s, offset_s, give_up_s, service, probe.expect, method)
+        case TcpProbe():
+            at, send = fill(probe.address, names), parse_bytes(fill(probe.send, names))
+            return TcpSeries(at, kept, probe.period_s, offset_s, give_up_s, send, probe.expect)
+        case CommandProbe():
+            command = tuple(fill(probe.command, names))
+            return CommandSeries(command, probe.period_s, offset_s, give_up_s, names.get("here"))
+    json = fill(probe.json, names)
     return HttpSeries(
-        address, kept, probe.period_s, offset_s, give_up_s, expect.status, expect.body, probe.headers
+        url=fill(probe.url, names),
+        kept=kept,
+        period_s=probe.period_s,
+        offset_s=offset_s,
+        give_up_s=give_up_s,
+        status=probe.expect.status,
+        body=probe.expect.body,
+        headers=fill(probe.headers, names),
+        method=probe.method,
+        content=msgspec.json.encode(json) if json is not None else parse_bytes(fill(probe.body or "", names)),
+        json=json is not None,
+        address=fill(probe.address, names),
     )

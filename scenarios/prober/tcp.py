@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import time
 
+from scenarios.address import place
 from scenarios.prober.messages import Outcome, Probed, TcpSeries
 
 _ANSWER_LIMIT_BYTES = 1 << 16
@@ -38,9 +38,6 @@ class _Conversation(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport, self.open = transport, True
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, question: bytes) -> asyncio.Future[None]:
         """Send the question, if there is one; the future ends when the expected answer has come.
@@ -90,8 +87,7 @@ class TcpProber:
 
     def __init__(self, number: int, series: TcpSeries) -> None:
         self._number, self._series = number, series
-        host, _, port = series.address.rpartition(":")
-        self._host, self._port = host.strip("[]") or "127.0.0.1", int(port)
+        self._place = place(series.address)
         self._expect = re.compile(series.expect.encode()) if series.expect is not None else None
         self._turn = asyncio.Lock()
         self._held: _Conversation | None = None
@@ -141,10 +137,11 @@ class TcpProber:
                 raise
 
     async def _connect(self) -> _Conversation:
-        loop = asyncio.get_running_loop()
+        loop, (host, port, path) = asyncio.get_running_loop(), self._place
         expect = self._expect
-        _, conversation = await loop.create_connection(lambda: _Conversation(expect), self._host, self._port)
-        return conversation
+        if path:
+            return (await loop.create_unix_connection(lambda: _Conversation(expect), path))[1]
+        return (await loop.create_connection(lambda: _Conversation(expect), host, port))[1]
 
     async def close(self) -> None:
         """Close the kept connection. Probes under way must have been cancelled before."""

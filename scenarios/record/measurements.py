@@ -23,8 +23,8 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
 
     `at_s` is when the schedule meant it to start. Latency is always `ended_s - at_s`, never
     `ended_s - sent_s`: what a probe waited for its turn is part of what a user would have waited.
-    `status` is the HTTP status or the gRPC serving status, 0 where there was none. `sent_s` is None for a
-    probe that was never sent, `ended_s` for one that never ended.
+    `status` is the HTTP status, the gRPC serving status or a command's exit status, 0 where there was none.
+    `sent_s` is None for a probe that was never sent, `ended_s` for one that never ended.
     """
 
     at_s: float
@@ -43,17 +43,19 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     """One series of probes: an endpoint over one kind of connection, on a fixed schedule.
 
     Two series may share an `endpoint`, one over fresh connections and one over a kept connection. The verdict
-    depends on `watched` series only. `role` says which of a kubelet's probes asks this endpoint.
+    depends on `watched` series only. `role` says which of a kubelet's probes asks this endpoint;
+    `not_replayed`, in words for after its name, why its answers are not those that a kubelet would get.
     """
 
     endpoint: str
-    kind: Literal["http", "grpc", "tcp"]
+    kind: Literal["http", "grpc", "tcp", "command"]
     connection: Literal["fresh", "kept"]
     address: str
     budget_s: float
     period_s: float
     watched: bool = True
     role: Literal["liveness", "readiness"] | None = None
+    not_replayed: str | None = None
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True):

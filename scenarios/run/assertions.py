@@ -11,7 +11,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self
 
+from msgspec.structs import replace
+
 from scenarios.judge import claim, proof
+from scenarios.prober.messages import HttpSeries
+from scenarios.prober.series import probed_series
 from scenarios.record import AssertionRecord, Guard, relative
 from scenarios.spec import GrpcProbe, HttpProbe
 from scenarios.spec.placeholders import fill
@@ -20,7 +24,8 @@ from scenarios.spec.suite import Assertion
 
 if TYPE_CHECKING:
     import grpc.aio
-    import httpx
+
+    from scenarios.prober.http import HttpProber
 
 _EVERY_S = 0.1
 _END_WITHIN_S = 0.5
@@ -71,7 +76,7 @@ class EndpointAssertions:
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = False
         self._stretch: Literal["window", "after"] | None = None
-        self._http: httpx.AsyncClient | None = None
+        self._http: dict[tuple[str, int | str], HttpProber] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def __aenter__(self) -> Self:
@@ -88,8 +93,8 @@ class EndpointAssertions:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._http is not None:
-            await self._http.aclose()
+        for prober in self._http.values():
+            await prober.close()
         for channel in self._channels.values():
             await channel.close(None)
         if self._channels:
@@ -145,7 +150,7 @@ class EndpointAssertions:
             counts = self._counts(heard)
             try:
                 async with asyncio.timeout(probe.budget_s):
-                    status, body = await self._answer(probe)
+                    status, body = await self._answer(probe, heard.say.status)
                 said, good = f"{status} {body}".strip(), _fits(heard.say, status, body)
             except TimeoutError:
                 said, good = f"nothing within {probe.budget_s:g} s", False
@@ -164,11 +169,11 @@ class EndpointAssertions:
     def _counts(self, heard: _Answers) -> bool:
         return self._stretch is not None and (self._stretch == "after") == (heard.say.when == "after")
 
-    async def _answer(self, probe: HttpProbe | GrpcProbe) -> tuple[int | str, str]:
+    async def _answer(self, probe: HttpProbe | GrpcProbe, status: int | str) -> tuple[int | str, str]:
         """The status and the body. Raises `_NoAnswer`."""
         if isinstance(probe, GrpcProbe):
             return await self._serving_status(probe), ""
-        return await self._response(probe)
+        return await self._response(probe, status)
 
     async def _serving_status(self, probe: GrpcProbe) -> str:
         import grpc.aio  # most rows assert nothing, and these packages take long to load
@@ -184,17 +189,23 @@ class EndpointAssertions:
             raise _NoAnswer(type(error).__name__) from error
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
-    async def _response(self, probe: HttpProbe) -> tuple[int, str]:
-        import httpx
+    async def _response(self, probe: HttpProbe, status: int | str) -> tuple[int, str]:
+        """A redirect is an answer, and not followed, if that is what has to be said."""
+        import h11
 
-        if self._http is None:
-            self._http = httpx.AsyncClient(trust_env=False, verify=False, timeout=None)
-        url, headers = fill(probe.url, self._names), fill(probe.headers, self._names)
+        from scenarios.prober.http import HttpProber
+
+        key = (probe.name, status)
+        if key not in self._http:
+            series = probed_series(probe, "kept", 0.0, self._names)
+            assert isinstance(series, HttpSeries)
+            assert isinstance(status, int)
+            self._http[key] = HttpProber(0, replace(series, status=(*series.status, status)))
         try:
-            response = await self._http.get(url, headers=headers)
-        except httpx.HTTPError as error:
+            answer = await self._http[key].answer()
+        except (OSError, h11.ProtocolError) as error:
             raise _NoAnswer(type(error).__name__) from error
-        return response.status_code, response.text
+        return answer.status, answer.body.decode(errors="replace")
 
 
 def _fits(say: Assertion, status: int | str, body: str) -> bool:

@@ -19,6 +19,7 @@ from scenarios.server.environment import Say, prepare_interpreter
 from scenarios.server.resources import Holding, measure
 from scenarios.spec import LoadedTarget
 from scenarios.spec.placeholders import fill, free_ports
+from scenarios.spec.target_file import check_filled
 from scenarios.traffic.caller import Caller
 from scenarios.traffic.client import client_process
 
@@ -171,6 +172,7 @@ async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator
         stack.push_async_callback(server.stop)
         server.names.update(placeholders)
         await server.wait_ready()
+        check_filled(target, server.names)
         for client in (c for c in target.spec.client if c.when == "server"):
             running = client_process(controller, target, client, server.names)
             server.names.update((await stack.enter_async_context(running)).names)

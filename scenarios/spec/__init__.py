@@ -8,6 +8,7 @@ from scenarios.spec.suite import Row, Suite, Timing
 from scenarios.spec.target import (
     Call,
     Client,
+    CommandProbe,
     GrpcCall,
     GrpcProbe,
     HttpCall,
@@ -22,6 +23,7 @@ from scenarios.spec.target_file import LoadedTarget
 __all__ = [
     "Call",
     "Client",
+    "CommandProbe",
     "GrpcCall",
     "GrpcProbe",
     "HttpCall",

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from scenarios.errors import did_you_mean, nearest
-from scenarios.spec.target import HttpProbe, Target
+from scenarios.spec.target import CommandProbe, HttpProbe, Target
 
 Count = Annotated[int, Meta(ge=1, le=20_000)]
 Rate = Annotated[float, Meta(gt=0, le=10_000)]
@@ -145,6 +145,11 @@ def problem(load: Load, target: Target) -> str | None:
     probes = {probe.name: probe for probe in target.probe}
     if isinstance(load, Scrape) and load.probe in probes and not isinstance(probes[load.probe], HttpProbe):
         return f"probe {load.probe!r} is not over HTTP, as a scrape is"
+    probe = probes.get(load.probe)
+    if isinstance(probe, CommandProbe) or (probe is not None and (probe.address or "").startswith("unix:")):
+        return f"probe {load.probe!r} is not over TCP, as the connections of a load are"
+    if isinstance(load, Scrape) and isinstance(probe, HttpProbe) and probe.method != "GET":
+        return f"probe {load.probe!r} asks by {probe.method}, and a scrape by GET"
     if not isinstance(load, Scrape) and load.held is not None and load.held > load.count:
         return f"held = {load.held} is more than count = {load.count}"
     return _unknown(target, "probe", load.probe, probes)

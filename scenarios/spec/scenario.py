@@ -9,7 +9,7 @@ from typing import TypeVar
 from scenarios.spec import loads
 from scenarios.spec.document import Document, Key
 from scenarios.spec.suite import After, Assertion, CallsDo, Expectation, FurtherFault, Row, Timing, Traffic
-from scenarios.spec.target import Call, GrpcProbe, HttpProbe, Probe, TcpProbe
+from scenarios.spec.target import Call, CommandProbe, GrpcProbe, HttpProbe, Probe, TcpProbe
 from scenarios.spec.target_file import LoadedTarget
 
 V = TypeVar("V")
@@ -134,8 +134,9 @@ class RowOnTarget:
         probe: Probe | None = self._probes.get(say.probe)
         if probe is None:
             raise self._malformed(("says", index), self._no("probe", say.probe, self._probes))
-        if isinstance(probe, TcpProbe):
-            raise self._malformed(("says", index), f"{say.probe!r} is TCP: it has no status and no body")
+        if isinstance(probe, TcpProbe | CommandProbe):
+            kind = "TCP" if isinstance(probe, TcpProbe) else "a command"
+            raise self._malformed(("says", index), f"{say.probe!r} is {kind}: it has no status and no body")
         if isinstance(probe, GrpcProbe) != isinstance(say.status, str):
             kind = 'a serving status, such as "NOT_SERVING"' if isinstance(probe, GrpcProbe) else "a number"
             raise self._malformed(("says", index), f"the status that {say.probe!r} says is {kind}")

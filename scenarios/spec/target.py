@@ -11,7 +11,7 @@ key of the line that a client printed). Double braces are plain braces.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,9 @@ from msgspec import Meta
 Role = Literal["liveness", "readiness"]
 ConnectionKind = Literal["fresh", "kept"]
 Until = Literal["headers", "message", "end"]
+
+REDIRECTS = frozenset((301, 302, 303, 307, 308))
+"""Statuses that send whoever asks elsewhere."""
 
 _EndpointName = Annotated[str, Meta(description="What reports call this endpoint, such as `http /health`.")]
 Positive = Annotated[float, Meta(gt=0)]
@@ -43,6 +46,7 @@ _Asker = Annotated[
     Meta(description="What a kubelet asks this endpoint for; its restarts and flips are computed from it."),
 ]
 _Address = Annotated[str, Meta(description="HOST:PORT.")]
+_Endpoint = Annotated[str, Meta(description="HOST:PORT, or unix:/PATH for a unix socket.")]
 
 _CallName = Annotated[str, Meta(description="What suites, `needs` and `undo` call it.")]
 _Deadline = Annotated[Positive, Meta(description="Seconds after which the call is given up.")]
@@ -135,24 +139,39 @@ class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ExpectedAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A good answer: one of these statuses and, if given, a regular expression found in the body."""
 
-    status: Annotated[tuple[int, ...], Meta(description="Statuses that are good.")] = (200,)
+    status: Annotated[
+        tuple[int, ...],
+        Meta(
+            description="Statuses that are good. A redirect on the same host is followed, unless its status "
+            "is among them."
+        ),
+    ] = (200,)
     body: Annotated[
         str | None, Meta(description="A regular expression that is found in a good answer's body.")
     ] = None
 
 
 class HttpProbe(msgspec.Struct, frozen=True, tag="http", tag_field="kind", forbid_unknown_fields=True):
-    """An HTTP GET.
+    """An HTTP request, GET unless it says otherwise, sent as it is written.
 
-    The kinds of connection are staggered: each probes once in `period_s`, not both at the same moment.
+    Certificates are not verified, as by a kubelet. A kubelet asks by GET and over TCP: other probes are kept
+    out of its replay. The kinds of connection are staggered: each probes once in `period_s`, not both at the
+    same moment.
     """
 
     name: _EndpointName
-    url: Annotated[str, Meta(description="What is asked.")]
+    url: Annotated[str, Meta(description="What is asked: http:// or https://, percent-encoded.")]
+    address: Annotated[
+        str | None,
+        Meta(description="unix:/PATH, for a server on a unix socket; `url` says http://localhost/… then."),
+    ] = None
     expect: Annotated[
         ExpectedAnswer, Meta(description="What a good answer is; status 200 unless it says otherwise.")
     ] = ExpectedAnswer()
+    method: Annotated[str, Meta(description="GET, HEAD, POST, …")] = "GET"
     headers: _Headers = {}
+    json: Annotated[Any, Meta(description="A body to send as JSON.")] = None
+    body: Annotated[str | None, Meta(description="A body to send as it is; text, or base64:….")] = None
     budget_s: _Budget = 2.0
     period_s: _Period = 0.1
     connections: _Connections = ("fresh", "kept")
@@ -161,13 +180,13 @@ class HttpProbe(msgspec.Struct, frozen=True, tag="http", tag_field="kind", forbi
 
 
 class GrpcProbe(msgspec.Struct, frozen=True, tag="grpc", tag_field="kind", forbid_unknown_fields=True):
-    """A gRPC health check (grpc.health.v1).
+    """A gRPC health check (grpc.health.v1), without TLS, as a kubelet's.
 
     With `method`, that unary method is called with an empty message instead, and any answer is good.
     """
 
     name: _EndpointName
-    address: _Address
+    address: _Endpoint
     service: Annotated[
         str, Meta(description="The service that is asked about; empty for the server as a whole.")
     ] = ""
@@ -196,7 +215,7 @@ class TcpProbe(msgspec.Struct, frozen=True, tag="tcp", tag_field="kind", forbid_
     """
 
     name: _EndpointName
-    address: _Address
+    address: _Endpoint
     send: Annotated[
         str, Meta(description="What is sent when the connection is there; text, or base64:….")
     ] = ""
@@ -209,6 +228,25 @@ class TcpProbe(msgspec.Struct, frozen=True, tag="tcp", tag_field="kind", forbid_
     budget_s: _Budget = 2.0
     period_s: _Period = 0.1
     connections: _Connections = ("fresh",)
+    watched: _Watched = True
+    role: _Asker = None
+
+
+class CommandProbe(msgspec.Struct, frozen=True, tag="command", tag_field="kind", forbid_unknown_fields=True):
+    """A command that ends with status 0 while the server is well, as a kubelet's `exec`.
+
+    It runs in the folder of this file, without input, and what it prints is not read. Whatever it started is
+    killed with it, at its end or when it has run for one and a half budgets.
+    """
+
+    connections: ClassVar[tuple[ConnectionKind, ...]] = ("fresh",)
+
+    name: _EndpointName
+    command: Annotated[
+        tuple[str, ...], Meta(description="The program and its arguments, as they are: no shell reads them.")
+    ]
+    budget_s: _Budget = 2.0
+    period_s: Annotated[float, Meta(description="Seconds between two starts of the command.")] = 0.25
     watched: _Watched = True
     role: _Asker = None
 
@@ -330,13 +368,36 @@ class LeakAllowance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     because: Annotated[str, Meta(description="Why that is no leak.")] = ""
 
 
-Probe = HttpProbe | GrpcProbe | TcpProbe
+Probe = HttpProbe | GrpcProbe | TcpProbe | CommandProbe
 Call = HttpCall | GrpcCall
 
 
 def address(probe: Probe) -> str:
-    """Where a probe asks: a URL, or HOST:PORT."""
-    return probe.url if isinstance(probe, HttpProbe) else probe.address
+    """Where a probe asks, for people: a URL, HOST:PORT, unix:/PATH, or the command."""
+    if isinstance(probe, CommandProbe):
+        return " ".join(probe.command)
+    if isinstance(probe, HttpProbe):
+        return probe.url if probe.address is None else f"{probe.url} over {probe.address}"
+    return probe.address
+
+
+def not_replayed(probe: Probe) -> str | None:
+    """Why the answers of a probe are not those that a kubelet would get, in words for after its name; None
+    where they are."""
+    if isinstance(probe, CommandProbe):
+        return "runs a command, and not in the container"
+    if "fresh" not in probe.connections:
+        return "is asked over a kept connection alone, and a kubelet makes a new one each time"
+    if isinstance(probe, HttpProbe):
+        if probe.method != "GET":
+            return f"asks by {probe.method}, and a kubelet by GET"
+        if redirects := REDIRECTS.intersection(probe.expect.status):
+            return f"expects a redirect ({min(redirects)}), which a kubelet follows on the same host"
+    elif isinstance(probe, GrpcProbe) and probe.method is not None:
+        return "calls a method, and a kubelet the health service"
+    if probe.address is not None and probe.address.startswith("unix:"):
+        return "asks over a unix socket, and a kubelet over TCP"
+    return None
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

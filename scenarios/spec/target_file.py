@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from scenarios.errors import UnknownName, did_you_mean, nearest
+from scenarios.spec import probes
 from scenarios.spec.document import Document, Key
 from scenarios.spec.overlay import read_overlaid, shipped
 from scenarios.spec.placeholders import bytes_error, placeholder_names
+from scenarios.spec.probes import METHOD
 from scenarios.spec.target import Call, GrpcCall, HttpProbe, Launch, Target, TcpProbe
 
 _ALWAYS = ("python", "here")
+_ANY_PORT = "port:NAME"
 _CALL_TEXTS = ("url", "address", "headers", "json", "body", "message", "messages", "raw")
-METHOD = re.compile(r"/?[\w.]+/\w+")
-"""`package.Service/Method`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ def _check(document: Document, target: Target, folder: Path) -> None:
     ready = target.start.ready
     if ready.line is None and ready.url is None:
         raise document.malformed(("target", "ready"), "give `line`, `url` or both")
+    if ready.url is not None and (problem := probes.url_problem(ready.url)):
+        raise document.malformed(("target", "ready", "url"), problem)
     if not target.start.command:
         raise document.malformed(("target", "command"), "is empty: give the program and its arguments")
     if not target.probe:
@@ -83,15 +86,12 @@ def _check(document: Document, target: Target, folder: Path) -> None:
     _check_unique(document, "client", [client.name for client in target.client])
     groups = _groups(document, ("target", "ready", "line"), ready.line)
     for i, probe in enumerate(target.probe):
-        if not probe.connections:
-            raise document.malformed(("probe", i, "connections"), 'is empty: give "fresh", "kept" or both')
         if isinstance(probe, HttpProbe):
             _groups(document, ("probe", i, "expect", "body"), probe.expect.body)
         elif isinstance(probe, TcpProbe):
-            _check_tcp(document, i, probe)
-        elif probe.method is not None and not METHOD.fullmatch(probe.method):
-            problem = f"{probe.method!r} is not package.Service/Method"
-            raise document.malformed(("probe", i, "method"), problem)
+            _groups(document, ("probe", i, "expect"), probe.expect)
+        for key, problem in probes.problems(probe):
+            raise document.malformed(("probe", i, *key), problem)
     check_calls(document, target.call, folder)
     _check_processes(document, target)
     _check_placeholders(document, target, groups)
@@ -106,15 +106,11 @@ def _check(document: Document, target: Target, folder: Path) -> None:
         raise document.malformed(("leaks",), "growth is allowed without saying why: give `because`")
 
 
-def _check_tcp(document: Document, i: int, probe: TcpProbe) -> None:
-    _groups(document, ("probe", i, "expect"), probe.expect)
-    if probe.send and probe.expect is None:
-        raise document.malformed(("probe", i, "send"), "nobody waits for what comes back; give `expect`")
-    if "kept" in probe.connections and not probe.send:
-        problem = "a kept connection shows nothing unless something is sent over it; give `send` and `expect`"
-        raise document.malformed(("probe", i, "connections"), problem)
-    if wrong := bytes_error(probe.send):
-        raise document.malformed(("probe", i, "send"), wrong)
+def check_filled(loaded: LoadedTarget, names: Mapping[str, str]) -> None:
+    """Raises `Malformed` for a probe that cannot be asked with these values of its placeholders."""
+    for i, probe in enumerate(loaded.spec.probe):
+        for key, problem in probes.text_problems(probe, names):
+            raise loaded.document.malformed(("probe", i, *key), problem)
 
 
 def _check_unique(document: Document, table: str, names: list[str]) -> None:
@@ -142,13 +138,14 @@ def _check_processes(document: Document, target: Target) -> None:
 
 def _check_placeholders(document: Document, target: Target, groups: tuple[str, ...]) -> None:
     owners = [client.name for client in target.client if client.when == "server"]
-    after_start = {*_ALWAYS, *groups}
+    ports = (name for name in placeholder_names([target.start.command, target.start.env]) if _is_port(name))
+    after_start = {*_ALWAYS, *groups, *ports}
 
     def check(key: Key, names: set[str], clients: Iterable[str] = ()) -> None:
         _known(document, key, _at(document.raw, key), names, clients)
 
     for setting in ("command", "env", "cwd"):
-        check(("target", setting), {*_ALWAYS})
+        check(("target", setting), {*_ALWAYS, _ANY_PORT})
     check(("target", "ready", "url"), after_start)
     for i, client in enumerate(target.client):
         extra = set() if client.when == "server" else {"n"}
@@ -156,11 +153,15 @@ def _check_placeholders(document: Document, target: Target, groups: tuple[str, .
         for setting in ("command", "env"):
             check(("client", i, setting), after_start | extra, there)
     for i, _ in enumerate(target.probe):
-        for setting in ("url", "address", "send"):
+        for setting in probes.TEXTS:
             check(("probe", i, setting), after_start)
     for i, _ in enumerate(target.call):
         for setting in _CALL_TEXTS:
             check(("call", i, setting), {*after_start, "n"}, owners)
+
+
+def _is_port(name: str) -> bool:
+    return name.startswith("port:")
 
 
 def _at(raw: Any, key: Key) -> Any:
@@ -186,8 +187,10 @@ def _known(document: Document, key: Key, value: Any, names: set[str], clients: I
     else:
         for name in placeholder_names(value):
             owner = name.partition(".")[0]
-            if name in names or name.startswith("port:") or ("." in name and owner in clients):
+            if name in names or ("." in name and owner in clients) or (_is_port(name) and _ANY_PORT in names):
                 continue
+            if _is_port(name) and not any(map(_is_port, names)):
+                raise document.malformed(key, f"no {{{name}}} is in the command or env of [target]")
             hint = did_you_mean(nearest(name, names)) or f"; there are {', '.join(sorted(names))}"
             raise document.malformed(key, f"unknown placeholder {{{name}}}{hint}")
 

@@ -60,7 +60,7 @@ def test_a_good_target_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ('url = "http://{http}/health"', 'url = "http://{htp}/health"', 12, "did you mean http?"),
+        ('url = "http://{http}/health"', 'url = "http://{htp}/health"', 12, "did you mean http"),
         ('undo = "drop"', 'undo = "dorp"', 22, "did you mean drop?"),
         ('needs = "make"', 'needs = "drop"', 28, "ends up needing itself"),
         ('name = "drop"', 'name = "make"', 25, "a second call"),

@@ -17,11 +17,11 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
 
-from scenarios.spec import HttpProbe, Probe
+from scenarios.address import http_url, place
+from scenarios.spec import CommandProbe, HttpProbe, Probe
 from scenarios.spec.loads import Idle, SlowLoris
 from scenarios.spec.placeholders import fill
 from scenarios.traffic.load.messages import UP_WITHIN_S, LoadTally
@@ -57,11 +57,11 @@ class Address(NamedTuple):
     def of(cls, probe: Probe, names: Mapping[str, str]) -> Address:
         """The address of a probe whose placeholders have these values."""
         if isinstance(probe, HttpProbe):
-            parts = urlsplit(fill(probe.url, names))
-            tls = parts.scheme == "https"
-            return cls(parts.hostname or "127.0.0.1", parts.port or (443 if tls else 80), tls)
-        host, _, port = fill(probe.address, names).rpartition(":")
-        return cls(host.strip("[]") or "127.0.0.1", int(port), False)
+            url = http_url(fill(probe.url, names))
+            return cls(url.place.host, url.place.port, url.tls)
+        assert not isinstance(probe, CommandProbe)
+        at = place(fill(probe.address, names))
+        return cls(at.host, at.port, False)
 
 
 class LoadConnection(asyncio.Protocol):
@@ -300,8 +300,8 @@ def _port(address: str) -> int:
 def _head(probe: Probe, names: Mapping[str, str]) -> bytes:
     if not isinstance(probe, HttpProbe):
         return _HTTP2
-    parts = urlsplit(fill(probe.url, names))
-    return f"GET {parts.path or '/'} HTTP/1.1\r\nhost: {parts.netloc}\r\nx-slow: a".encode()
+    url = http_url(fill(probe.url, names))
+    return f"GET {url.target} HTTP/1.1\r\nhost: {url.authority}\r\nx-slow: a".encode()
 
 
 def _unverified() -> ssl.SSLContext:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import httptools
 import msgspec
 
+from scenarios.address import http_url
 from scenarios.spec import HttpProbe
 from scenarios.spec.loads import Scrape
 from scenarios.spec.placeholders import fill
@@ -68,11 +68,11 @@ class ScrapingConnections(ConnectionLoad):
 
     def __init__(self, load: Scrape, probe: HttpProbe, names: Mapping[str, str]) -> None:
         super().__init__(Address.of(probe, names), load.connections, _ScrapingConnection)
-        parts = urlsplit(fill(probe.url, names))
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        headers = {"host": parts.netloc, "user-agent": "wedge-load", **fill(probe.headers, names)}
+        url = http_url(fill(probe.url, names))
+        said = {name.lower(): value for name, value in fill(probe.headers, names).items()}
+        headers = {"host": url.authority, "user-agent": "wedge-load", **said}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        self.request = f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode()
+        self.request = f"GET {url.target} HTTP/1.1\r\n{lines}\r\n".encode()
         self._good = probe.expect.status
         self._every_s = 1 / load.rate_hz
         self._due_s = 0.0
