@@ -1,4 +1,4 @@
-"""The process is stopped (SIGSTOP): it exists, holds everything it has, and does nothing.
+"""The process is stopped (SIGSTOP): it exists, keeps everything it holds, and does nothing.
 
 Does: the sidecar, a process beside the controller, sends SIGSTOP, and SIGCONT on release, at the lease's end,
 or when the controller dies.
