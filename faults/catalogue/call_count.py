@@ -1,6 +1,6 @@
 """Calls of one Python callable are counted and otherwise left alone.
 
-Does: every call of the site that meets the trigger's conditions counts as a hit; the original runs as ever.
+Does: every call of the site that meets the trigger's conditions counts as a hit; the original runs as usual.
 With `kind=class` the site is a class, and the deaths of its objects are counted.
 A user sees: a process that works as before. `calls` and `hits` of the fault's status say how often a site is
 reached: try this before arming another fault there.

@@ -28,7 +28,7 @@ def arm(fault: InjectedFault) -> object:
         for handle in handles:
             try:
                 signal.pidfd_send_signal(handle, signal.SIGCONT)  # type: ignore[attr-defined, unused-ignore]
-            except ProcessLookupError:  # it ended while stopped: there is nothing to give back
+            except ProcessLookupError:  # it ended while stopped: there is nothing to release
                 continue
             finally:
                 fault.leave()

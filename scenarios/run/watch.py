@@ -13,7 +13,7 @@ from scenarios.record import Sample
 from scenarios.run.samples import Samples
 
 _STEADY = 3
-"""With so many good answers in a row in every watched series, the target counts as recovered."""
+"""The good answers in a row, in every watched series, after which the target counts as recovered."""
 
 
 class TargetWatch:
