@@ -1,1 +1,1 @@
-"""What pegaref costs, always as a ratio to a floor taken in the same run: machines are shared and noisy."""
+"""What pegaref costs, as a ratio to a floor measured in the same run, since machines are shared and noisy."""

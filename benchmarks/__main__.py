@@ -21,15 +21,15 @@ def _heading() -> str:
     libraries = ", ".join(f"{name} {version(name)}" for name in ("grpcio", "uvicorn", "starlette", "torch"))
     return (
         "# Benchmarks\n\n"
-        "Every figure is taken beside a floor in the same run: the machine is shared, so ratios mean more "
-        "than milliseconds. Repeat it with `tox -e bench`.\n\n"
+        "Every figure is measured next to a floor in the same run: the machine is shared, so ratios mean "
+        "more than milliseconds. Repeat with `tox -e bench`.\n\n"
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {platform.machine()}, "
         f"Python {platform.python_version()}, {libraries}.\n"
     )
 
 
 def main() -> int:
-    """Run what was named, or all; exit 1 when a bound does not hold."""
+    """Run the named benchmarks, or all; exit 1 if a bound does not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; all by default"

@@ -118,7 +118,7 @@ async def _alternate(turns: dict[str, Turn], rounds: int) -> dict[str, Latencies
 
 
 async def _registers_per_s(handle: RegistryHandle, wrapper: bytes, rounds: int) -> float:
-    """Register and unregister of 80 layers, one after the other, as pairs a second."""
+    """Register and unregister 80 layers, one pair after the other; returns pairs per second."""
     layers = tuple(Layer(f"layer.{n}", wrapper, 1, 4096, 0, 1) for n in range(LAYERS))
     begun = time.perf_counter()
     for _ in range(rounds):
@@ -175,11 +175,12 @@ def run(*, rounds: int) -> Section:
     """Take the figures on uvloop, as the server runs: on one core, then wherever the scheduler puts it."""
     section = Section(
         "The actor",
-        "`clear` of an empty registry through the handle, from a uvloop event loop; the floor is a "
+        "`clear` of an empty registry through the handle, from a uvloop event loop. The floor is a "
         "socketpair ping-pong of 40 bytes with an echoing process, from the same loop, in turns. The process "
-        "placement talks over two pipes, whose own ping-pong is beside it. On one core the placements are "
-        "compared. On free cores each of the four draws whether its other side is woken on the same core "
-        "or on one that sleeps, which costs 20 µs and more on a virtual machine: shown, and not bounded.",
+        "placement uses two pipes, whose own ping-pong is shown too. The placements are compared on one "
+        "core. On free cores it is up to chance, for each of the four, whether its other side is woken on "
+        "the same core or on a sleeping one, which costs 20 µs and more on a virtual machine: these figures "
+        "have no bound.",
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         with _on_one_core():

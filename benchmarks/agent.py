@@ -1,4 +1,4 @@
-"""What the fault layer costs a process that it is not breaking, and how soon it lets go of one that it is."""
+"""What the fault layer costs a process that it is not breaking, and how soon it releases one that it is."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def run(*, rounds: int) -> Section:
     """Start-up and idle cost, release latency, cycles of arming and releasing, killed controllers."""
     section = Section(
         "The agent in a process",
-        "Start-up and idle cost are those of the same program with and without the agent, in turns. Release "
-        "is timed from the call to the process's next tick (it ticks every 2 ms); its floor is a process "
-        "that is woken through a pipe. A killed controller is SIGKILLed while its fault bites.",
+        "Start-up and idle cost compare the same program with and without the agent, in turns. Release is "
+        "timed from the call to the process's next tick (it ticks every 2 ms); the floor is a process that "
+        "is woken through a pipe. Controllers are killed with SIGKILL while their fault bites.",
     )
     asyncio.run(_with_a_controller(section, rounds))
     letting_go.by_dying(section, rounds)
@@ -67,8 +67,8 @@ def _start_up(section: Section, env: dict[str, str], rounds: int) -> None:
 
 
 async def _idle(section: Section, controller: Controller, rounds: int) -> None:
-    """By CPU time, which is the process's own, and over pairs of fresh processes: where one happens to lie in
-    memory makes it some percent faster.
+    """Measure CPU time, which other processes do not affect, over pairs of fresh processes, because their
+    place in memory makes some a few percent faster.
     """
     without_s, ratios, woken = [], [], 0
     for _ in range(_PAIRS_A_ROUND * rounds):
@@ -110,7 +110,7 @@ def _worker(env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def _work_s(worker: subprocess.Popen[str]) -> float:
-    """Have it do its work once; the CPU time that took it."""
+    """Let the worker do its work once; returns the CPU time that it took, in seconds."""
     assert worker.stdin is not None
     assert worker.stdout is not None
     worker.stdin.write("\n")

@@ -1,4 +1,4 @@
-"""How soon a process goes on after a fault, and that it has afterwards what it had before."""
+"""How soon a process runs on after a fault, and whether it then holds more than before."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def _released_after_s(fault: Fault, ticks: Ticks) -> float:
 
 
 async def _said_until_hit(fault: Fault, writer: asyncio.StreamWriter) -> int:
-    """Say something until some of it is kept; how much was said."""
+    """Send bytes until the relay holds some; returns how many were sent."""
     sent = 0
     while not fault.status().hits:
         writer.write(b"x")
@@ -156,7 +156,7 @@ def _ticker(env: dict[str, str], *flags: str) -> Iterator[tuple[subprocess.Popen
 
 
 async def again_and_again(section: Section, controller: Controller, rounds: int) -> None:
-    """What the process has more of after many faults have come and gone."""
+    """Measure what the process holds in addition after many faults."""
     cycles = _CYCLES_A_ROUND * rounds
     with _ticker(controller.environment(os.environ)) as (process, ticks):
         await controller.wait_process(Selector(pid=process.pid))
@@ -184,7 +184,7 @@ def _possessions(pid: int) -> dict[str, int]:
 
 
 def by_dying(section: Section, rounds: int) -> None:
-    """How soon processes go on whose controller is killed."""
+    """How soon processes run on after their controller is killed."""
     freed_s = killed.freed_after_s(_KILLS_A_ROUND * rounds)
     in_time = sum(after_s <= 1.0 for after_s in freed_s)
     section.add(

@@ -1,4 +1,4 @@
-"""How soon a server answers after exec, with torch still loading in its actor."""
+"""How soon a server answers after exec, while torch still loads in its actor."""
 
 from __future__ import annotations
 

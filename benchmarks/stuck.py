@@ -29,7 +29,7 @@ SOON_S = 3.0
 CHANNELS = 4
 STUCK = 1000
 BATCHES = 16
-"""Of so many batches of shots at each endpoint (benchmarks/take.py) consists a turn."""
+"""The number of batches of shots at each endpoint (benchmarks/take.py) in a turn."""
 
 Taken = Mapping[str, Latencies]
 
@@ -50,7 +50,7 @@ def _request(number: int, wrapper: bytes) -> engine_pb2.RegisterContextRequest:
 
 
 class ConcurrentCalls:
-    """Registers that wait, over a few channels, and what became of each."""
+    """Waiting registers, over a few channels, and the outcome of each."""
 
     def __init__(self, address: str, wrapper: bytes) -> None:
         self._channels = [
@@ -63,7 +63,7 @@ class ConcurrentCalls:
         self._numbers = 0
 
     def add(self, count: int, deadline_s: float) -> None:
-        """Begin that many registers, each of an instance of its own."""
+        """Begin `count` registers, each for another instance."""
         for _ in range(count):
             self._numbers += 1
             self._tasks.append(asyncio.create_task(self._call(self._numbers, deadline_s)))
@@ -113,7 +113,7 @@ async def _take(http_port: int, grpc_address: str) -> Taken:
 
 
 def _wait_for_commands(port: int, count: int) -> None:
-    """Return once the server says that so many registers wait or run."""
+    """Return once the server reports that `count` registers wait or run."""
     in_flight = re.compile(r'pegaref_commands_in_flight\{device="0",operation="register"\} (\d+)')
     give_up = time.monotonic() + DEADLINE_S
     while time.monotonic() < give_up:
@@ -126,7 +126,8 @@ def _wait_for_commands(port: int, count: int) -> None:
 
 @dataclass(slots=True)
 class _Turns:
-    """What was measured in turns: without a fault, with 1,000 stuck, without, with, … and without at last."""
+    """The measurements in turns: without a fault, with 1,000 stuck, without, with, … and at the end
+    without."""
 
     without: list[Taken] = field(default_factory=list)
     stuck: list[Taken] = field(default_factory=list)
@@ -163,8 +164,8 @@ async def _measure(rounds: int) -> Section:
     section = Section(
         "Stuck registers",
         "The actor's GIL is held and registers pile up, again and again on one server. Each turn with 1,000 "
-        "stuck stands between two without, and a ratio is the median of the turns'. Beside it is the range "
-        "of the turns without, each against those around it: what this machine makes of no difference.",
+        "stuck is compared with the two turns without around it, and the ratio is the median of all turns. "
+        "The range after it compares turns without with those around them: it shows the machine's noise.",
     )
     free = "127.0.0.1:0"
     command = [sys.executable, "-m", "pegaref", "serve", "--http-addr", free, "--addr", free]

@@ -1,4 +1,4 @@
-"""A fixture for tests of one's own: `fault_controller`, an open Controller that gives everything back.
+"""A fixture for your own tests: `fault_controller`, an open Controller that releases everything at the end.
 
     @pytest.mark.asyncio
     async def test_health_survives(fault_controller):

@@ -25,17 +25,17 @@ _REGISTRY = RegistrySettings()
 
 _SERVE_HELP = """Serve the registry of shared GPU memory, over HTTP and gRPC.
 
-    The control plane never touches a GPU: every GPU call runs in an actor, and the placement says where
-    the actor lives. `process`, the default, keeps every endpoint lit whatever a GPU call does; the others are
-    there to be compared with it.
+    The control plane never touches a GPU: an actor makes every GPU call, and the placement says where the
+    actor runs. `process`, the default, keeps every endpoint lit whatever a GPU call does; the others exist to
+    compare it with.
 
     \b
-      inline   on the event loop: one stuck call and everything is dark
+      inline   on the event loop: dark at one stuck call
       pool     on N shared workers that also run every handler: dark at N stuck calls
-      thread   on one thread of its own: lit, unless the stuck call keeps the GIL
+      thread   on one separate thread: lit, unless the stuck call keeps the GIL
       process  in one child process per device: lit
 
-    When the server listens, it prints one line on stdout; logs go to stderr:
+    Once the server listens, it prints one line on stdout; logs go to stderr:
 
     \b
       pegaref listening http=127.0.0.1:9091 grpc=127.0.0.1:50055 pid=42 placement=process devices=0
@@ -44,12 +44,12 @@ _SERVE_HELP = """Serve the registry of shared GPU memory, over HTTP and gRPC.
     Try it:
       pegaref serve &
       curl http://127.0.0.1:9091/health     200 ok while the control process runs
-      curl http://127.0.0.1:9091/ready      200, or 503 and why, device by device
-      curl http://127.0.0.1:9091/metrics    what Prometheus reads
+      curl http://127.0.0.1:9091/ready      200, or 503 with the reason for each device
+      curl http://127.0.0.1:9091/metrics    the metrics, for Prometheus
       curl -X POST http://127.0.0.1:9091/instances/cleanup?id=NAME
 
     SIGTERM, Ctrl-C and the Shutdown RPC stop it within 10 seconds, wedged or not. Exit status: 0 after such a
-    stop, 1 if the server itself hung meanwhile (stderr then says where), 2 when it could not start.
+    stop, 1 if the server itself hung during it (stderr says where), 2 if it could not start.
     """
 
 
@@ -102,42 +102,42 @@ _OPTIONS = (
         "--wedge-after",
         _SECONDS,
         _REGISTRY.wedge_after_s,
-        "Seconds after which a running command counts as wedged.",
+        "Seconds without progress after which a running command counts as wedged.",
     ),
     _option(
         "--on-wedge",
         Parsed("report|respawn", lambda word: config.choose(word, config.WEDGE_POLICIES, "policy")),
         _REGISTRY.on_wedge,
-        "What to do then: report it only, or replace the actor's process too.",
+        "What to do about a wedge: only report it, or replace the actor's process too.",
     ),
     _option(
         "--max-deadline",
         _SECONDS,
         _LIMITS.deadline_s,
-        "Seconds that any call may wait, whatever its caller asked.",
+        "Seconds that any call may wait, whatever deadline its caller set.",
     ),
     _option("--mailbox-commands", _COUNT, _REGISTRY.mailbox_commands, "Registers that may wait per device."),
     _option(
         "--mailbox-bytes", _COUNT, _REGISTRY.mailbox_bytes, "Bytes of registers that may wait per device."
     ),
-    _option("--max-message-bytes", _COUNT, _LIMITS.message_bytes, "Largest gRPC message taken."),
+    _option("--max-message-bytes", _COUNT, _LIMITS.message_bytes, "Largest gRPC message accepted."),
     _option(
         "--max-header-bytes",
         _COUNT,
         _LIMITS.header_bytes,
-        "Largest HTTP request head and gRPC metadata taken.",
+        "Largest HTTP request head and gRPC metadata accepted.",
     ),
     _option(
         "--max-connections",
         _COUNT,
         _LIMITS.connections,
-        "HTTP connections; the longest idle gives way to a new one.",
+        "HTTP connections; at the limit, a new one closes the one idle longest.",
     ),
     _option(
         "--header-timeout",
         _SECONDS,
         _LIMITS.header_timeout_s,
-        "Seconds for a request's head, or a handshake, to come.",
+        "Seconds within which a request's head, or a handshake, must arrive.",
     ),
     _option("--max-sessions", _COUNT, _LIMITS.sessions, "Sessions that may be open."),
     _option(
@@ -151,7 +151,7 @@ _OPTIONS = (
         "--token-file",
         _FILE,
         None,
-        "File with the token that POST routes and Shutdown then ask for, and registering from elsewhere.",
+        "File with the token that POST routes, Shutdown and registering from other machines then require.",
     ),
     _option("--tls-cert", _FILE, None, "Certificate (PEM) for both HTTP and gRPC."),
     _option("--tls-key", _FILE, None, "Its private key (PEM)."),
@@ -159,7 +159,7 @@ _OPTIONS = (
         "--tls-client-ca",
         _FILE,
         None,
-        "Authority (PEM) of the clients: whoever it certifies may change things.",
+        "Authority (PEM) for client certificates; clients that it certifies may change things.",
     ),
     _option(
         "--shutdown-grace",

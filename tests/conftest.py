@@ -1,4 +1,4 @@
-"""What every test may rely on."""
+"""Settings for all tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests passed or failed only at a second try, also when none did."""
+    """Print how many tests needed a second try, even if none did."""
     again = list(dict.fromkeys(report.nodeid for report in terminalreporter.stats.get("rerun", ())))
     terminalreporter.write_line(f"tests that needed a second run: {len(again)}")
     for nodeid in again:

@@ -1,4 +1,4 @@
-"""What gdb is told to do."""
+"""The commands for gdb that load the agent."""
 
 from __future__ import annotations
 

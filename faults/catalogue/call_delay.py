@@ -1,9 +1,9 @@
-"""Calls of one Python callable are late: they wait for a while, and then do what they always did.
+"""Calls of one Python callable wait for a while, and then work as usual.
 
 Does: whoever calls the site waits in the kernel for `delay` seconds, or until release, before the original
 runs. A coroutine function awaits instead.
 A user sees: a dependency that has become slow. Nothing is lost.
-Cannot: make the callable itself slower: what it does takes as long as ever, only later.
+Cannot: make the callable itself slower; it only starts later.
 """
 
 from __future__ import annotations

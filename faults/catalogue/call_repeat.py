@@ -1,12 +1,11 @@
-"""Calls of one Python callable are made twice, or more often: what it does is done again.
+"""Calls of one Python callable are run twice or more often.
 
 Does: the original runs `runs` times, one after the other, with the same arguments (the very same objects).
 With `outcome=last` the caller gets what the last run returned or raised, with `outcome=first` what the first
-did; what the other runs returned or raised is lost.
-A user sees: what a retry, or a message delivered twice, does to whoever gets it: duplicate replies, work done
-twice, a reference given back that was given back already.
-Cannot: repeat what only begins in the call and goes on later (a generator, a coroutine that a plain function
-returns), nor arguments that the first run used up or changed.
+did; what the other runs returned or raised is lost. A user sees: the effects of a retry or of a message that
+is delivered twice: duplicate replies, work done twice, a reference released twice. Cannot: repeat work that
+only begins in the call and continues later (a generator, a coroutine that a plain function returns), nor
+arguments that the first run used up or changed.
 """
 
 from __future__ import annotations

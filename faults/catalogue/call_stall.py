@@ -1,8 +1,8 @@
-"""Calls of one Python callable block until release, as a C call does that waits for a GPU that never answers.
+"""Calls of one Python callable block until release, like a C call that waits for a GPU that never answers.
 
 Does: whoever calls the site waits in the kernel before the original runs; released, the original runs with
 the same arguments and its result is returned. `gil=released` lets the other threads run, `gil=held` lets
-none. A coroutine function awaits instead, and its event loop goes on, unless `gil=held`.
+none. A coroutine function awaits instead, and its event loop keeps running, unless `gil=held`.
 A user sees: requests that reach the call hang, one by one, and with them whatever shares their thread.
 Interrupting the process (a Python signal handler, Ctrl-C) does not end the call, since it would not end a
 real one.

@@ -7,7 +7,7 @@ queued before it still runs.
 A user sees: a GPU at rest, and calls that never return. Release, the lease's end and the controller's death
 write the word from outside, so that nothing in the process is needed for it.
 Cannot: stall a process that has not used its GPU yet (refused), or what waits for another stream only.
-`stream=default` is the one that torch uses unless it is told otherwise.
+`stream=default` is the stream that torch uses by default.
 """
 
 from __future__ import annotations

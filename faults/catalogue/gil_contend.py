@@ -1,4 +1,4 @@
-"""Threads of the target fight for the GIL without ever keeping it, so that everything there is late.
+"""Threads of the target compete for the GIL without ever keeping it, so that all its Python code is late.
 
 Does: starts threads in the target that run Python without end. Each gives the GIL up when another wants it,
 but only after the interpreter's switch interval (5 ms by default, `sys.getswitchinterval`).

@@ -1,4 +1,4 @@
-"""The process grows: memory that it never asked for is resident in it until release.
+"""The process grows: memory that it did not request stays resident until release.
 
 Does: maps `size` bytes in the target and writes to each page, a bit at a time.
 A user sees: a process that has leaked; near a container's limit, what the kernel and the program make of

@@ -1,4 +1,4 @@
-"""Connections through a relay stay open and carry nothing, as when the other end has lost its power.
+"""Connections through a relay stay open and carry nothing, as if the other end had lost power.
 
 Does: the relay holds all bytes, and the ends of streams, in both directions; connections that are made
 meanwhile are accepted and go nowhere. What was held is passed on at release, in order and complete.

@@ -1,4 +1,4 @@
-"""A relay stands in front of a port and passes everything on: what the other net faults work through.
+"""A relay in front of a port passes everything on; the other net faults work through it.
 
 Does: the sidecar, a process beside the controller, listens on `listen` and passes what comes to `to`. Nothing
 is broken: it is the control for net.half_open, net.slow and net.reset, which change what it does.

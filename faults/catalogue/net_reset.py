@@ -1,4 +1,4 @@
-"""Connections through a relay are reset, those that are open at once and new ones as they are made.
+"""Connections through a relay are reset: open ones at once, and new ones when they are made.
 
 Does: the relay closes both sides with RST instead of FIN, and drops what it had not passed on.
 A user sees: "Connection reset by peer" in the middle of a request, or right after connecting.

@@ -1,4 +1,4 @@
-"""Connections through a relay are slow: every piece is late, and so many bytes go through in a second.
+"""Connections through a relay are slow: every piece is delayed, and the bytes per second are limited.
 
 Does: the relay waits `delay` seconds before it passes on a piece, and passes at most `rate` bytes in a second
 in each direction of each connection (0: as fast as it goes).

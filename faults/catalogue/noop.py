@@ -1,7 +1,7 @@
-"""Nothing is broken: the control that every other fault is held against.
+"""Nothing is broken: the control with which every other fault is compared.
 
-Does: goes into the process by the same way as every fault, counts one hit, and changes nothing.
-A user sees: a process that works as before; whatever goes dark under it does so for another reason.
+Does: enters the process like every fault, counts one hit, and changes nothing.
+A user sees: a process that works as before; whatever goes dark under it has another cause.
 Cannot: prove anything about a wedge. It proves that arming, evidence and release cost nothing by themselves.
 """
 

@@ -1,4 +1,4 @@
-"""The process is killed (SIGKILL): no handler, no finally, no goodbye.
+"""The process is killed (SIGKILL): no handler and no finally block runs.
 
 Does: the sidecar, a process beside the controller, sends SIGKILL to the very process that was selected.
 A user sees: what an out-of-memory kill looks like. Connections are reset, shared memory stays behind.

@@ -1,4 +1,4 @@
-"""The process is starved of the CPU: others burn every core that it may run on.
+"""The process is starved of CPU time: other processes burn every core that it may run on.
 
 Does: the sidecar, a process beside the controller, starts `hogs` processes for each of the CPUs that the
 target may use, bound to that CPU and of the target's own priority. They end with the fault, the sidecar, or

@@ -1,4 +1,4 @@
-"""The process is stopped (SIGSTOP): it exists, holds everything it has, and does nothing.
+"""The process is stopped (SIGSTOP): it exists, keeps everything it holds, and does nothing.
 
 Does: the sidecar, a process beside the controller, sends SIGSTOP, and SIGCONT on release, at the lease's end,
 or when the controller dies.
@@ -28,7 +28,7 @@ def arm(fault: InjectedFault) -> object:
         for handle in handles:
             try:
                 signal.pidfd_send_signal(handle, signal.SIGCONT)  # type: ignore[attr-defined, unused-ignore]
-            except ProcessLookupError:  # it ended while stopped: there is nothing to give back
+            except ProcessLookupError:  # it ended while stopped: there is nothing to release
                 continue
             finally:
                 fault.leave()

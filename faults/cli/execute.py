@@ -29,10 +29,10 @@ _GRACE_S = 5.0
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @report_errors
 def exec_command(command: tuple[str, ...], grace_s: float, quiet: bool) -> None:
-    """Start COMMAND so that its Python processes can be broken; say on standard error how to reach it.
+    """Start COMMAND so that its Python processes can be broken; print on standard error how to reach it.
 
-    Exits as COMMAND does, 128 and the signal's number when a signal ended it. Ctrl-C ends COMMAND, and
-    whatever is armed, and leaves nothing behind.
+    Exits with COMMAND's exit code, or 128 plus the signal's number if a signal ended it. Ctrl-C ends COMMAND
+    and everything that is armed, and leaves nothing behind.
     """
     sys.exit(asyncio.run(_execute(command, grace_s, quiet)))
 
@@ -71,9 +71,9 @@ async def _execute(command: tuple[str, ...], grace_s: float, quiet: bool) -> int
 @click.argument("pids", nargs=-1, required=True, type=int, metavar="PID …")
 @report_errors
 def attach_command(pids: tuple[int, ...], within_s: float, from_outside: bool, quiet: bool) -> None:
-    """Load the agent into running Python processes so that they can be broken; say on standard error how.
+    """Load the agent into running Python processes so that they can be broken; print how on standard error.
 
-    Ctrl-C gives back whatever is armed and leaves the processes running. Ends by itself when they have ended.
+    Ctrl-C releases everything that is armed and leaves the processes running. Exits when they have all ended.
     """
     sys.exit(asyncio.run(_attach(pids, within_s, from_outside, quiet)))
 

@@ -86,7 +86,7 @@ def _settings(fault: FaultInfo, settings: tuple[str, ...]) -> tuple[dict[str, st
 @_json
 @report_errors
 def release_command(ids: tuple[str, ...], everything: bool, session: str | None, as_json: bool) -> None:
-    """Give the processes back: release the faults of these IDs, or --all."""
+    """Release the faults with these IDs, or --all; the processes run as before."""
     if bool(ids) == everything:
         raise SessionError("name the faults to release, or write --all; `wedge status` lists them")
     answer = _ask(session, control_server.ReleaseFaults(ids), control_server.ReleasedFaults)
@@ -103,7 +103,7 @@ def release_command(ids: tuple[str, ...], everything: bool, session: str | None,
 @_json
 @report_errors
 def status_command(stacks: bool, session: str | None, as_json: bool) -> None:
-    """The processes that can be broken, and the faults that are armed or were."""
+    """Show the processes that can be broken, and the faults that are or were armed."""
     answer = _ask(session, control_server.ShowStatus(stacks), control_server.SessionStatus)
     if as_json:
         click.echo(_json_of(answer))
@@ -154,7 +154,7 @@ def _fault(status: FaultStatus) -> str:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @report_errors
 def faults_command(name: str | None, as_json: bool) -> None:
-    """List the faults with their parameters, or tell all about one."""
+    """List the faults with their parameters, or describe one."""
     chosen = (definition(name).info,) if name else catalogue()
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(fault) for fault in chosen], indent=2))

@@ -43,10 +43,10 @@ def watch_command(
     for_s: float | None,
     as_json: bool,
 ) -> None:
-    """The endpoints of a server that runs already, live: lit or dark, how fast, and since when.
+    """Watch the endpoints of a running server, live: lit or dark, how fast, and since when.
 
-    Where there is no terminal, one line whenever an endpoint goes dark or comes back. Exits 0 when the time
-    is up and on Ctrl-C, 2 when there is nothing to watch.
+    Without a terminal it prints a line whenever an endpoint goes dark or comes back. Exits 0 when the time is
+    up and on Ctrl-C, 2 when there is nothing to watch.
     """
     chosen = watch_request(target, urls, addresses, settings, ports)
     console = Console(highlight=False)
@@ -66,11 +66,11 @@ def watch_command(
     help="How long a fault lasts at most (30s, 500ms, 2m).",
 )  # fmt: skip
 def shell_command(target: str, lease_s: float) -> None:
-    """Start TARGET and break it by hand: single keys arm and release faults, its endpoints beside them, live.
+    """Start TARGET and break it by hand: single keys arm and release faults, next to the live endpoints.
 
-    Shows its processes, which fault bites and how that is known, which calls are pending, and which thread
-    is stuck where. q and Ctrl-C leave, with everything released and the target ended, and exit 0; SIGTERM
-    exits 143, a terminal that is gone 129.
+    Shows the target's processes, which fault bites and the evidence, which calls are pending, and where
+    threads are stuck. q and Ctrl-C release everything, end the target and exit 0; SIGTERM exits 143, a closed
+    terminal 129.
     """
     # imported here: it loads clients and faults, which `watch` does not need
     from scenarios.live.shell import shell

@@ -41,8 +41,8 @@ def report_command(
 ) -> None:
     """Judge a stored report again and render it, offline.
 
-    Without an output option it prints the table that `wedge run` ends with. Exits 0 when it could be read and
-    rendered, 2 when not.
+    Without an output option it prints the final table of `wedge run`. Exits 0 when the report could be read
+    and rendered, 2 when not.
     """
     recorded = load(file)
     judged = recorded if as_recorded else judge_report(recorded)
@@ -73,7 +73,7 @@ def report_command(
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON (schema wedge-compare/1).")
 def compare_command(old: Path, new: Path, noise: float, floor_ms: float, as_json: bool) -> None:
-    """What changed from one run to another: verdicts, scenarios, latency under the fault.
+    """Show what changed from one run to another: verdicts, scenarios, latency under the fault.
 
     Exits 0 when nothing got worse, 1 on a regression, 2 when a report could not be read.
     """

@@ -37,7 +37,7 @@ def init_command(
 ) -> None:
     """Write a commented target file to start from.
 
-    COMMAND is how you start your server; without one it is guessed from the Python files beside PATH.
+    COMMAND starts your server; without it, the command is guessed from the Python files beside PATH.
     """
     why = init(path, name=name, command=command, health=health, overwrite=force)
     click.echo(f"{path} written; the command is {'a guess: ' + why if not command else why}")
@@ -50,7 +50,8 @@ def init_command(
 def check_command(file: str, as_json: bool) -> None:
     """Start the server, try each probe, call, process name and site once, and say what is missing.
 
-    Exits 0 when nothing is, 1 when something is, 2 when the file is malformed or the server does not start.
+    Exits 0 when nothing is missing, 1 when something is, 2 when the file is malformed or the server does not
+    start.
     """
     loaded = load(find(file))
     if reason := unmet_needs(loaded):

@@ -158,8 +158,8 @@ def _answered(sample: Sample, window_s: float) -> bool:
 
 
 def _decided(sample: Sample, window_s: float, rules: KubeletRules) -> bool:
-    """Whether the sample was answered, or waited for as long as a kubelet waits, inside the window. Of a
-    series that was dark to the window's end all are decided: a fault that goes on keeps it dark."""
+    """Whether the sample was answered, or waited as long as a kubelet waits, inside the window. In a series
+    that was dark to the window's end all samples are decided: a fault that continues keeps it dark."""
     asked_s = sample.at_s if sample.sent_s is None else sample.sent_s
     return _answered(sample, window_s) or window_s - asked_s >= rules.timeout_s
 

@@ -60,7 +60,7 @@ class Injection:
             yield await self._wait_bite(fault, f"{fault.name} bit at the same time")
 
     async def flap(self) -> None:
-        """Release the row's fault and arm it anew until `stop_flapping`, if the row says so; it has to bite
+        """Release the row's fault and arm it again until `stop_flapping`, if the row says so; it has to bite
         in every cycle."""
         flap = self._row.flap
         while flap is not None and not await self._wait_closing(flap.held_s):

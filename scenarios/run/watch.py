@@ -17,7 +17,7 @@ from scenarios.prober.series import SeriesSet
 from scenarios.record import ProberHealth, Sample, Series, microsecond, relative
 
 _STEADY = 3
-"""With so many good answers in a row in every watched series, the target counts as recovered."""
+"""The good answers in a row, in every watched series, after which the target counts as recovered."""
 
 
 class Samples:

@@ -14,7 +14,7 @@ _DEVICES = Path("/dev")
 def unmet_needs(loaded: LoadedTarget, *, devices: Path = _DEVICES) -> str | None:
     """Why the target cannot run on this machine, in words; None when nothing is missing.
 
-    A target that is skipped is neither passed nor failed: whoever skips it says so, with this reason.
+    A skipped target neither passes nor fails; the report lists it with this reason.
     """
     needs = loaded.start.needs
     reasons = [reason for need in needs if (reason := _MISSING[need](devices)) is not None]

@@ -188,7 +188,7 @@ def selectors(target: LoadedTarget) -> dict[str, Selector]:
 
 
 def _limited(command: Sequence[str], open_files: int | None) -> Sequence[str]:
-    """The command, with so many open files as its limit, soft and hard, or fewer if we may not have more."""
+    """The command with `open_files` as its soft and hard limit on open files, or a lower one if necessary."""
     if open_files is None:
         return command
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

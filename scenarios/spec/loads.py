@@ -31,16 +31,16 @@ _Held = Annotated[
 
 
 class Storm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="storm", tag_field="kind"):
-    """Calls on schedule, however those before them fared.
+    """Calls on a fixed schedule, whatever happened to those before them.
 
-    What a call needs is called before it, and undone after it.
+    A call's `needs` are called before it, and everything is undone after it.
     """
 
     call: Annotated[str, Meta(description="A call of the target file.")]
-    rate_hz: Annotated[Rate, Meta(description="Calls started in a second.")] = 50.0
+    rate_hz: Annotated[Rate, Meta(description="Calls started per second.")] = 50.0
     at_most: Annotated[
         Count,
-        Meta(description="Calls under way at once; a start that finds no room is counted as held back."),
+        Meta(description="The most calls under way at once; starts beyond that are counted as held back."),
     ] = 200
     deadline_s: Annotated[
         Seconds | None,
@@ -48,7 +48,7 @@ class Storm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="storm"
     ] = None
     hold_s: Annotated[
         Seconds | None,
-        Meta(description="Seconds that a stream is held open; as the call says unless given."),
+        Meta(description="Seconds that a stream is held open; the call's own unless given."),
     ] = None
 
 
@@ -57,13 +57,13 @@ class Scrape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="scrap
 
     probe: Annotated[str, Meta(description="An HTTP probe of the target file, which they ask.")]
     connections: Annotated[Count, Meta(description="How many connections there are.")] = 20
-    rate_hz: Annotated[Rate, Meta(description="Requests in a second at most, of all of them together.")] = (
-        500.0
-    )
+    rate_hz: Annotated[
+        Rate, Meta(description="The most requests per second, of all connections together.")
+    ] = 500.0
 
 
 class Idle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="idle", tag_field="kind"):
-    """Connections that send nothing. One that the server closes is counted, and opened again."""
+    """Connections that send nothing. If the server closes one, it is counted and opened again."""
 
     probe: _Probe
     count: Annotated[Count, Meta(description="How many connections are made.")] = 2000
@@ -71,8 +71,8 @@ class Idle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="idle", 
 
 
 class SlowLoris(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="slow-loris", tag_field="kind"):
-    """Connections that send a request's head a byte at a time, and never come to its end. One that the server
-    closes is counted, and opened again."""
+    """Connections that send a request's head byte by byte and never finish it. If the server closes one, it
+    is counted and opened again."""
 
     probe: _Probe
     count: Annotated[Count, Meta(description="How many connections are made.")] = 200
@@ -99,17 +99,15 @@ class Clients(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="clie
     kill: Annotated[
         bool,
         Meta(
-            description="Whether each is killed in the window, once it has printed its line, is "
-            "connected, and "
-            "`for_s` more have passed; otherwise they are ended when the window closes."
+            description="Whether each is killed in the window, `for_s` seconds after it has printed its line "
+            "and is connected; otherwise they are ended when the window closes."
         ),
     ] = True
     for_s: Annotated[float, Meta(ge=0, le=60, description="Seconds that it lives before it is killed.")] = 0.3
     stuck: Annotated[
         bool,
         Meta(
-            description="Whether it must say nothing more before that: it is killed in the middle of what it "
-            "began."
+            description="Whether it must print nothing more before it is killed, in the middle of its work."
         ),
     ] = False
     connected: Annotated[

@@ -56,24 +56,26 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     one. The `_within_s` are deadlines, not waits: each ends with the event it waits for."""
 
     baseline_s: Annotated[
-        Positive, Meta(description="Every endpoint must be lit for so long before the fault.")
+        Positive, Meta(description="How long every endpoint must be lit before the fault.")
     ] = 0.8
     window_s: Annotated[Positive, Meta(description="The fault window: longer than every probe's budget.")] = (
         2.2
     )
     window_max_s: Annotated[
-        Positive, Meta(description="How long it stays open at most, for what is still to happen in it.")
+        Positive, Meta(description="How long the window stays open at most, if it waits for something.")
     ] = 8.0
-    bite_within_s: Annotated[Positive, Meta(description="For the proof that the fault bites.")] = 10.0
-    end_within_s: Annotated[Positive, Meta(description="For the calls to end after release.")] = 30.0
+    bite_within_s: Annotated[Positive, Meta(description="Until the fault is proven to bite.")] = 10.0
+    end_within_s: Annotated[Positive, Meta(description="Until the calls have ended after the release.")] = (
+        30.0
+    )
     recover_within_s: Annotated[
         Positive,
-        Meta(description="For the endpoints, a process that comes back, and the calls to work again."),
+        Meta(description="Until the endpoints, a replaced process, and the calls work again."),
     ] = 30.0
-    settle_within_s: Annotated[
-        Positive, Meta(description="For what the server holds to be what it held before.")
-    ] = 8.0
-    lease_s: Annotated[Positive, Meta(description="The lease: the fault ends by itself after this.")] = 30.0
+    settle_within_s: Annotated[Positive, Meta(description="Until the server holds no more than before.")] = (
+        8.0
+    )
+    lease_s: Annotated[Positive, Meta(description="The lease, after which the fault ends by itself.")] = 30.0
 
 
 class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,11 +88,8 @@ class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calls: Annotated[
         CallsDo,
         Meta(
-            description="What they must do: still be `pending` when the window closes; end in an "
-            "`error`, or be "
-            "`answered`, inside it; or `ended`, which asks for nothing but the end that all of them "
-            "must come "
-            "to after the release."
+            description="What they must do: be `pending` when the window closes; end in an `error` or be "
+            "`answered` inside it; or only have `ended` after the release, which every call must in any case."
         ),
     ] = "pending"
     deadline_s: Annotated[
@@ -99,12 +98,12 @@ class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     error: Annotated[str | None, Meta(description="A regular expression that every error must match.")] = None
     within_s: Annotated[
-        Seconds | None, Meta(description="Each must end within so many seconds after it began.")
+        Seconds | None, Meta(description="Seconds after its beginning within which each must end.")
     ] = None
     starts: Annotated[
         Literal["open", "said"],
         Meta(
-            description="In `beside` only: when the window opens, or once all that `says` wants has "
+            description="In `beside` only: start when the window opens, or once everything in `says` has "
             "been said."
         ),
     ] = "open"
@@ -120,8 +119,7 @@ class FurtherFault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Flap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The fault comes and goes while the window is open. Every coming must bite, and there must be two at
-    least."""
+    """The fault comes and goes while the window is open. It must bite each time, and at least twice."""
 
     held_s: Annotated[Seconds, Meta(description="Seconds that it bites, each time.")]
     free_s: Annotated[Seconds, Meta(description="Seconds that it is released before it is armed again.")]
@@ -181,23 +179,22 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     beside: Annotated[
         tuple[Traffic, ...],
         Meta(
-            description="Further calls in the window, each as `traffic` is; what was answered is "
-            "undone after "
-            "it."
+            description="Further calls in the window, each like `traffic`; answered calls are undone "
+            "after it."
         ),
     ] = ()
     bites: Annotated[
         Literal["alone", "on-traffic"],
         Meta(
-            description="Whether it bites alone, or only on traffic: then the calls start before the bite is "
-            "proven, since it needs them."
+            description="Whether the fault bites alone, or only on traffic; then the calls start before the "
+            "bite is proven."
         ),
     ] = "alone"
     also: Annotated[
         tuple[FurtherFault, ...],
         Meta(description="Further faults at the same time; each has to bite."),
     ] = ()
-    flap: Annotated[Flap | None, Meta(description="The fault comes and goes; every coming has to bite.")] = (
+    flap: Annotated[Flap | None, Meta(description="The fault comes and goes; it has to bite each time.")] = (
         None
     )
     load: Annotated[
@@ -207,23 +204,22 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stop: Annotated[
         Stop | None,
         Meta(
-            description="SIGTERM when the window has closed and with the fault still biting; the server and "
-            'every process of it must have ended in time. Needs `after = "gone"`.'
+            description="Send SIGTERM when the window has closed and the fault still bites; all of the "
+            'server\'s processes must end in time. Needs `after = "gone"`.'
         ),
     ] = None
     ends_by: Annotated[
         Literal["release", "server"],
         Meta(
-            description="The harness releases the fault, or the server itself replaces the wedged process "
+            description="Whether the harness releases the fault, or the server replaces the wedged process "
             "while the fault is armed."
         ),
     ] = "release"
     after: Annotated[
         After | dict[str, After],
         Meta(
-            description="What the server does after the release: it recovers, the process comes back "
-            "as another "
-            'one (`respawns`), or it is gone; one value, or one per target with `"*"` for the others.'
+            description="What the server does after the release: it recovers, another process replaces the "
+            'wedged one (`respawns`), or it is gone; one value, or one per target with `"*"` for the others.'
         ),
     ] = "recovers"
     targets: Annotated[
@@ -236,15 +232,13 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     controls: Annotated[
         tuple[str, ...],
         Meta(
-            description="Targets on which the row must go dark in the same run, or its lit verdicts prove "
-            "nothing."
+            description="Targets on which the row must go dark in the same run; otherwise its lit verdicts "
+            "prove nothing."
         ),
     ] = ()
     controls_row: Annotated[
         str | None,
-        Meta(
-            description="Another row of the suite, whose scenarios are the controls; this one unless given."
-        ),
+        Meta(description="The row of the suite whose scenarios are the controls; this one unless given."),
     ] = None
     because: Annotated[str, Meta(description="Why a row has no controls.")] = ""
 

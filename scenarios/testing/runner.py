@@ -32,11 +32,11 @@ class ArmedFault:
         return self._portal.call(self._fault.wait_biting(timeout_s))
 
     def status(self) -> FaultStatus:
-        """What is known of the fault at this moment."""
+        """The fault's current status."""
         return self._fault.status()
 
     def release(self) -> FaultStatus:
-        """Release the fault before the context ends; the target goes on as before."""
+        """Release the fault before the context ends; the target runs as before."""
         return self._portal.call(self._fault.release())
 
 

@@ -97,14 +97,14 @@ class SharedRun:
         self._portal.close()
 
     def say(self, text: str) -> None:
-        """Into the log, which pytest shows where a test fails."""
+        """Log the line; pytest shows the log of a failing test."""
         log.info("%s", text)
 
     def phase(self, scenario: str, phase: str) -> None:
         """Phases are not shown."""
 
     def finished(self, scenario: ScenarioRecord) -> None:
-        """The record is known: the item that waits for it goes on."""
+        """Record the result, for which an item may wait."""
         self._records[scenario.name].set_result(scenario)
 
     def _fail_unfinished(self, run: Future[tuple[Report, tuple[str, ...]]]) -> None:

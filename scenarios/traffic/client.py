@@ -46,7 +46,7 @@ class ClientProcess:
         return self._launched.returncode
 
     async def kill(self) -> int | None:
-        """SIGKILL, and wait for the end: what it was ended by."""
+        """Send SIGKILL and wait for the end; returns the exit code, negative for a signal."""
         if self.returncode is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)

@@ -159,16 +159,16 @@ class Stream:
 
     @property
     def missing(self) -> str:
-        """What was being waited for, for the message that it did not come."""
+        """What the stream waited for, for an error message."""
         return "no end" if self._count else "no message" if self._opened else "not opened"
 
     @property
     def so_far(self) -> str:
-        """What had come before it went wrong."""
+        """What had arrived before the error."""
         return f" after {self._messages()}" if self._count else " after it opened" if self._opened else ""
 
     def word(self, held_s: float) -> str:
-        """How it went: `OK, 3 messages` for one that ended, or `open for 2 s, 3 messages`."""
+        """The outcome in words: `OK, 3 messages` if the stream ended, or `open for 2 s, 3 messages`."""
         state = "OK" if self._ended else f"open for {held_s:g} s" if held_s else "open"
         return f"{state}, {self._messages()}"
 
@@ -197,7 +197,7 @@ class Stream:
         self._opened = True
 
     async def receive(self, most: int | None) -> None:
-        """Receive so many messages, or (None) all there are until the stream ends well."""
+        """Receive `most` messages, or (None) all until the stream ends normally."""
         while not self._ended and (most is None or self._count < most):
             try:
                 message = await self._call.read()
@@ -210,7 +210,7 @@ class Stream:
                 self.first = message if self.first is None else self.first
 
     async def hold(self, for_s: float) -> None:
-        """Receive for so long, or until the stream ends well."""
+        """Receive for `for_s` seconds, or until the stream ends normally."""
         try:
             async with asyncio.timeout(for_s):
                 await self.receive(None)

@@ -66,7 +66,7 @@ class _OpenResponse:
 
     @property
     def so_far(self) -> str:
-        """What had come of the answer, for the message about the rest."""
+        """What had arrived of the answer, for an error message."""
         return f" after {self.word} and {self._came_bytes} B" if self._response is not None else ""
 
     async def answered(self, call: HttpCall) -> None:
@@ -83,7 +83,8 @@ class _OpenResponse:
             await self._read()
 
     async def held(self, for_s: float) -> str:
-        """Read on for so long, or until the server ends it well; what came, in a few words."""
+        """Read for `for_s` seconds, or until the server ends the response normally; returns what came, in
+        words."""
         if for_s:
             with suppress(TimeoutError):
                 async with asyncio.timeout(for_s):
@@ -93,7 +94,7 @@ class _OpenResponse:
         return f"{self.word}, {state}, {self._came_bytes} B"
 
     async def close(self) -> None:
-        """Give the connection back, or close it if there is more to come."""
+        """Return the connection to the pool, or close it if the response has not ended."""
         if self._response is not None:
             await self._response.aclose()
 

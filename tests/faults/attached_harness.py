@@ -1,4 +1,4 @@
-"""A harness in a process of its own, to be killed: it attaches to a process and holds its GIL.
+"""A harness in a separate process, which the test kills: it attaches to a process and holds its GIL.
 
 Run as `python attached_harness.py PID`; prints one JSON line once the fault bites.
 """
@@ -16,7 +16,7 @@ _LIVES_FOR_S = 60.0
 
 
 async def main(pid: int) -> None:
-    """Attach, break, wait to be killed."""
+    """Attach, break the process, and wait to be killed."""
     async with Controller() as controller:
         await attach(controller, pid)
         async with controller.arm("gil.hold", process=pid, lease_s=_LIVES_FOR_S) as fault:

@@ -1,4 +1,4 @@
-"""How the tests hold a real process: talk to it, hear it tick, and see that it does not."""
+"""A real process for the tests: they send it expressions and check whether it still ticks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUIET_S = 0.3
 
 
 class Target:
-    """The workbench program, running; told what to do through its two streams."""
+    """The running workbench program, controlled through its two streams."""
 
     def __init__(self, pid: int, stdin: asyncio.StreamWriter, stdout: asyncio.StreamReader) -> None:
         self.pid = pid
@@ -50,7 +50,8 @@ class Target:
             await self._ready.wait()
 
     def start(self, expression: str, *, main: bool = False, execute: bool = False) -> asyncio.Future[Any]:
-        """Have it evaluate something, in a thread of its own or its main one; a future for the value."""
+        """Evaluate an expression in the program, in a new thread or in its main one; a future for the
+        value."""
         self._number += 1
         future = self._answers[self._number] = asyncio.get_running_loop().create_future()
         order = {"id": self._number, "exec" if execute else "eval": expression, "main": main}
@@ -58,12 +59,12 @@ class Target:
         return future
 
     async def ask(self, expression: str, *, main: bool = False) -> Any:
-        """The value of an expression there; its failure is a TargetError."""
+        """The value of an expression in the program. Raises TargetError if it fails there."""
         async with asyncio.timeout(DEADLINE_S):
             return await self.start(expression, main=main)
 
     async def do(self, statements: str) -> None:
-        """Execute statements there."""
+        """Execute statements in the program."""
         async with asyncio.timeout(DEADLINE_S):
             await self.start(statements, execute=True)
 
@@ -76,7 +77,7 @@ class Target:
                 await self._ticked.wait()
 
     async def is_silent(self, *, for_s: float = QUIET_S) -> bool:
-        """Whether no tick is made from now on for that long; the window is the only time spent on purpose."""
+        """Whether the program makes no tick for `for_s` seconds from now."""
         now = time.monotonic()
         await asyncio.sleep(for_s)
         return self.last_tick_s <= now
@@ -88,7 +89,7 @@ class Target:
 
 
 class LaunchedTarget(Target):
-    """One that a controller launched."""
+    """A workbench program that a controller launched."""
 
     def __init__(self, launched: Launched) -> None:
         assert launched.stdin is not None
@@ -98,7 +99,7 @@ class LaunchedTarget(Target):
 
 
 class TargetError(Exception):
-    """What was evaluated there raised."""
+    """The evaluated expression raised in the program."""
 
 
 @asynccontextmanager
@@ -117,19 +118,20 @@ async def launched(controller: Controller, *, python: str = sys.executable) -> A
 
 
 async def pending(future: asyncio.Future[Any], *, for_s: float = QUIET_S) -> bool:
-    """Whether it stays without a result for that long."""
+    """Whether the future has no result for `for_s` seconds."""
     done, _ = await asyncio.wait([future], timeout=for_s)
     return not done
 
 
 async def result(future: asyncio.Future[Any]) -> Any:
-    """Its result, within the deadline."""
+    """The future's result, within the tests' deadline."""
     async with asyncio.timeout(DEADLINE_S):
         return await future
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until it holds; what it looks at is memory that another process writes, which tells nobody."""
+    """Wait until the condition holds, by polling: it reads memory that another process writes without
+    notice."""
     async with asyncio.timeout(DEADLINE_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.002)

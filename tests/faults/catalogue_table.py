@@ -1,6 +1,6 @@
 """The catalogue as docs/faults.md has it: a Markdown table made from the faults themselves.
 
-`python -m tests.faults.catalogue_table` writes it anew between the two marks in the file.
+`python -m tests.faults.catalogue_table` rewrites it between the two marks in the file.
 """
 
 from __future__ import annotations

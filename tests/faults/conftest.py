@@ -1,4 +1,4 @@
-"""A controller, and a process of its own to break, for each test; nothing may be left behind."""
+"""A controller and a process to break for each test; nothing may be left behind."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ async def target(controller: Controller) -> AsyncIterator[LaunchedTarget]:
 
 @pytest.fixture
 async def needs_gdb(controller: Controller) -> None:
-    """A gdb that can attach. Where there is none, a process is seen to be refused for it and to go on, and
-    the test is skipped.
-    """
+    """A gdb that can attach. Without one the test checks that a process is refused and runs on, and is
+    skipped."""
     why = await gdb_here.obstacle()
     if why is not None:
         async with unaware(controller) as target:
@@ -48,10 +47,10 @@ if sys.version_info >= (3, 14):
 
     @pytest.fixture
     def needs_a_way_in() -> None:
-        """What it takes to attach to this Python: nothing, since it can be asked to run a script."""
+        """Attaching to this Python needs nothing, since it can run a script on request."""
 
 else:
 
     @pytest.fixture
     def needs_a_way_in(needs_gdb: None) -> None:
-        """What it takes to attach to this Python: a gdb that can."""
+        """Attaching to this Python needs a gdb that can attach."""

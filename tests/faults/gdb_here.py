@@ -1,4 +1,4 @@
-"""Whether gdb can attach on this machine, and what the tests see of `attach` where it cannot."""
+"""Whether gdb can attach on this machine, and how `attach` refuses if it cannot."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def obstacle() -> str | None:
 
 
 async def refused(controller: Controller, pid: int, why: str) -> None:
-    """See that `attach` refuses the process for that reason; its tester sees then that it goes on."""
+    """Check that `attach` refuses the process for this reason; the caller then checks that it runs on."""
     with pytest.raises(NotAttachable, match=re.escape(why)) as refusal:
         await attach(controller, pid)
     assert isinstance(refusal.value, (ToolMissing, ToolUnfit, NotAllowed))
@@ -40,7 +40,8 @@ async def refused(controller: Controller, pid: int, why: str) -> None:
 
 
 def put_in_the_way(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Path:
-    """Have a gdb as under AMX be first on the PATH; the file where it notes the processes that it enters."""
+    """Put a gdb that behaves as under AMX first on the PATH; returns the file that lists the processes it
+    enters."""
     noted = directory / "entered"
     noted.touch()
     gdb = directory / "gdb"

@@ -1,4 +1,5 @@
-"""A harness in a process of its own, to be killed: it breaks a workbench whose pipes belong to the test.
+"""A harness in a separate process, which the test kills: it breaks a workbench whose pipes belong to the
+test.
 
 Run as `python harness.py FD_IN FD_OUT FAULT PARAMETERS STATE LEASE`; prints one JSON line once the state is
 reached.

@@ -1,4 +1,4 @@
-"""How the agent gets in, and that a program does not feel it."""
+"""How the agent gets into a program, and that it does not disturb the program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`attach` gets into processes that were not started for it, whatever they do, and leaves as it came."""
+"""`attach` gets into processes that were started without the agent, whatever they do, and leaves no trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`wedge attach`: a session for a process that runs already, which goes on when the session ends."""
+"""`wedge attach`: a session for a running process, which runs on when the session ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done to a process from outside needs no agent in it: any program can be stopped or starved."""
+"""Faults from outside need no agent in the process: any program can be stopped or starved."""
 
 from __future__ import annotations
 

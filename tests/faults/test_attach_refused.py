@@ -1,4 +1,4 @@
-"""What cannot be attached to is refused by name, with what is missing, and is left as it was."""
+"""`attach` refuses a process that it cannot enter, says what is missing, and leaves the process as it was."""
 
 from __future__ import annotations
 

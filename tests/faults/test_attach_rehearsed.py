@@ -1,4 +1,4 @@
-"""A gdb that would break a process is tried on another one first, and is then not let into any."""
+"""A gdb that breaks processes is noticed on a process of our own and never enters a target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stalled call blocks whoever makes it, until release and no longer, and then does what it always did."""
+"""A stalled call blocks its caller until release and no longer, and then works as usual."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The faults that are not wedges: each is measured on a real process, and each gives it back."""
+"""The faults that are not wedges: each is measured on a real process and released."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands: hold a session, break what runs in it, give it back, say what is wrong in one line."""
+"""The commands: they hold a session, break its processes, release them, and report errors in one line."""
 
 from __future__ import annotations
 

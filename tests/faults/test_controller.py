@@ -1,4 +1,4 @@
-"""Which process is meant, what is refused, and who may talk to a controller."""
+"""How a controller selects processes, what it refuses, and who may connect to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A thousand faults come and go, and the process has what it had: descriptors, threads, memory."""
+"""After a thousand faults the process has the same descriptors, threads and memory as before."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The environment brings the agent into servers with workers and into interpreters of every kind, or it is
-told that it cannot.
+"""The environment brings the agent into servers with workers and every kind of interpreter, or the error says
+why it cannot.
 """
 
 from __future__ import annotations

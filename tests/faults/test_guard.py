@@ -1,4 +1,4 @@
-"""Nothing that was launched outlives the one who launched it, and nothing of anybody else's is touched."""
+"""No launched process outlives its launcher, and no other process is touched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process goes on once its controller is killed (SIGKILL), every time, and as a rule within a second.
+"""A process runs on after its controller is killed (SIGKILL), every time, and usually within a second.
 
 `python -m benchmarks agent` does the same a hundred times.
 """

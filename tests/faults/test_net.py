@@ -1,4 +1,4 @@
-"""What goes through a relay is held, slowed or reset, and what does not is not."""
+"""Connections through a relay are held, slowed or reset; other connections are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A killed process is gone, and nobody else is."""
+"""A killed process is gone, and no other process is."""
 
 from __future__ import annotations
 

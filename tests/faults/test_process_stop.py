@@ -1,4 +1,4 @@
-"""A stopped process does nothing, and goes on when the fault ends, whoever ends it."""
+"""A stopped process does nothing, and runs on when the fault ends, whatever ends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fault is believed for what can be seen from outside, not for what it says of itself."""
+"""A fault counts as biting for what can be seen from outside, not for what it says about itself."""
 
 from __future__ import annotations
 

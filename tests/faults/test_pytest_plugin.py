@@ -1,4 +1,4 @@
-"""The fixture in a stranger's own test project."""
+"""The fixture in a separate test project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever ends a fault, the process goes on: the controller's word or its death, in any state, in any
+"""Whatever ends a fault, the process runs on: the controller's release or its death, in any state, in any
 order.
 """
 

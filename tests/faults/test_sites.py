@@ -1,4 +1,4 @@
-"""A site is any Python callable; what it names is found, broken, and put back by identity."""
+"""A site is any Python callable: it is found, broken, and restored by identity."""
 
 from __future__ import annotations
 

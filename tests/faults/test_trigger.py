@@ -1,4 +1,4 @@
-"""Which calls a fault acts on is said by keywords, decided in the target, and the same each time."""
+"""Keywords say which calls a fault acts on; the target decides, and the same way each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regressions that were planted once and that no test noticed, each with the test that notices it now.
+"""Regressions that once went unnoticed, each with the test that notices it now.
 
 Every `NAME.patch` here begins with `What:`, one sentence, and `Noticed-by:`, the test that has to fail under
 it. `python -m tests.mutants` proves that they do.

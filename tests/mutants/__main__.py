@@ -1,4 +1,5 @@
-"""Plant one known regression after another in a throw-away copy of this tree, and see its test fail there.
+"""Plant the known regressions one at a time in a temporary copy of this tree, and check that their tests
+fail.
 
 The tests are run on a copy without any patch first, and have to pass. Then every patch gets a copy of its
 own, files that git does not know yet included, and the one test that its header names has to fail in it: by
@@ -10,7 +11,7 @@ Where no test but a row of the default suite notices, `Noticed-by:` is the comma
 
 Another one: make the mistake in the code, `git diff > tests/mutants/NAME.patch`, take it back, and put two
 lines before the diff: `What: ` and a sentence, `Noticed-by: ` and `tests/…/test_x.py::test_name`. A patch
-that no longer applies is made anew in the same way: the mistake is what counts, not its lines.
+that no longer applies is remade in the same way: the mistake counts, not its lines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fault layer for tests that are not asynchronous: its controller, on an event loop in a thread."""
+"""The fault layer for synchronous tests: its controller, on an event loop in a thread."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAULTS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 class Breaker:
-    """Breaks processes that were started with its environment, inside its block; all are well after it."""
+    """Breaks processes that were started with its environment, inside its block; releases all at its end."""
 
     def __init__(self) -> None:
         self._controller = Controller()
@@ -48,7 +48,7 @@ class Breaker:
             self._loop.close()
 
     def environment(self) -> dict[str, str]:
-        """What a process must be started with."""
+        """The environment that a process must be started with."""
         return self._controller.environment(os.environ)
 
     def break_process(self, pid: int, fault: str) -> Fault:
@@ -63,11 +63,11 @@ class Breaker:
         return fault
 
     def release(self, fault: Fault) -> None:
-        """Give the process back."""
+        """Release one fault."""
         self._run(fault.release())
 
     def release_all(self) -> None:
-        """Give every process back."""
+        """Release every fault."""
         self._run(self._controller.release_all())
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:

@@ -1,4 +1,4 @@
-"""One server per module, shared memory that goes away, and more servers for those who need other flags."""
+"""One server per module, shared memory that is removed, and further servers with other flags."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Starts servers with flags of one's own; they end with the test."""
+    """Starts servers with other flags; they end with the test."""
     with ExitStack() as servers:
 
         def start(*flags: str, **more: object) -> Running:
@@ -52,7 +52,7 @@ def instance() -> str:
 
 @pytest.fixture
 def stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stall]:
-    """Makes `empty_cache` of the actors that are started from now on block, when it is told to."""
+    """Can make `empty_cache` block in the actors that start from now on."""
     made = Stall(tmp_path, monkeypatch)
     yield made
     made.close()

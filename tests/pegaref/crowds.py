@@ -28,7 +28,7 @@ def crowd(address: str, count: int, say: bytes = b"") -> Iterator[list[socket.so
 
 
 def closed(connection: socket.socket) -> bool:
-    """Whether the peer has closed it, as far as is known now."""
+    """Whether this end knows that the peer has closed the connection."""
     connection.setblocking(False)
     try:
         return connection.recv(1) == b""

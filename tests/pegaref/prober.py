@@ -1,4 +1,4 @@
-"""Asks a server's liveness all the time, as a kubelet would, and remembers every answer that was missing."""
+"""Probes a server's liveness all the time, as a kubelet would, and records every missing answer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Prober:
 
     @property
     def dark(self) -> tuple[str, ...]:
-        """What was not answered rightly within the budget, in order."""
+        """The probes without the right answer within the budget, in order."""
         return tuple(self._dark)
 
     def _probe(self, name: str, ask: Callable[[], str]) -> None:

@@ -1,5 +1,5 @@
-"""What may happen to a server: calls, clients, faults and their ends, each followed by a look at all that
-the server and the kernel show."""
+"""The steps of a server's test: calls, clients, faults and releases, each followed by a check of everything
+that the server and the kernel show."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ places = st.tuples(ranks, st.sampled_from(DEVICES))
 
 
 def one_of(choices: Callable[[ServerMachine], list[int] | list[str]]) -> st.SearchStrategy[object]:
-    """One of what there is at that point of the sequence."""
+    """One of the values that exist at that point of the sequence."""
     return st.runner().flatmap(lambda machine: st.sampled_from(choices(machine)))
 
 
@@ -247,7 +247,7 @@ class ServerMachine(RuleBasedStateMachine):
     # ---- how a sequence ends
 
     def teardown(self) -> None:
-        """Mend everything; then a cleanup of all must find what the dictionary has, and leave nothing."""
+        """Release everything; then a cleanup of all must find what the dictionary has, and leave nothing."""
         try:
             if not self.world.spoilt:
                 self._end()
@@ -283,7 +283,7 @@ class ServerMachine(RuleBasedStateMachine):
 
     @contextmanager
     def _step(self, words: str) -> Iterator[None]:
-        """Write it down, do it, and then look whether the server and the dictionary agree."""
+        """Record a step, run it, and then check that the server and the dictionary agree."""
         self._journal.append(f"{time.monotonic() - self._began_s:6.2f} s  {words}")
         try:
             yield
@@ -343,7 +343,7 @@ class ServerMachine(RuleBasedStateMachine):
             self._operations.append(str(answer["operation"]))
 
     def _superseded(self, instance: str) -> None:
-        """Whoever had the instance's session is told that another has it now."""
+        """Check that the instance's older session was told that it is superseded."""
         if (session := self._sessions.pop(instance, None)) is not None:
             ended = session.wait_ended(SOON_S)
             why = None if session.failure is None else session.failure.code
@@ -355,7 +355,7 @@ class ServerMachine(RuleBasedStateMachine):
             self._claim(status == 1, f"the older client of {instance!r} ended with {status}")
 
     def _take_answers(self) -> None:
-        """The dictionary learns of what was started and has been answered."""
+        """Enter the answers of started registers into the dictionary."""
         for number, started in self._started.items():
             memory = started.tensor.name
             one = self._model.registrations.get(memory)

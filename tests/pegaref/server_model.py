@@ -1,4 +1,4 @@
-"""Who owns what on a server, as a plain dictionary that a test keeps, and what of a server contradicts it."""
+"""A test's plain dictionary of who owns what on a server, and the check of a server against it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_NOW = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})  # what a device that 
 
 
 class Fate(StrEnum):
-    """What is known of a registration."""
+    """What is known about a registration."""
 
     HELD = "held"  # it must be there
     GOING = "going"  # it may be there until its device is quiet, and not after that
@@ -22,7 +22,7 @@ class Fate(StrEnum):
 
 
 class Violation(AssertionError):
-    """Raised when the server did what it must not do."""
+    """Raised when the server did something that it must not do."""
 
 
 @dataclass(slots=True)
@@ -183,7 +183,7 @@ class Model:
     # ---- what must be seen
 
     def on(self, device: int) -> tuple[Registration, ...]:
-        """What there may be on the device."""
+        """The registrations that may be on the device."""
         return tuple(one for one in self.registrations.values() if one.device == device)
 
     def may_wait(self, instance: str) -> bool:

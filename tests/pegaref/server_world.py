@@ -1,4 +1,4 @@
-"""A real server with everything around it that a model of it needs: faults, a prober, and eyes."""
+"""A real server with everything that its model needs: faults, a prober, and readings of its state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COUNTED = ("pegaref_contexts", "pegaref_tensors", "pegaref_tensor_bytes")
 
 
 class World:
-    """One server at a time: the same one for as long as nobody spoils it."""
+    """One server at a time, which is kept until a test spoils it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""Shared memory as a client makes it, and what of it a process has mapped."""
+"""Shared memory as a client makes it, and how often a process has it mapped."""
 
 from __future__ import annotations
 

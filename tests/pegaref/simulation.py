@@ -1,4 +1,4 @@
-"""A clock that stands still until it is told to move, and an actor that answers when it is told to."""
+"""A clock that moves only on request, and an actor that answers only on request."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class VirtualClock:
 
 
 class SimulatedActor:
-    """A link to an actor with no process and no tensors, that holds what it was asked to hold.
+    """A link to an actor without a process or tensors, which records what it holds.
 
     `auto` answers at once. Otherwise a request waits in `inbox` until `work` does it. Its heart beats by
     itself as long as `beating`, and `kernel_states` is what the kernel would say.

@@ -1,4 +1,4 @@
-"""Makes `torch.cuda.empty_cache` of actors block for real, until the test lets it go.
+"""Makes `torch.cuda.empty_cache` of actors block for real, until the test releases it.
 
 A `sitecustomize` on PYTHONPATH replaces the function in actors only, which are the unmodified child module.
 """
@@ -61,7 +61,7 @@ class Stall:
         return (self._folder / f"inside.{pid}").exists()
 
     def release(self) -> None:
-        """Let every call that blocks go on, now and later."""
+        """Release every call that blocks now or later."""
         self.block("pass")
         os.write(self._pipes[0], b"x")
         self._pipes.append(os.open(self._folder / "spawn", os.O_RDWR))

@@ -1,4 +1,4 @@
-"""A child that breaks the rules of the stream is ended; the control process goes on."""
+"""A child that breaks the protocol is killed; the control process runs on."""
 
 from __future__ import annotations
 

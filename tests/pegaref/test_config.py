@@ -1,4 +1,4 @@
-"""What a person writes becomes one frozen value, or one line that says how to mend it."""
+"""Settings become one frozen value, or one line that says how to fix them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""CUDA IPC memory: mapped and given back on a GPU, refused with the reason where there is none."""
+"""CUDA IPC memory: mapped and released on a GPU, refused with the reason if there is none."""
 
 from __future__ import annotations
 

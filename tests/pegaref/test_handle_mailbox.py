@@ -1,4 +1,5 @@
-"""What waits for a device, on a simulated actor in virtual time: full mailboxes, cleanups in their lane."""
+"""The commands that wait for a device, on a simulated actor in virtual time: full mailboxes, queued
+cleanups."""
 
 from __future__ import annotations
 

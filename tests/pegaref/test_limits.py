@@ -1,4 +1,4 @@
-"""Whoever sends too much, or too slowly, or nothing at all, cannot keep the others out."""
+"""A client that sends too much, too slowly, or nothing at all cannot keep out others."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ IN_PROCESS = ("inline", "pool", "thread")
 
 
 class Blocker:
-    """Blocks whoever calls it, with the GIL free, until it is opened."""
+    """Blocks its callers, with the GIL free, until it is opened."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()

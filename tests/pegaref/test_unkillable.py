@@ -1,4 +1,4 @@
-"""Actors that nothing can be done about: in state D, and alive after SIGKILL. Both are real processes."""
+"""Actors that cannot be killed: in state D, and alive after SIGKILL. Both are real processes."""
 
 from __future__ import annotations
 

@@ -269,9 +269,7 @@ class InjectedFault:
                 self._page.close()
 
     def thread(self, run: Callable[[], object]) -> None:
-        """Run `run` in a thread of its own in which every signal is masked; what it raises is told as a
-        failure.
-        """
+        """Run `run` in a new thread with every signal masked; an exception is reported as a failure."""
 
         def guarded() -> None:
             try:

@@ -42,8 +42,8 @@ def is_initializing(module: Any) -> bool:
 
 
 class _Finder:
-    """First on sys.meta_path while something waits: lets the others find a module, and is told when it has
-    run.
+    """First on sys.meta_path while a callback waits: it lets the other finders find the module, and learns
+    when the module has been executed.
     """
 
     @staticmethod

@@ -38,7 +38,7 @@ class ServerHandle(Protocol):
 
 
 class _Process:
-    """One client and what became of it."""
+    """One client and its outcome."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -74,17 +74,17 @@ class ClientLoad:
             await asyncio.wait([self._work])
 
     async def begin(self) -> None:
-        """Before the fault: start those that are to be there by then."""
+        """Before the fault: start the clients with `start = "before"`."""
         self._mapped_before = await asyncio.to_thread(_shared, self._server.pids())
         if self._load.start == "before":
             await self._start()
 
     def watch(self) -> None:
-        """The window opens: start those that start under the fault, and kill those that are to be killed."""
+        """The window opens: start the clients that start under the fault, and kill those with `kill`."""
         self._work = asyncio.create_task(self._in_the_window())
 
     async def stop(self) -> None:
-        """The window closes: nothing more happens, and what still lives is ended."""
+        """The window closes: end the clients that still live."""
         work = [self._work] if self._work is not None else []
         for task in (*work, *self._looking):
             task.cancel()
@@ -95,7 +95,7 @@ class ClientLoad:
         await self._stack.aclose()
 
     async def clean_up(self) -> None:
-        """The fault is released: see that the server lets go of the memory of those that were killed."""
+        """After the release: check that the server unmaps the memory of the killed clients."""
         due_s = time.monotonic() + self._load.released_within_s
         await asyncio.gather(*(self._let_go(one, due_s) for one in self._all if one.killed_s is not None))
         self._left = tuple(
@@ -106,7 +106,7 @@ class ClientLoad:
         )
 
     def facts(self) -> LoadFacts:
-        """What became of the clients."""
+        """The facts about the clients."""
         load = self._load
         ready = [one for one in self._all if one.process is not None]
         killed = [one for one in self._all if one.killed_s is not None]

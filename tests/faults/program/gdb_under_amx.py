@@ -1,4 +1,4 @@
-"""Stands in for gdb 13.1 on a processor with AMX: does to a process what that does, on any processor.
+"""Imitates gdb 13.1 on a processor with AMX: it breaks a process in the same way, on any processor.
 
 It attaches, and while the process is held, forgets which system call was interrupted, as gdb does before it
 calls a function; then its registers cannot be written any more, and it is let go like that. On x86-64 the

@@ -47,7 +47,7 @@ def fork_one() -> None:
 
 
 def fork_by_multiprocessing() -> None:
-    """The same as a server would do it."""
+    """Fork with multiprocessing, as a server does."""
     import multiprocessing
 
     child = multiprocessing.get_context("fork").Process(target=work, args=(1,))
@@ -100,8 +100,8 @@ KINDS = {
 def burst(
     actions: Sequence[Callable[[], None]], threads: int, also: Callable[[], None] | None = None
 ) -> None:
-    """So many threads that begin in the same moment, each with one of the actions, and one that does `also`;
-    returns when all have come back.
+    """Run `threads` threads that begin at the same moment, each with one of the actions, and one that runs
+    `also`; returns once all have ended.
     """
     begin = allocate_lock()
     begin.acquire()

@@ -1,4 +1,4 @@
-"""The program that the tests break: it ticks, and evaluates what it is told, each in a thread of its own.
+"""The program that the tests break: it ticks, and evaluates expressions, each in a new thread.
 
 Reads JSON lines {"id": n, "eval": expression} (or "exec") and prints {"id": n, "value": …}, or "error".
 Prints {"tick": monotonic nanoseconds} every 10 ms from a thread. Ends with its standard input.
