@@ -16,7 +16,7 @@ import msgspec
 import psutil
 
 from faults import Fault, FaultsError, ProcessInfo, Selector, UnknownSite
-from scenarios.errors import CouldNotRun
+from scenarios.errors import CallFailed, CouldNotRun
 from scenarios.onboarding.findings import CallCheck, ProbeCheck, ProcessCheck, SiteCheck, TargetCheck
 from scenarios.prober.messages import HttpSeries, Probed, ProbedSeries, StartWatch, TcpSeries
 from scenarios.prober.schedule import Schedule
@@ -25,7 +25,6 @@ from scenarios.server.environment import Say, prepare_interpreter
 from scenarios.server.server import Server, selectors, serving
 from scenarios.spec.target import Call
 from scenarios.spec.target_file import LoadedTarget
-from scenarios.traffic.caller import CallFailed
 
 _SITE_KINDS = ("function", "class")
 _LEASE_S = 120.0

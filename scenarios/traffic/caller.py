@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from scenarios.traffic.grpc_calls import GrpcCalls
     from scenarios.traffic.http_calls import HttpCalls
 
-__all__ = ["CallFailed", "Caller"]
-
 
 class Caller:
     """Makes the calls of one running target, whose file lies in `folder`. Connections are opened when needed
