@@ -14,10 +14,10 @@ import grpc.aio
 import pytest
 from grpc_reflection.v1alpha import reflection
 
-from scenarios.errors import CouldNotRun, Malformed
+from scenarios.errors import CallFailed, CouldNotRun, Malformed
 from scenarios.spec import GrpcCall, HttpCall, target_file
 from scenarios.traffic import proto
-from scenarios.traffic.caller import Caller, CallFailed
+from scenarios.traffic.caller import Caller
 from scenarios.traffic.concurrent_calls import ConcurrentCalls
 
 PROTO = """
