@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 WEDGE_PACKAGES = frozenset(
-    ["anyio", "grpc_tools", "hdrh", "httptools", "httpx", "jinja2", "psutil", "pyhdrh", "rich", "yaml"]
+    ["anyio", "grpc_tools", "h11", "hdrh", "httptools", "httpx", "jinja2", "psutil", "pyhdrh", "rich", "yaml"]
 )
 """What the extra `wedge` installs, by the names that are imported."""
 

@@ -198,8 +198,8 @@ def replayed(found: Report, probed_by: dict[str, KubeletProbes], k8s: str | None
     if k8s is None:
         return found
     scenarios = tuple(
-        kubelet.with_probe_rules(s, probed_by[s.target].rules, probed_by[s.target].probes, k8s)
-        for s in found.scenarios
+        kubelet.with_probe_rules(s, probed.rules, probed.probes, k8s, probed.not_replayed)
+        for s, probed in ((s, probed_by[s.target]) for s in found.scenarios)
     )
     return msgspec.structs.replace(found, scenarios=scenarios)
 

@@ -22,6 +22,7 @@ from scenarios.judge.latency import due_between, gaps
 from scenarios.record import KubeletReplay, KubeletRules, Sample, ScenarioRecord, Series
 
 Role = Literal["liveness", "readiness"]
+ROLES: tuple[Role, Role] = ("liveness", "readiness")
 
 _SERVING = 1
 
@@ -34,26 +35,38 @@ def replay(
     readiness_rules: KubeletRules | None = None,
     source: str | None = None,
     asked: Mapping[Role, str] | None = None,
+    reasons: Mapping[Role, str] | None = None,
 ) -> KubeletReplay:
     """What a kubelet would have done to the samples in `[0, window_s]`.
 
     `asked` names the series that the kubelet asks for each role; without it, those whose endpoint has the
-    role, over fresh connections where there are such, as a kubelet's are. Where not given, `rules` are
-    Kubernetes' defaults, and `readiness_rules` are `rules`.
+    role, over fresh connections where there are such, as a kubelet's are. A role for which there are
+    `reasons` not to replay it, or whose series is not what a kubelet would ask, has no figure. Where not
+    given, `rules` are Kubernetes' defaults, and `readiness_rules` are `rules`.
     """
     given = KubeletReplay() if source is None else KubeletReplay(source=source)
     rules = rules or given.rules
-    if asked is None:
-        liveness, readiness = _series_of_role(series, "liveness"), _series_of_role(series, "readiness")
-    else:
-        liveness, readiness = asked.get("liveness"), asked.get("readiness")
+    names: dict[Role, str | None] = {}
+    without: dict[Role, str] = dict(reasons or {})
+    for role in ROLES:
+        name = names[role] = _series_of_role(series, role) if asked is None else asked.get(role)
+        if name is not None and (reason := series[name].not_replayed):
+            without[role] = f"{name} {reason}"
+        elif name is None and given.source == KubeletReplay().source:
+            without.setdefault(role, f'no endpoint has role = "{role}"')
+    liveness, readiness = (None if role in without else names[role] for role in ROLES)
     longest = max((rules, readiness_rules or rules), key=_outage_s)
     outage_s = max(window_s, _outage_s(longest))
     extrapolated = outage_s > window_s
     return replace(
         given,
-        liveness_restarts=_trips(series, samples, liveness, window_s, outage_s, rules),
-        readiness_flips=_trips(series, samples, readiness, window_s, outage_s, readiness_rules or rules),
+        liveness_restarts=None
+        if "liveness" in without
+        else _trips(series, samples, liveness, window_s, outage_s, rules),
+        readiness_flips=None
+        if "readiness" in without
+        else _trips(series, samples, readiness, window_s, outage_s, readiness_rules or rules),
+        not_replayed={str(role): reason for role, reason in without.items()},
         liveness_series=liveness,
         readiness_series=readiness,
         rules=rules,
@@ -78,13 +91,24 @@ def recorded_series(scenario: ScenarioRecord) -> dict[Role, str] | None:
     return {role: name for role, name in asked.items() if name is not None} or None
 
 
+def recorded_reasons(scenario: ScenarioRecord) -> dict[Role, str]:
+    """Why a recorded replay has no figure, by role."""
+    return {
+        role: scenario.kubelet.not_replayed[role] for role in ROLES if role in scenario.kubelet.not_replayed
+    }
+
+
 def with_probe_rules(
-    scenario: ScenarioRecord, rules: Mapping[Role, KubeletRules], probes: Mapping[Role, str], source: str
+    scenario: ScenarioRecord,
+    rules: Mapping[Role, KubeletRules],
+    probes: Mapping[Role, str],
+    source: str,
+    reasons: Mapping[Role, str] | None = None,
 ) -> ScenarioRecord:
     """The scenario with its samples replayed through the rules of one deployment.
 
     `probes` names, for each role, the target's endpoint that the deployment's kubelet asks; a role
-    without one is not probed at all.
+    without one is not probed at all, or (`reasons`) cannot be replayed.
     """
     roles = {probe: role for role, probe in probes.items()}
     series = {name: replace(one, role=roles.get(one.endpoint)) for name, one in scenario.series.items()}
@@ -96,7 +120,9 @@ def with_probe_rules(
         name = _fresh_first(series, [name for name, one in series.items() if one.endpoint == probe])
         if name is not None:
             asked[role] = name
-    found = replay(series, scenario.samples, window_s, liveness or readiness, readiness, source, asked)
+    found = replay(
+        series, scenario.samples, window_s, liveness or readiness, readiness, source, asked, reasons
+    )
     return replace(scenario, series=series, kubelet=found)
 
 
@@ -161,6 +187,8 @@ def _decided(sample: Sample, window_s: float, rules: KubeletRules) -> bool:
     """Whether the sample was answered, or waited as long as a kubelet waits, inside the window. In a series
     that was dark to the window's end all samples are decided: a fault that continues keeps it dark."""
     asked_s = sample.at_s if sample.sent_s is None else sample.sent_s
+    if sample.outcome == "timeout" and sample.ended_s is not None:
+        return min(sample.ended_s, window_s) - asked_s >= rules.timeout_s
     return _answered(sample, window_s) or window_s - asked_s >= rules.timeout_s
 
 

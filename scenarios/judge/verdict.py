@@ -77,6 +77,7 @@ def judge(record: ScenarioRecord) -> ScenarioRecord:
             record.kubelet.readiness_rules,
             record.kubelet.source,
             kubelet.recorded_series(record),
+            kubelet.recorded_reasons(record),
         ),
     )
     measured = replace(measured, states=series_states(measured))

@@ -178,7 +178,8 @@ class KubeletRules(msgspec.Struct, frozen=True, kw_only=True):
 
 class KubeletReplay(msgspec.Struct, frozen=True, kw_only=True):
     """What a kubelet would have done. `liveness_restarts`: how often it would have restarted the container;
-    `readiness_flips`: how often it would have taken the pod out of rotation.
+    `readiness_flips`: how often it would have taken the pod out of rotation. Either is None where that cannot
+    be said, and `not_replayed` says why, by role.
 
     A fault window of seconds cannot hold 3 probes 10 s apart, so both are extrapolated: the window is
     repeated end to end until it is `assumed_fault_s` long, which is only right if the fault would have gone
@@ -187,8 +188,9 @@ class KubeletReplay(msgspec.Struct, frozen=True, kw_only=True):
     is taken to ask, None where it asks none.
     """
 
-    liveness_restarts: int = 0
-    readiness_flips: int = 0
+    liveness_restarts: int | None = None
+    readiness_flips: int | None = None
+    not_replayed: dict[str, str] = {}
     liveness_series: str | None = msgspec.field(default=None, name="liveness_lane")
     readiness_series: str | None = msgspec.field(default=None, name="readiness_lane")
     rules: KubeletRules = KubeletRules()

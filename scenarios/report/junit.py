@@ -120,9 +120,18 @@ def _facts(scenario: ScenarioRecord) -> Iterable[str]:
     leaks = scenario.leaks
     counts = {name: getattr(leaks, name) for name in ("mappings", "processes", "threads", "fds")}
     yield "leaks: " + ", ".join(f"{left} {what}" for what, left in counts.items())
-    yield (
-        f"kubelet: {numbers.count(scenario.kubelet.liveness_restarts, 'restart')}, "
-        f"{numbers.count(scenario.kubelet.readiness_flips, 'time')} out of rotation"
+    kubelet = scenario.kubelet
+    figures = {
+        "liveness": None
+        if kubelet.liveness_restarts is None
+        else numbers.count(kubelet.liveness_restarts, "restart"),
+        "readiness": None
+        if kubelet.readiness_flips is None
+        else f"{numbers.count(kubelet.readiness_flips, 'time')} out of rotation",
+    }
+    missing = {role: kubelet.not_replayed.get(role, "nothing was judged") for role in figures}
+    yield "kubelet: " + ", ".join(
+        figure or f"{role} not replayed ({missing[role]})" for role, figure in figures.items()
     )
     yield f"reproduce: {scenario.reproduce}"
 

@@ -9,17 +9,20 @@ resource. The fields and their defaults are those of the Probe type in Kubernete
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 import yaml
 
 from scenarios.errors import CouldNotRun, Malformed, UnknownName, did_you_mean, nearest
 from scenarios.record import KubeletRules
 from scenarios.spec.document import Key, spell
-from scenarios.spec.target import GrpcProbe, Role, Target
+from scenarios.spec.placeholders import placeholder_names
+from scenarios.spec.target import CommandProbe, GrpcProbe, HttpProbe, Role, Target, TcpProbe, not_replayed
 
 _PROBE_KEYS = (
     "exec",
@@ -33,7 +36,14 @@ _PROBE_KEYS = (
     "terminationGracePeriodSeconds",
     "timeoutSeconds",
 )
-_HANDLERS = ("httpGet", "grpc", "tcpSocket", "exec")
+_HANDLERS = {
+    "httpGet": ("host", "httpHeaders", "path", "port", "scheme"),
+    "grpc": ("port", "service"),
+    "tcpSocket": ("host", "port"),
+    "exec": ("command",),
+}
+_KINDS = {HttpProbe: "http", GrpcProbe: "grpc", TcpProbe: "tcp"}
+_URL = re.compile(r"(?P<scheme>\w+)://(?P<authority>[^/?]*)(?P<target>.*)")
 _ROLES: Mapping[Role, str] = {"liveness": "livenessProbe", "readiness": "readinessProbe"}
 _INT = "tag:yaml.org,2002:int"
 _NULL = "tag:yaml.org,2002:null"
@@ -41,21 +51,31 @@ _NULL = "tag:yaml.org,2002:null"
 
 @dataclass(frozen=True, slots=True)
 class ManifestProbe:
-    """One probe of a container. `path` is of an HTTP probe, with its query; `service` of a gRPC one; `port`
-    is a number as text, or a name where the container declares no such port. `line` is 1-based."""
+    """One probe of a container. `scheme` (http or https), `path` with its query and `headers` are of an HTTP
+    probe, `service` of a gRPC one. `port` is a number as text, and `port_name` what the container calls it;
+    it is empty where no port of the container has the name that the probe gives. `host` is empty for the
+    pod's own. `line` is 1-based."""
 
     kind: Literal["http", "grpc", "tcp", "exec"]
     rules: KubeletRules
     line: int
     port: str = ""
+    port_name: str = ""
     path: str = ""
     service: str = ""
+    scheme: str = "http"
+    host: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
+        sent = "".join(f" with {name}: {value}" for name, value in self.headers)
+        over = f" over {self.scheme}" if self.scheme != "http" else ""
+        at = f" of {self.host}" if self.host else ""
+        port = f"port {self.port or self.port_name}{at}"
         asks = {
-            "http": f"GET {self.path}",
-            "grpc": f"gRPC health of {self.service!r}",
-            "tcp": f"TCP port {self.port}",
+            "http": f"GET {self.path}{sent}{over} at {port}",
+            "grpc": f"gRPC health of {self.service!r} at {port}",
+            "tcp": f"TCP {port}",
             "exec": "a command (exec)",
         }[self.kind]
         rules = self.rules
@@ -83,11 +103,12 @@ class Container:
 @dataclass(frozen=True, slots=True)
 class KubeletProbes:
     """How to replay a run: for each role the rules and the target's probe (by name) that asks the same as the
-    manifest does. A role the manifest leaves out, or that cannot be asked from outside, is in neither;
-    `notes` says so."""
+    manifest does. A role that the manifest leaves out is in neither; one that cannot be asked from outside is
+    in `not_replayed` with the reason. `notes` says both."""
 
     rules: Mapping[Role, KubeletRules] = field(default_factory=dict)
     probes: Mapping[Role, str] = field(default_factory=dict)
+    not_replayed: Mapping[Role, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -130,6 +151,8 @@ def replay_for(container: Container, target: Target) -> KubeletProbes:
     """
     rules: dict[Role, KubeletRules] = {}
     probes: dict[Role, str] = {}
+    not_replayed: dict[Role, str] = {}
+    ports: dict[str, str] = {}
     notes = []
     for role, key in _ROLES.items():
         probe = container.probes.get(role)
@@ -138,34 +161,107 @@ def replay_for(container: Container, target: Target) -> KubeletProbes:
             notes.append(f"{container.full_name} has no {key}: a kubelet would never {would}")
             continue
         if probe.kind == "exec":
-            notes.append(f"{container.path}:{probe.line}: {key} runs a command, which cannot be replayed")
+            not_replayed[role] = f"{key} runs a command, which cannot be replayed"
+            notes.append(f"{container.path}:{probe.line}: {not_replayed[role]}")
             continue
-        name = _asks_the_same(probe, target)
-        if name is None:
-            raise CouldNotRun(
-                f"{container.path}:{probe.line}: {key} asks {probe}, "
-                f"and no [[probe]] of target {target.name} does; add one"
+        try:
+            found, port = _asking_the_same(probe, target, ports)
+        except LookupError as error:
+            raise CouldNotRun(f"{container.path}:{probe.line}: {key} asks {probe}, and {error}") from None
+        ports[port] = probe.port or probe.port_name
+        rules[role], probes[role] = probe.rules, found.name
+    return KubeletProbes(rules, probes, not_replayed, tuple(notes))
+
+
+def _asking_the_same(
+    probe: ManifestProbe, target: Target, taken: Mapping[str, str]
+) -> tuple[HttpProbe | GrpcProbe | TcpProbe, str]:
+    """The target's probe that asks the same, and its port as the target file has it. `taken`: which of the
+    manifest's ports stands for which of the file's already. Raises `LookupError` with the reason."""
+    near = [
+        one for one in target.probe if not isinstance(one, CommandProbe) and _KINDS[type(one)] == probe.kind
+    ]
+    reasons = {one.name: _difference(probe, one) for one in near}
+    same = [(one, _port(one)) for one in near if reasons[one.name] is None]
+    if not same:
+        why = "; ".join(f"{name!r} {reason}" for name, reason in reasons.items() if reason)
+        raise LookupError(
+            f"no [[probe]] of target {target.name} does: {why or 'none is of its kind'}; add one"
+        )
+    wanted = probe.port or probe.port_name
+    called = [(one, port) for one, port in same if port in (probe.port, probe.port_name)]
+    free = [(one, port) for one, port in same if not port.isdigit() and taken.get(port, wanted) == wanted]
+    known = [(one, port) for one, port in free if port in taken]
+    fitting = called or known or free
+    shown = " and ".join(dict.fromkeys(_spelled(port) for _, port in fitting or same))
+    if not fitting:
+        raise LookupError(
+            f"target {target.name} asks the same at {shown} alone: add a [[probe]] for port {wanted}, or "
+            "write {port:NAME} for a port that is another one in each run"
+        )
+    if len({port for _, port in fitting}) > 1:
+        raise LookupError(
+            f"target {target.name} asks the same at {shown}, and either may be meant: call the one that is, "
+            f"{{port:{probe.port_name or wanted}}}"
+        )
+    found, port = fitting[0]
+    for own, manifests in taken.items():
+        if (own == port) != (manifests == wanted):
+            raise LookupError(
+                f"target {target.name} asks the same at {shown}, but {_spelled(own)} is the port "
+                f"{manifests} of the manifest's other probe; add a [[probe]]"
             )
-        rules[role], probes[role] = probe.rules, name
-    return KubeletProbes(rules, probes, tuple(notes))
+    return found, port
 
 
-def _asks_the_same(probe: ManifestProbe, target: Target) -> str | None:
-    for candidate in target.probe:
-        if isinstance(candidate, GrpcProbe):
-            same = probe.kind == "grpc" and candidate.service == probe.service and not candidate.method
-        elif url := getattr(candidate, "url", None):
-            same = probe.kind == "http" and _path_of(url) == probe.path
-        else:
-            same = probe.kind == "tcp"
-        if same:
-            return candidate.name
-    return None
+def _difference(probe: ManifestProbe, own: HttpProbe | GrpcProbe | TcpProbe) -> str | None:
+    """What a target's probe of the same kind asks otherwise, but for its port; None where it is the same."""
+    if (reason := not_replayed(own)) is not None:
+        return reason
+    if probe.host and probe.host != _host(own):
+        return f"asks another host than {probe.host}"
+    if isinstance(own, GrpcProbe):
+        return None if own.service == probe.service else f"asks about {own.service!r}"
+    if isinstance(own, TcpProbe):
+        return None
+    if (parts := _URL.fullmatch(own.url)) is None:
+        return "asks over what a placeholder says: write http:// or https:// before it"
+    scheme, path = parts["scheme"].lower(), parts["target"]
+    path = path if path.startswith("/") else f"/{path}"
+    if path != probe.path:
+        return f"asks {path}"
+    if scheme != probe.scheme:
+        return f"asks over {scheme}"
+    sent = [(name.lower(), value) for name, value in own.headers.items()]
+    wanted = [(name.lower(), value) for name, value in probe.headers]
+    if "user-agent" not in dict(wanted):  # then a kubelet's is kube-probe/VERSION
+        sent = [(n, v) for n, v in sent if n != "user-agent" or not v.startswith("kube-probe/")]
+    return None if sorted(sent) == sorted(wanted) else "sends other headers"
 
 
-def _path_of(url: str) -> str:
-    """The path and query of a URL whose host may be a placeholder."""
-    return re.sub(r"^(https?://)?[^/?]*", "", url) or "/"
+def _authority(own: HttpProbe | GrpcProbe | TcpProbe) -> str:
+    if not isinstance(own, HttpProbe):
+        return own.address
+    parts = _URL.fullmatch(own.url)
+    return parts["authority"] if parts else own.url
+
+
+def _host(own: HttpProbe | GrpcProbe | TcpProbe) -> str:
+    return re.sub(r":(\d+|\{[^{}]*\})$", "", _authority(own)).strip("[]")
+
+
+def _port(own: HttpProbe | GrpcProbe | TcpProbe) -> str:
+    """The port of a target's probe as its file has it: a number, or the name of the placeholder for it."""
+    authority = _authority(own)
+    if literal := re.search(r":(\d+)$", authority):
+        return literal[1]
+    if names := list(placeholder_names(authority)):
+        return names[-1].removeprefix("port:")
+    return "443" if isinstance(own, HttpProbe) and own.url.lower().startswith("https:") else "80"
+
+
+def _spelled(port: str) -> str:
+    return f"port {port}" if port.isdigit() else f"{{{port}}}"
 
 
 def _containers(path: Path) -> Iterator[Container]:
@@ -230,16 +326,45 @@ def _probe(probe: YamlTable, ports: Mapping[str, str]) -> ManifestProbe:
     handler = probe.table(name)
     if handler is None:
         raise probe.malformed((name,), "is empty")
+    handler.only(*_HANDLERS[name])
     port = handler.text("port")
     if port is None:
         raise handler.malformed((), "the key 'port' is missing")
-    port = ports.get(port, port)
+    if port.isdigit():
+        if not 0 < int(port) < 65536:
+            raise handler.malformed(("port",), "must be from 1 to 65535")
+        port_name = next((name for name, number in ports.items() if number == port), "")
+    else:
+        port_name, port = port, ports.get(port, "")
+    host = handler.text("host") or ""
     if name == "httpGet":
+        scheme = handler.text("scheme") or "HTTP"
+        if scheme not in ("HTTP", "HTTPS"):
+            raise handler.malformed(("scheme",), "must be HTTP or HTTPS")
         path = handler.text("path") or "/"
-        return ManifestProbe("http", rules, probe.line, port, path if path.startswith("/") else f"/{path}")
+        return ManifestProbe(
+            "http",
+            rules,
+            probe.line,
+            port,
+            port_name,
+            quote(path if path.startswith("/") else f"/{path}", safe=string.punctuation),
+            scheme=scheme.lower(),
+            host=host,
+            headers=tuple(_header(header) for header in handler.each("httpHeaders")),
+        )
     if name == "grpc":
-        return ManifestProbe("grpc", rules, probe.line, port, service=handler.text("service") or "")
-    return ManifestProbe("tcp", rules, probe.line, port)
+        service = handler.text("service") or ""
+        return ManifestProbe("grpc", rules, probe.line, port, port_name, service=service)
+    return ManifestProbe("tcp", rules, probe.line, port, port_name, host=host)
+
+
+def _header(header: YamlTable) -> tuple[str, str]:
+    header.only("name", "value")
+    name = header.text("name")
+    if not name:
+        raise header.malformed((), "the key 'name' is missing")
+    return name, header.text("value") or ""
 
 
 def _list(names: list[str]) -> str:

@@ -71,7 +71,9 @@ def text_problems(probe: Probe, names: Mapping[str, str]) -> Iterator[tuple[Key,
     if isinstance(probe, HttpProbe):
         yield from _problem("url", _checkable_url(fill(probe.url, names)), http_url)
         for name, value in probe.headers.items():
-            yield from _problem(("headers", name), fill(value, names), partial(check_header, name))
+            yield from _problem(
+                ("headers", name), fill(value, names).replace(_UNKNOWN, "x"), partial(check_header, name)
+            )
     if probe.address is not None and _UNKNOWN not in (at := fill(probe.address, names)):
         yield from _problem("address", at, place)
 

@@ -139,7 +139,8 @@ def _row(scenario: ScenarioRecord, endpoints: Sequence[str], layout: _Layout) ->
     if layout.ratio:
         yield Text(_ratio(scenario))
     if layout.restarts:
-        yield Text(str(scenario.kubelet.liveness_restarts) if scenario.window.closed_s is not None else "-")
+        restarts = scenario.kubelet.liveness_restarts if scenario.window.closed_s is not None else None
+        yield Text("-" if restarts is None else str(restarts))
     if layout.took:
         yield Text(f"{scenario.duration_s:.1f} s")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from scenarios.judge.kubelet import replay, with_probe_rules
 from scenarios.record import (
@@ -150,3 +151,36 @@ def test_a_deployment_s_own_rules_and_endpoints_replace_the_target_s() -> None:
     both = with_probe_rules(scenario, {"liveness": rules, "readiness": rules}, one_path, "d.yaml").kubelet  # type: ignore[arg-type]
     assert both.liveness_series == both.readiness_series == asks_http.kubelet.liveness_series
     assert both.liveness_restarts == 1
+
+
+@pytest.mark.parametrize("given", ["reason of the series", "reason of the manifest", "no role"])
+def test_what_cannot_be_replayed_has_a_reason_and_no_figure(given: str) -> None:
+    silent = {name: [Sample(i / 10, i / 10, None, "timeout") for i in range(22)] for name in SERIES}
+    series, reasons = dict(SERIES), None
+    if given == "reason of the series":
+        series["http /health"] = replace(series["http /health"], not_replayed="asks by POST")
+    elif given == "no role":
+        series["http /health"] = replace(series["http /health"], role=None)
+    else:
+        reasons = {"liveness": "livenessProbe runs a command"}
+    found = replay(series, silent, 2.2, reasons=reasons)  # type: ignore[arg-type]
+    assert (found.liveness_restarts, found.liveness_series, found.readiness_flips) == (None, None, 1)
+    said = found.not_replayed["liveness"]
+    assert said in (
+        "http /health asks by POST",
+        *(reasons or {}).values(),
+        'no endpoint has role = "liveness"',
+    )
+
+
+def test_a_deployment_without_a_probe_never_restarts_and_that_is_a_figure() -> None:
+    samples = {"grpc health": (SERVING,) * 3}
+    found = replay(SERIES, samples, 2.2, source="d.yaml", asked={"readiness": "grpc health"})
+    assert (found.liveness_restarts, found.not_replayed) == (0, {})
+
+
+def test_a_probe_that_was_given_up_before_a_kubelet_would_have_says_nothing() -> None:
+    late = [Sample(i / 10, i / 10, i / 10 + 0.5, "timeout") for i in range(20)]
+    samples = {"http /health": [*late, Sample(2.1, 2.1, 2.15, "ok", 200)]}
+    assert replay(SERIES, samples, 2.2, KubeletRules(timeout_s=5.0, period_s=0.2)).liveness_restarts == 0
+    assert replay(SERIES, samples, 2.2, KubeletRules(timeout_s=0.4, period_s=0.2)).liveness_restarts == 1

@@ -195,3 +195,107 @@ def test_a_template_is_refused_with_the_remedy(tmp_path: Path) -> None:
 def test_a_manifest_without_probes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Malformed, match="no container in it has a livenessProbe"):
         kubernetes.read_manifest(manifest(tmp_path, "kind: ConfigMap\ndata: {a: b}\n"))
+
+
+PORTS = """\
+kind: Pod
+metadata: {name: p}
+spec:
+  containers:
+    - name: c
+      ports: [{name: web, containerPort: 8080}, {name: admin, containerPort: 8081}]
+      livenessProbe: {httpGet: %s}
+      readinessProbe: {httpGet: %s}
+"""
+
+
+def asked(tmp_path: Path, live: str, ready: str, *probes: HttpProbe) -> dict[str, str]:
+    container = kubernetes.read_manifest(manifest(tmp_path, PORTS % (live, ready)))
+    return dict(kubernetes.replay_for(container, target(*probes)).probes)
+
+
+def http(name: str, url: str, **more: object) -> HttpProbe:
+    return HttpProbe(name, url, **more)  # type: ignore[arg-type]
+
+
+def test_ports_are_told_apart_by_their_number_or_name(tmp_path: Path) -> None:
+    live, ready = "{path: /health, port: web}", "{path: /health, port: 8081}"
+    web = http("web", "http://127.0.0.1:{port:web}/health")
+    for own in ("{port:admin}", "8081", "{port:8081}"):
+        admin = http("admin", f"http://127.0.0.1:{own}/health")
+        assert asked(tmp_path, live, ready, admin, web) == {"liveness": "web", "readiness": "admin"}
+
+
+@pytest.mark.parametrize(
+    ("live", "probe", "says"),
+    [
+        ("{path: /x, port: 8080}", http("p", "http://h:{port:a}/health"), "'p' asks /health"),
+        ("{path: /health, port: 8080}", http("p", "http://h:9000/health"), "at port 9000 alone"),
+        ("{path: /health, port: 8080, scheme: HTTPS}", http("p", "http://{a}/health"), "'p' asks over http"),
+        ("{path: /health, port: 8080}", http("p", "https://{a}/health"), "'p' asks over https"),
+        ("{path: /health, port: 8080}", http("p", "{a}/health"), "over what a placeholder says"),
+        (
+            "{path: /health, port: 8080, httpHeaders: [{name: Host, value: m}]}",
+            http("p", "http://{a}/health", headers={"host": "n"}),
+            "'p' sends other headers",
+        ),
+        (
+            "{path: /health, port: 8080, host: db}",
+            http("p", "http://{a}/health"),
+            "asks another host than db",
+        ),
+        ("{path: /health, port: 8080}", http("p", "http://{a}/health", method="POST"), "asks by POST"),
+        (
+            "{path: /health, port: 8080}",
+            http("p", "http://l/health", address="unix:/s"),
+            "over a unix socket",
+        ),
+        (
+            "{path: /health, port: 8080}",
+            http("p", "http://{a}/health", connections=("kept",)),
+            "kept connection",
+        ),
+    ],
+)
+def test_what_the_target_asks_otherwise_is_said_in_place_of_a_figure(
+    tmp_path: Path, live: str, probe: HttpProbe, says: str
+) -> None:
+    with pytest.raises(CouldNotRun, match="livenessProbe asks GET") as caught:
+        asked(tmp_path, live, live, probe)
+    assert says in str(caught.value)
+    assert "add" in str(caught.value)
+
+
+def test_two_ports_of_a_manifest_are_not_one_port_of_the_target_nor_one_two(tmp_path: Path) -> None:
+    health, ready = "{path: /health, port: 1}", "{path: /ready, port: %s}"
+    one = [http("a", "http://{a}/health"), http("b", "http://{a}/ready")]
+    two = [http("a", "http://{a}/health"), http("b", "http://{b}/ready")]
+    assert asked(tmp_path, health, ready % 1, *one) == {"liveness": "a", "readiness": "b"}
+    assert asked(tmp_path, health, ready % 2, *two) == {"liveness": "a", "readiness": "b"}
+    for port, probes in ((2, one), (1, two)):
+        with pytest.raises(CouldNotRun, match="add a"):
+            asked(tmp_path, health, ready % port, *probes)
+    with pytest.raises(CouldNotRun, match=r"either may be meant.*\{port:1\}"):
+        asked(tmp_path, health, health, one[0], http("c", "http://{c}/health"))
+
+
+def test_headers_are_the_same_whatever_their_case_and_order(tmp_path: Path) -> None:
+    live = "{path: a b, port: 1, scheme: HTTPS, httpHeaders: [{name: X, value: 1}, {name: Host, value: m}]}"
+    own = http("p", "HTTPS://{a}/a%20b", headers={"host": "m", "x": "1", "User-Agent": "kube-probe/1.31"})
+    assert asked(tmp_path, live, live, own) == {"liveness": "p", "readiness": "p"}
+
+
+@pytest.mark.parametrize(
+    ("probe", "says"),
+    [
+        ("{pth: /, port: 1}", "unknown key; did you mean path"),
+        ("{path: /, port: 0}", "must be from 1 to 65535"),
+        ("{path: /, port: 1, scheme: http}", "must be HTTP or HTTPS"),
+        ("{path: /, port: 1, httpHeaders: [{value: a}]}", "the key 'name' is missing"),
+    ],
+)
+def test_what_is_wrong_in_an_http_probe_has_its_line(tmp_path: Path, probe: str, says: str) -> None:
+    path = manifest(tmp_path, PORTS % (probe, probe))
+    with pytest.raises(Malformed, match=says) as caught:
+        kubernetes.read_manifest(path)
+    assert caught.value.line == 7

@@ -88,6 +88,53 @@ def test_a_target_that_watches_nothing_is_refused(tmp_path: Path) -> None:
         load(tmp_path, GOOD.replace('name = "http /health"', 'name = "http /health"\nwatched = false'))
 
 
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ('url = "http://127.0.0.1:{port:htpp}/"', "did you mean port:http"),
+        ('url = "http://{http}/a b"', "probe[1].url: .*'/a%20b'"),
+        ('url = "http://{http}/a#{http}"', "%23"),
+        ('url = "{http}/x"\naddress = "{http}:1"\nheaders = { X = "é" }', "probe[1].headers.X"),
+        ('url = "http://[::1]:{port:http}/"\nheaders = { A = "1", a = "2" }', "stands there twice"),
+        ('url = "http://::1:{port:http}/"', "in brackets"),
+        ('url = "http://h/"\nheaders = { A = "{htp}" }', "unknown placeholder {htp}"),
+        ('url = "http://h/"\nmethod = "post"', "in capitals"),
+        ('url = "http://h/"\njson = 1', 'give `method = "POST"`'),
+        ('url = "http://h/"\nmethod = "PUT"\njson = 1\nbody = ""', "give one of them"),
+        ('url = "http://h/"\nmethod = "PUT"\nbody = "base64:?"', "not base64"),
+        ('url = "http://h/"\nmethod = "HEAD"\nexpect = { body = "ok" }', "has no body"),
+        ('url = "http://h/"\nexpect = { status = [] }', "give the statuses"),
+        ('url = "http://h/"\naddress = "h:1"', "unix:/PATH"),
+        ('url = "http://h/"\naddress = "unix:s.sock"', "not absolute"),
+        ('kind = "grpc"\naddress = "127.0.0.1"', "write HOST:PORT"),
+        ('kind = "grpc"\naddress = "dns:///h:1"', "neither HOST:PORT nor unix:"),
+        ('kind = "tcp"\naddress = ":{port:http}"', "names no host"),
+        ('kind = "command"\ncommand = []', "is empty"),
+        ('kind = "command"\ncommand = ["true"]\nperiod_s = 0.01', "raise it"),
+        ('kind = "command"\ncommand = ["true"]\nconnections = ["kept"]', "unknown key"),
+    ],
+)
+def test_a_probe_that_could_not_be_asked_as_it_is_written_is_refused(
+    tmp_path: Path, keys: str, problem: str
+) -> None:
+    kind = "" if "kind" in keys else 'kind = "http"\n'
+    probe = f'[[probe]]\nname = "mine"\n{kind}{keys}\n'
+    with pytest.raises(Malformed, match=problem.replace("{", r"\{").replace("[1]", r"\[1\]")) as raised:
+        load(tmp_path, f"{GOOD}\n{probe}")
+    assert raised.value.line is not None
+    assert raised.value.line > GOOD.count("\n")
+    assert "\n" not in str(raised.value)
+
+
+def test_what_a_placeholder_brings_is_refused_with_the_line_too(tmp_path: Path) -> None:
+    loaded = load(tmp_path, GOOD)
+    target_file.check_filled(loaded, {"http": "[::1]:1"})
+    with pytest.raises(
+        Malformed, match=r"t\.toml:12: probe\[0\]\.url: 'http://0\.0\.0\.0:0/health' names no port"
+    ):
+        target_file.check_filled(loaded, {"http": "0.0.0.0:0"})
+
+
 @pytest.mark.parametrize("name", overlay.shipped())
 def test_every_shipped_target_loads_under_its_own_name(name: str) -> None:
     assert target_file.load(target_file.find(name)).name == name
