@@ -38,6 +38,7 @@ from scenarios.run.results import ScenarioResults, WindowClosing, WindowOpening,
 from scenarios.run.watch import Samples, TargetWatch, watching
 from scenarios.server import resources
 from scenarios.server.server import Server
+from scenarios.server.settling import Settling, wait_settled
 from scenarios.spec import Scenario
 from scenarios.traffic.load.facts import LoadFacts
 from scenarios.traffic.load.running import RunningLoads, loading
@@ -59,6 +60,10 @@ _LATE_SHARE = 0.5
 intended start, so a late probe can only make a lit target look worse; and half a budget of lateness cannot
 make up a silence of more than a whole one alone.
 """
+
+
+class _Unsettled(Exception):
+    """The server changed while the baseline was watched."""
 
 
 class Experiment:
@@ -84,8 +89,9 @@ class Experiment:
         """
         self._server.usable, good_as_before = False, False
         self._marks_s["start"] = began_s
+        settles_s = 0.0 if self._server.before is not None else self._scenario.target.start.ready_within_s
         try:
-            async with asyncio.timeout(_LIMIT_S):
+            async with asyncio.timeout(_LIMIT_S + settles_s):
                 good_as_before = await self._run_phases()
         except WRONG_INPUT as error:
             raise CouldNotRun(f"{self._scenario.name}: {error}") from error
@@ -119,8 +125,30 @@ class Experiment:
         return record
 
     async def _run_phases(self) -> bool:
-        """Run all phases; returns whether the server is as good as before."""
-        await self._prepare()
+        """Run all phases; returns whether the server is as good as before.
+
+        On a new server the baseline is also the time in which it shows that it has settled. Where it has not,
+        it is left in peace until it has, and everything begins again.
+        """
+        server = self._server
+        if server.before is not None:
+            return await self._run_from_baseline(None)
+        await self._calls.warm_up()
+        await server.caller.close()
+        server.before = await resources.wait_agreeing(server.held, self._timing.settle_within_s)
+        try:
+            return await self._run_from_baseline(Settling(server.held, connections=False))
+        except _Unsettled:
+            await self._calls.undo()
+            await server.caller.close()
+        self._progress.phase(self._scenario.name, "start")
+        server.before = await wait_settled(server.held, self._scenario.target.start.ready_within_s)
+        return await self._run_from_baseline(None)
+
+    async def _run_from_baseline(self, settling: Settling | None) -> bool:
+        """Run the phases from the set-up on. Raises `_Unsettled`, before anything is filed, where the server
+        changes in the baseline."""
+        await self._calls.set_up()
         target, names = self._scenario.target.spec, self._server.names
         async with (
             watching(self._prober, series_set(target, names, self._seed)) as watch,
@@ -129,7 +157,7 @@ class Experiment:
         ):
             self._samples = watch.samples
             self._enter("baseline")
-            if not await self._wait_baseline(watch):
+            if not await self._wait_baseline(watch, settling):
                 return False
             self._enter("arm")
             async with loading(self._row.load, self._server) as loads:
@@ -152,18 +180,18 @@ class Experiment:
             recovered = await self._wait_asserted(assertions) and recovered
         return recovered and await self._verify(recovery) and bit
 
-    async def _prepare(self) -> None:
-        """If the server is new, warm it up and measure what it holds; then set up what the calls need."""
-        server = self._server
-        if server.before is None:
-            await self._calls.warm_up()
-            await server.caller.close()
-            server.before = await resources.wait_settled(server.held, self._timing.settle_within_s)
-        await self._calls.set_up()
-
-    async def _wait_baseline(self, watch: TargetWatch) -> bool:
-        """Watch the target before the fault; returns whether it was lit."""
-        seen, stretch_s = await watch.wait_baseline(self._timing.baseline_s, self._timing.window_max_s)
+    async def _wait_baseline(self, watch: TargetWatch, settling: Settling | None) -> bool:
+        """Watch the target before the fault; returns whether it was lit. Raises `_Unsettled`."""
+        timing = self._timing
+        if settling is None:
+            seen, stretch_s = await watch.wait_baseline(timing.baseline_s, timing.window_max_s, lambda: True)
+        else:
+            async with settling:
+                seen, stretch_s = await watch.wait_baseline(
+                    timing.baseline_s, timing.window_max_s, lambda: settling.quiet or bool(settling.changes)
+                )
+                if settling.disturbed():
+                    raise _Unsettled
         self._results = replace(self._results, baseline_s=stretch_s)
         lit = seen.observed == "lit" and not seen.too_few
         detail = seen.detail if lit else "; ".join([seen.detail, *seen.too_few])
