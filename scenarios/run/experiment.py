@@ -22,7 +22,7 @@ from faults import (
     UnknownSelector,
     UnknownSite,
 )
-from scenarios.errors import CouldNotRun, ProberFailed, SetupFailed
+from scenarios.errors import CouldNotRun, ProberFailed, SetupFailed, TargetEnded
 from scenarios.judge import claim, judge, proof
 from scenarios.judge.observation import Observation
 from scenarios.prober.handle import ProberHandle
@@ -95,6 +95,9 @@ class Experiment:
                 good_as_before = await self._run_phases()
         except WRONG_INPUT as error:
             raise CouldNotRun(f"{self._scenario.name}: {error}") from error
+        except TargetEnded as error:
+            guard = proof if self._results.faults is None else claim
+            self._file(guard("the server is there", False, f"it {error.detail}"))
         except SetupFailed as error:
             self._file(proof("set up", False, str(error)))
         except ProberFailed as error:
@@ -133,7 +136,7 @@ class Experiment:
         server = self._server
         if server.before is not None:
             return await self._run_from_baseline(None)
-        await self._calls.warm_up()
+        await server.unless_ended(self._calls.warm_up())
         await server.caller.close()
         server.before = await resources.wait_agreeing(server.held, self._timing.settle_within_s)
         try:
@@ -142,13 +145,14 @@ class Experiment:
             await self._calls.undo()
             await server.caller.close()
         self._progress.phase(self._scenario.name, "start")
-        server.before = await wait_settled(server.held, self._scenario.target.start.ready_within_s)
+        within_s = self._scenario.target.start.ready_within_s
+        server.before = await server.unless_ended(wait_settled(server.held, within_s))
         return await self._run_from_baseline(None)
 
     async def _run_from_baseline(self, settling: Settling | None) -> bool:
         """Run the phases from the set-up on. Raises `_Unsettled`, before anything is filed, where the server
         changes in the baseline."""
-        await self._calls.set_up()
+        await self._server.unless_ended(self._calls.set_up())
         target, names = self._scenario.target.spec, self._server.names
         async with (
             watching(self._prober, series_set(target, names, self._seed)) as watch,
@@ -157,7 +161,7 @@ class Experiment:
         ):
             self._samples = watch.samples
             self._enter("baseline")
-            if not await self._wait_baseline(watch, settling):
+            if not await self._server.unless_ended(self._wait_baseline(watch, settling)):
                 return False
             self._enter("arm")
             async with loading(self._row.load, self._server) as loads:
@@ -176,9 +180,9 @@ class Experiment:
             if self._scenario.destroys:
                 await self._terminate(recovery)
                 return False
-            recovered = await self._wait_recovered(recovery, watch)
+            recovered = await self._server.unless_ended(self._wait_recovered(recovery, watch))
             recovered = await self._wait_asserted(assertions) and recovered
-        return recovered and await self._verify(recovery) and bit
+        return recovered and await self._server.unless_ended(self._verify(recovery)) and bit
 
     async def _wait_baseline(self, watch: TargetWatch, settling: Settling | None) -> bool:
         """Watch the target before the fault; returns whether it was lit. Raises `_Unsettled`."""

@@ -74,7 +74,8 @@ class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     line: Annotated[
         str | None,
         Meta(
-            description="A regular expression for one line of its stdout; named groups become placeholders."
+            description="A regular expression for one line of its stdout or stderr; named groups become "
+            "placeholders."
         ),
     ] = None
     url: Annotated[
