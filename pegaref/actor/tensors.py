@@ -129,11 +129,38 @@ class CudaTensorRegistry:
             tensor = open_cuda_ipc(wrapper, self._device_id)
         else:
             tensor = open_shared_memory(wrapper, files)
-        end_bytes = (layer.segments - 1) * layer.kv_stride_bytes + layer.num_blocks * layer.bytes_per_block
-        tensor_bytes = tensor.numel() * tensor.element_size()
-        if end_bytes > tensor_bytes:
+        end_bytes = _blocks_end(layer)
+        if end_bytes > (room_bytes := _block_room(tensor)):
             raise InvalidCommand(
-                f"layer {layer.name!r}: its blocks end at byte {end_bytes} of a tensor of {tensor_bytes}",
+                f"layer {layer.name!r}: its blocks end at byte {end_bytes} of a tensor of {room_bytes}",
                 field="num_blocks",
             )
         return tensor
+
+
+def _blocks_end(layer: Layer) -> int:
+    """The byte after a layer's last block, counted from its tensor's first, as PegaFlow lays them out.
+
+    One segment: block after block. Two: K's blocks, and V's `kv_stride_bytes` after them; or, with a stride of
+    one block, K and V of each block side by side. Raises InvalidCommand where blocks would overlap.
+    """
+    segment_bytes = layer.num_blocks * layer.bytes_per_block
+    if layer.segments == 1:
+        return segment_bytes
+    if layer.kv_stride_bytes == layer.bytes_per_block:
+        return layer.segments * segment_bytes
+    if layer.kv_stride_bytes < segment_bytes:
+        raise InvalidCommand(
+            f"layer {layer.name!r}: V begins {layer.kv_stride_bytes} bytes after K, whose {layer.num_blocks} "
+            f"blocks take {segment_bytes}: its blocks overlap",
+            field="kv_stride_bytes",
+        )
+    return layer.kv_stride_bytes + segment_bytes
+
+
+def _block_room(tensor: torch.Tensor) -> int:
+    """The bytes from a tensor's first on that its blocks may take: those that it spans, with the padding after
+    the last element, as far as they are mapped."""
+    spanned = max((size * step for size, step in zip(tensor.shape, tensor.stride(), strict=True)), default=1)
+    mapped_bytes = tensor.untyped_storage().nbytes() - tensor.storage_offset() * tensor.element_size()
+    return min(spanned * tensor.element_size(), mapped_bytes)

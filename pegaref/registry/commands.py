@@ -116,13 +116,14 @@ class Cleanup:
 class CommandCounters:
     """Counts one device's commands by how they ended. The numbers only grow, also over respawns."""
 
-    __slots__ = ("finished", "lost_replies", "rejected", "rolled_back")
+    __slots__ = ("finished", "lost_replies", "rejected", "rolled_back", "unexpected_replies")
 
     def __init__(self) -> None:
         self.finished: Counter[tuple[str, str]] = Counter()  # (operation, outcome) -> commands
         self.rejected = 0
         self.rolled_back = 0
         self.lost_replies = 0
+        self.unexpected_replies = 0
 
     def count(self, command: PendingRegister | Cleanup, outcome: str) -> None:
         """Count a command that ended, by its operation and its outcome."""

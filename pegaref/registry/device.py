@@ -82,7 +82,6 @@ class Device:
         self._running: PendingRegister | Cleanup | None = None
         self._serial = 0
         self._created = False  # whether the running register's context was new in the table
-        self._given_up: set[int] = set()  # serials whose answers may still come, and mean nothing
         self._retry = CleanupRetry(clock, self._start_next)
         self._counters = CommandCounters()
         self._supervisor = ActorSupervisor(device_id, launcher, settings, clock, self)
@@ -179,13 +178,21 @@ class Device:
         self._start_next()
 
     def on_reply(self, reply: Reply) -> None:
-        """End the command that the actor answered, and send it the next."""
+        """End the command that the actor answered, and send it the next.
+
+        An answer that no command waits for (it came twice, or after it was given up) means nothing: serials
+        are never used again, so it can be no other command's.
+        """
         running, answer = self._running, reply.answer
         if running is None or reply.serial != self._serial:
-            if reply.serial in self._given_up:
-                self._given_up.discard(reply.serial)
-            else:
-                self._supervisor.replace(f"reply {reply.serial} was not asked for")
+            self._counters.unexpected_replies += 1
+            if self._counters.unexpected_replies.bit_count() == 1:  # 1, 2, 4, …: a flood makes no flood of lines
+                logger.warning(
+                    "device %d: dropped reply %d, which no command waits for; %d so far",
+                    self._device_id,
+                    reply.serial,
+                    self._counters.unexpected_replies,
+                )
             return
         if isinstance(running, PendingRegister) and isinstance(answer, (Registered, Refused)):
             self._running = None
@@ -201,7 +208,6 @@ class Device:
 
     def on_lost(self, reason: str) -> None:
         """End all commands and empty the context table: the actor has ended, with everything that it held."""
-        self._given_up.clear()
         self._retry.stop()
         self._fail_registers(DeviceLost(f"the actor of device {self._device_id} died: {reason}"))
         for cleanup in self._take_cleanups():
@@ -270,7 +276,6 @@ class Device:
             OPERATION_NAMES[type(running.command)],
         )
         self._counters.lost_replies += 1
-        self._given_up.add(self._serial)
         self._running = None
         if isinstance(running, PendingRegister):
             self._roll_back_unknown(running.command.key)
@@ -385,4 +390,5 @@ class Device:
             rejected=counters.rejected,
             rolled_back=counters.rolled_back,
             lost_replies=counters.lost_replies,
+            unexpected_replies=counters.unexpected_replies,
         )

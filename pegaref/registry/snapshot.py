@@ -66,6 +66,7 @@ class DeviceSnapshot:
     rejected: int  # refused because the mailbox was full
     rolled_back: int  # registers undone because nobody waited for them any more
     lost_replies: int
+    unexpected_replies: int  # dropped, since no command waited for them: they came twice, or too late
 
 
 @dataclass(frozen=True, slots=True)

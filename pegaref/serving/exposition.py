@@ -122,6 +122,11 @@ _COUNTERS: tuple[tuple[str, str, _Reading], ...] = (
         lambda d: d.rolled_back,
     ),
     ("replies_lost", "Commands whose answer never came.", lambda d: d.lost_replies),
+    (
+        "replies_unexpected",
+        "Answers that were dropped, since no command waited for them.",
+        lambda d: d.unexpected_replies,
+    ),
 )
 
 

@@ -94,6 +94,10 @@ def test_gpu_memory_is_refused_with_the_remedy_where_there_is_no_gpu(registry: C
         {"offset": -1},
         {"dtype": "complex64"},
         {"shape": (2,), "stride": (-1,)},
+        {"shape": (4096, 1_000_000), "stride": (1, 0)},
+        {"storage_offset_bytes": -4096},
+        {"ref_counter_offset": 10_000},
+        {"ref_counter_offset": -1},
     ],
 )
 def test_a_tensor_that_reaches_outside_its_memory_is_refused_before_any_is_opened(
@@ -157,6 +161,25 @@ class TestOnAGpu:
             registry.register_layers(register(encode_wrapper(other), NBYTES))
         moved = msgspec.structs.replace(known, device_index=7)  # as under another CUDA_VISIBLE_DEVICES
         assert registry.register_layers(register(encode_wrapper(moved), NBYTES)).tensors == 1
+        registry.clear()
+
+    @pytest.mark.parametrize(
+        "claim",
+        [
+            {"storage_bytes": 1 << 40, "shape": (1 << 40,)},
+            {"storage_offset_bytes": 1 << 40},
+            {"storage_offset_bytes": NBYTES, "storage_bytes": NBYTES},
+        ],
+        ids=str,
+    )
+    def test_more_memory_than_was_shared_is_refused_and_nothing_stays_mapped(
+        self, exporter: subprocess.Popen[str], registry: CudaTensorRegistry, claim: dict[str, object]
+    ) -> None:
+        known = decode_wrapper(shared_by(exporter))
+        assert isinstance(known, CudaIpc)
+        with pytest.raises(InvalidCommand, match="of GPU memory that has"):
+            registry.register_layers(register(encode_wrapper(structs.replace(known, **claim)), NBYTES))
+        assert registry.register_layers(register(encode_wrapper(known), NBYTES)).bytes == NBYTES
         registry.clear()
 
     def test_views_keep_their_offset_and_stride(self, registry: CudaTensorRegistry) -> None:
