@@ -35,10 +35,11 @@ _SERVE_HELP = """Serve the registry of shared GPU memory, over HTTP and gRPC.
       thread   on one thread of its own: lit, unless the stuck call keeps the GIL
       process  in one child process per device: lit
 
-    When the server listens, it prints one line on stdout; logs go to stderr:
+    When the server listens, it prints one line on stdout (two here); logs go to stderr:
 
     \b
-      pegaref listening http=127.0.0.1:9091 grpc=127.0.0.1:50055 pid=42 placement=process devices=0
+      pegaref listening http=127.0.0.1:9091 grpc=127.0.0.1:50055 pid=42
+          placement=process devices=0 device_types=cuda
 
     \b
     Try it:
@@ -94,6 +95,12 @@ _OPTIONS = (
         Parsed("n,n…", config.parse_device_ids),
         "0",
         "CUDA devices to serve, by index; one actor each.",
+    ),
+    _option(
+        "--device-type",
+        Parsed("auto|cuda|cpu", lambda word: config.choose(word, config.DEVICE_TYPES, "device type")),
+        _DEFAULTS.device_type,
+        "What they are: GPUs; or host memory, without asking CUDA. `auto`: GPUs where the host has one.",
     ),
     _option("--http-addr", _ADDRESS, str(_DEFAULTS.http), "Where HTTP listens. Port 0 picks a free one."),
     _option("--addr", _ADDRESS, str(_DEFAULTS.grpc), "Where gRPC listens. Port 0 picks a free one."),
@@ -209,6 +216,7 @@ def server_config(**flags: Any) -> ServerConfig:
     return ServerConfig(
         placement=flags["placement"],
         device_ids=flags["devices"],
+        device_type=flags["device_type"],
         http=flags["http_addr"],
         grpc=flags["addr"],
         workers=flags["workers"],

@@ -12,9 +12,11 @@ from typing import Literal, cast, get_args
 
 PlacementName = Literal["inline", "pool", "thread", "process"]
 WedgePolicy = Literal["report", "respawn"]
+DeviceType = Literal["auto", "cuda", "cpu"]
 
 PLACEMENTS: tuple[PlacementName, ...] = get_args(PlacementName)
 WEDGE_POLICIES: tuple[WedgePolicy, ...] = get_args(WedgePolicy)
+DEVICE_TYPES: tuple[DeviceType, ...] = get_args(DeviceType)
 
 _LAST_PORT = 65535  # of TCP
 # Longer lists of devices than any host has GPUs are a mistake, not a wish.
@@ -115,6 +117,7 @@ class ServerConfig:
 
     placement: PlacementName = "process"
     device_ids: tuple[int, ...] = (0,)
+    device_type: DeviceType = "auto"
     http: Address = Address("127.0.0.1", 9091)
     grpc: Address = Address("127.0.0.1", 50055)
     workers: int = 2  # only placement `pool` has workers

@@ -96,7 +96,7 @@ class ActorRefused(RegistryError):
 
 
 class DeviceMissing(RegistryError):
-    """Raised by an actor that cannot start because its host has GPUs, but not the one that it is to serve."""
+    """Raised by an actor that cannot start because CUDA does not see the GPU that it is to serve."""
 
     code = "FAILED_PRECONDITION"
 

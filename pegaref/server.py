@@ -143,7 +143,7 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
         grpc_tls = None if config.tls is None else grpc_credentials(config.tls)
         http_socket = life.enter_context(open_socket(config.http, "--http-addr"))
         check_free(config.grpc, "--addr")
-        placement = open_placement(config.placement, workers=config.workers)
+        placement = open_placement(config.placement, device_type=config.device_type, workers=config.workers)
         life.callback(placement.close)
         server = Server(config, placement, LoopClock(asyncio.get_running_loop()))
         life.callback(server.reserve.close)
@@ -163,7 +163,9 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
         await server.handle.start()
         await grpc_server.start()
 
-        server.line = _listening_line(config, bound_address(http_socket, config.http), grpc_address)
+        server.line = _listening_line(
+            config, placement.device_type, bound_address(http_socket, config.http), grpc_address
+        )
         if warning := explain(config):
             logger.warning("%s", warning)
         yield server
@@ -196,9 +198,10 @@ def run(config: ServerConfig, announce: Announce) -> None:
         runner.run(serve(config, announce))
 
 
-def _listening_line(config: ServerConfig, http: Address, grpc_address: Address) -> str:
+def _listening_line(config: ServerConfig, device_type: str, http: Address, grpc_address: Address) -> str:
     devices = ",".join(str(device_id) for device_id in config.device_ids)
+    types = ",".join(device_type for _ in config.device_ids)
     return (
         f"pegaref listening http={http} grpc={grpc_address} pid={os.getpid()} "
-        f"placement={config.placement} devices={devices}"
+        f"placement={config.placement} devices={devices} device_types={types}"
     )

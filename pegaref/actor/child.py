@@ -49,7 +49,7 @@ def main() -> NoReturn:
     _offer_traceback(arguments.trace_fd, page)
     _raise_descriptor_limit()
     try:
-        _serve(arguments.requests_fd, arguments.answers_fd, arguments.device_id, page)
+        _serve(arguments, page)
     except FrameError as error:
         logger.error("the control process is not understood: %s", error)
         _exit(EXIT_BAD_FRAME)
@@ -62,6 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pegaref.actor.child")
     for name in ("device-id", "epoch", "parent", "requests-fd", "answers-fd", "page-fd", "trace-fd"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--device-type", choices=("cuda", "cpu"), required=True)
     parser.add_argument("--log-level", type=int, default=logging.INFO)
     return parser.parse_args()
 
@@ -91,16 +92,16 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _serve(requests_fd: int, answers_fd: int, device_id: int, page: PulsePage) -> None:
-    answers = AnswerPipe(answers_fd)
+def _serve(arguments: argparse.Namespace, page: PulsePage) -> None:
+    answers = AnswerPipe(arguments.answers_fd)
     try:
-        loop, ready = load_actor(device_id, page, answers)
+        loop, ready = load_actor(arguments.device_id, arguments.device_type, page, answers)
     except (ImportError, RegistryError, RuntimeError) as error:  # the last is how CUDA says that it cannot
         logger.error("the actor cannot start: %s", error)
         answers.send_ready(StartFailed(f"it cannot start: {error}"))
         _exit(EXIT_START_FAILED)
     answers.send_ready(ready)
-    _answer_until_closed(requests_fd, request_reader(), loop)
+    _answer_until_closed(arguments.requests_fd, request_reader(), loop)
 
 
 def _answer_until_closed(requests_fd: int, reader: FrameReader[Request], loop: ActorLoop) -> None:

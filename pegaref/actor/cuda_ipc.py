@@ -30,8 +30,8 @@ def open_cuda_ipc(wrapper: CudaIpc, device_id: int) -> torch.Tensor:
     the mapping waits for that GPU, and one that hangs must take no other device's actor with it.
 
     Raises InvalidCommand for a wrapper that no GPU can open, that is another GPU's or that claims more memory
-    than there is behind its handle, and RegistryError (FAILED_PRECONDITION) where this host has no GPU or not
-    the one named. Nothing is left mapped.
+    than there is behind its handle, and RegistryError (FAILED_PRECONDITION) where this host does not have the
+    GPU named. Nothing is left mapped.
     """
     dtype = DTYPES.get(wrapper.dtype)
     if dtype is None:
@@ -82,8 +82,8 @@ def open_cuda_ipc(wrapper: CudaIpc, device_id: int) -> torch.Tensor:
 
 
 def _allocated_from(address: int) -> int:
-    """The bytes from a device address on to the end of the allocation that it lies in, as the driver knows it;
-    0 for an address in none. torch takes the sender's word for the size. Waits for nothing on the GPU.
+    """The bytes from a device address on to the end of the allocation that it lies in, as the driver says; 0
+    for an address in none. torch takes the sender's word for the size. Waits for nothing on the GPU.
 
     For memory that torch maps in pieces (expandable segments) it is the whole range that is reserved.
     """
@@ -101,12 +101,6 @@ def _allocated_from(address: int) -> int:
 def _named_device_id(wrapper: CudaIpc) -> int:
     """The device id, in this process, of the GPU that the wrapper names."""
     uuids = _uuids()
-    if not uuids:
-        raise RegistryError(
-            "this server sees no GPU: share POSIX shared memory, or start it where `nvidia-smi` works",
-            code="FAILED_PRECONDITION",
-            field=FIELD,
-        )
     if not wrapper.device_uuid:
         if wrapper.device_index < len(uuids):
             return wrapper.device_index

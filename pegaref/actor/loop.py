@@ -94,18 +94,22 @@ class ActorLoop:
         return answer
 
 
-def load_actor(device_id: int, page: PulsePage, sender: ReplySender) -> tuple[ActorLoop, Ready]:
-    """Import torch and take the device, which takes seconds.
+def load_actor(
+    device_id: int, device_type: str, page: PulsePage, sender: ReplySender
+) -> tuple[ActorLoop, Ready]:
+    """Import torch and, for device type `cuda`, take the GPU: it takes seconds. For `cpu` CUDA is not asked.
 
     Raises ImportError where torch cannot be loaded, DeviceMissing where there is no such GPU, and whatever
     CUDA raises when the device cannot be had.
     """
     import torch
 
-    from pegaref.actor.tensors import CudaTensorRegistry
+    from pegaref.actor.tensors import CudaTensorRegistry, take_device
 
     torch.set_num_threads(1)
-    registry = CudaTensorRegistry(device_id, page.step)
+    if device_type == "cuda":
+        take_device(device_id)
+    registry = CudaTensorRegistry(device_id, device_type, page.step)
     gc.collect()
     gc.freeze()  # torch's own objects are never garbage: a collection after a release need not look at them
-    return ActorLoop(registry, page, sender), Ready(str(torch.__version__))
+    return ActorLoop(registry, page, sender), Ready(str(torch.__version__), device_type)

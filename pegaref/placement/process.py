@@ -33,12 +33,13 @@ class ProcessPlacement:
 
     name = "process"
 
-    def __init__(self) -> None:
+    def __init__(self, device_type: str) -> None:
+        self.device_type = device_type
         self.dispatch: Dispatch = DirectDispatch()
 
     def launch(self, device_id: int, epoch: int, events: ActorEvents) -> Link:
         """Start a child. Raises OSError when there are no descriptors or processes to be had."""
-        return ProcessLink(device_id, epoch, events, asyncio.get_running_loop())
+        return ProcessLink(device_id, self.device_type, epoch, events, asyncio.get_running_loop())
 
     def close(self) -> None:
         """Does nothing: each link frees what it holds."""
@@ -90,7 +91,12 @@ class ProcessLink:
     """One child and the pipes to it. What it sends is checked; a child that breaks the rules is killed."""
 
     def __init__(
-        self, device_id: int, epoch: int, events: ActorEvents, loop: asyncio.AbstractEventLoop
+        self,
+        device_id: int,
+        device_type: str,
+        epoch: int,
+        events: ActorEvents,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._loop = loop
         self._events = events
@@ -107,7 +113,7 @@ class ProcessLink:
             opened.callback(os.close, trace_fd)
             page = PulsePage(page_fd)
             opened.callback(page.close)
-            self._process = _spawn(device_id, epoch, self._pipes.childs_fds, page_fd, trace_fd)
+            self._process = _spawn(device_id, device_type, epoch, self._pipes.childs_fds, page_fd, trace_fd)
             opened.callback(_end_now, self._process)
             self._pidfd = os.pidfd_open(self._process.pid)
             opened.pop_all()
@@ -191,11 +197,12 @@ class ProcessLink:
 
 
 def _spawn(
-    device_id: int, epoch: int, pipe_fds: tuple[int, int], page_fd: int, trace_fd: int
+    device_id: int, device_type: str, epoch: int, pipe_fds: tuple[int, int], page_fd: int, trace_fd: int
 ) -> subprocess.Popen[bytes]:
     requests_fd, answers_fd = pipe_fds
     options = {
         "device-id": device_id,
+        "device-type": device_type,
         "epoch": epoch,
         "parent": os.getpid(),
         "requests-fd": requests_fd,

@@ -42,6 +42,7 @@ class ActorOwner(Protocol):
 class ActorStatus:
     """The state of a device's actor. `hang_age_s` is 0.0 when it does not hang; `reason` is '' when ready."""
 
+    device_type: str
     phase: Phase
     accepting: bool
     reason: str
@@ -81,6 +82,7 @@ class ActorSupervisor:
         self._hang_since_s = 0.0
         self._traceback = ""
         self._respawns = 0
+        self._device_type = ""  # until an actor has said it
         self._gone = asyncio.Event()
         self._gone.set()
         self.phase = Phase.DEAD
@@ -99,6 +101,7 @@ class ActorSupervisor:
     def status(self) -> ActorStatus:
         """The actor's state, from memory."""
         return ActorStatus(
+            device_type=self._device_type,
             phase=self.phase,
             accepting=self.accepting,
             reason=self.reason(),
@@ -212,10 +215,12 @@ class ActorSupervisor:
         if self._killed_s is not None or self.phase is Phase.CLOSED:
             return
         self._ready_s = self._clock.now()
+        self._device_type = ready.device_type
         self._clear_hang()
         logger.info(
-            "device %d: actor ready, epoch %d, pid %s, torch %s, after %.2f s",
+            "device %d (%s): actor ready, epoch %d, pid %s, torch %s, after %.2f s",
             self._device_id,
+            ready.device_type,
             self._epoch,
             self._pid,
             ready.torch_version,

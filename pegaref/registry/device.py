@@ -186,7 +186,7 @@ class Device:
         running, answer = self._running, reply.answer
         if running is None or reply.serial != self._serial:
             self._counters.unexpected_replies += 1
-            if self._counters.unexpected_replies.bit_count() == 1:  # 1, 2, 4, …: a flood makes no flood of lines
+            if self._counters.unexpected_replies.bit_count() == 1:  # at 1, 2, 4, …: it may be a flood
                 logger.warning(
                     "device %d: dropped reply %d, which no command waits for; %d so far",
                     self._device_id,
@@ -369,6 +369,7 @@ class Device:
         now_s = self._clock.now()
         return DeviceSnapshot(
             device_id=self._device_id,
+            device_type=actor.device_type,
             phase=actor.phase,
             ready=actor.accepting,
             reason=actor.reason,

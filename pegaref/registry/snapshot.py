@@ -45,6 +45,7 @@ class DeviceSnapshot:
     """One device. Counters only grow, also over respawns; ages are in seconds, and 0.0 when there is none."""
 
     device_id: int
+    device_type: str  # what its actor said that it has, `cuda` or `cpu`; '' until one has been ready
     phase: Phase
     ready: bool
     reason: str  # '' when ready
@@ -68,6 +69,11 @@ class DeviceSnapshot:
     lost_replies: int
     unexpected_replies: int  # dropped, since no command waited for them: they came twice, or too late
 
+    @property
+    def started(self) -> bool:
+        """Whether an actor of the device has been ready once, whatever became of it."""
+        return bool(self.device_type)
+
 
 @dataclass(frozen=True, slots=True)
 class RegistrySnapshot:
@@ -79,3 +85,8 @@ class RegistrySnapshot:
     def ready(self) -> bool:
         """True when every device is ready."""
         return bool(self.devices) and all(device.ready for device in self.devices.values())
+
+    @property
+    def started(self) -> bool:
+        """True, for good, once every device has been ready."""
+        return bool(self.devices) and all(device.started for device in self.devices.values())

@@ -70,6 +70,7 @@ class ServerCollector(Collector):
             for device in devices:
                 counted.add_metric((str(device.device_id),), counter(device))
             yield counted
+        yield _info(devices)
         yield _wedged(devices)
         yield _in_flight(devices)
         yield _finished(devices)
@@ -128,6 +129,18 @@ _COUNTERS: tuple[tuple[str, str, _Reading], ...] = (
         lambda d: d.unexpected_replies,
     ),
 )
+
+
+def _info(devices: tuple[DeviceSnapshot, ...]) -> Metric:
+    family = GaugeMetricFamily(
+        "pegaref_device_info",
+        "1, for the type of a device that has been ready once.",
+        labels=("device", "type"),
+    )
+    for device in devices:
+        if device.device_type:
+            family.add_metric((str(device.device_id), device.device_type), 1)
+    return family
 
 
 def _wedged(devices: tuple[DeviceSnapshot, ...]) -> Metric:

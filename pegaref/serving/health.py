@@ -1,7 +1,8 @@
 """Liveness and readiness, and `grpc.health.v1` over them. They are read from memory and never ask an actor.
 
 Liveness says that the control process runs, and nothing else: a wedged GPU must not get it restarted.
-Readiness says whether work would be accepted, and if not, why, device by device.
+Readiness says whether work would be accepted, and if not, why, device by device. Start-up says whether every
+device has been ready once, and goes on saying it: until then a kubelet asks for nothing else.
 """
 
 import asyncio
@@ -24,6 +25,8 @@ SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 LIVENESS_SERVICES = frozenset({"", "liveness"})
 READINESS_SERVICES = frozenset({"readiness", "pegaflow.Engine"})
+STARTUP_SERVICE = "startup"
+SERVICES = LIVENESS_SERVICES | READINESS_SERVICES | {STARTUP_SERVICE}
 
 # A watcher hears of a change at most this late. The snapshot tells nobody that it changed: it is polled.
 WATCH_PERIOD_S = 0.1
@@ -45,13 +48,18 @@ class Health:
         self._stage = Stage.SERVING
         self._change: asyncio.Future[None] | None = None  # done at the next change; None while nobody waits
         self._waiting = 0
-        self._ready_before = False  # readiness when the waiting began
+        self._before = (False, False)  # what is watched, when the waiting began
         self._timer: Timer | None = None
 
     @property
     def ready(self) -> bool:
         """Whether work would be accepted on every device."""
         return self._stage is Stage.SERVING and self._snapshot().ready
+
+    @property
+    def started(self) -> bool:
+        """Whether every device has been ready once."""
+        return self._snapshot().started
 
     def stop(self) -> None:
         """Not ready any more, for good; watchers hear of it at once. Liveness stays."""
@@ -64,6 +72,8 @@ class Health:
             return SERVING
         if service in READINESS_SERVICES:
             return SERVING if self.ready else NOT_SERVING
+        if service == STARTUP_SERVICE:
+            return SERVING if self.started else NOT_SERVING
         return None
 
     def report(self, *, tracebacks: bool) -> dict[str, Any]:
@@ -75,6 +85,19 @@ class Health:
             "devices": {
                 str(device_id): _device_json(device, tracebacks=tracebacks)
                 for device_id, device in snapshot.devices.items()
+            },
+        }
+
+    def startup_report(self) -> dict[str, Any]:
+        """Whether the server has started, and what each device waits for that has not, as JSON values."""
+        devices = self._snapshot().devices
+        return {
+            "started": self.started,
+            "devices": {
+                str(device_id): {"started": True}
+                if device.started
+                else {"started": False, "reason": device.reason}
+                for device_id, device in devices.items()
             },
         }
 
@@ -92,7 +115,7 @@ class Health:
     async def _wait_changed(self) -> None:
         if self._change is None:
             self._change = asyncio.get_running_loop().create_future()
-            self._ready_before = self.ready
+            self._before = (self.ready, self.started)
             self._poll_later()
         self._waiting += 1
         try:
@@ -104,7 +127,7 @@ class Health:
         self._timer = self._clock.call_at(self._clock.now() + WATCH_PERIOD_S, self._poll)
 
     def _poll(self) -> None:
-        if self.ready != self._ready_before or not self._waiting:
+        if (self.ready, self.started) != self._before or not self._waiting:
             self._wake_watchers()
         else:
             self._poll_later()
@@ -135,7 +158,7 @@ class HealthService:
         """The status of one service. Raises NotFound."""
         status = self._health.status(request.service)
         if status is None:
-            known = ", ".join(sorted(repr(name) for name in LIVENESS_SERVICES | READINESS_SERVICES))
+            known = ", ".join(sorted(repr(name) for name in SERVICES))
             raise NotFound(f"no service {request.service!r} here; known: {known}", field="service")
         return health_pb2.HealthCheckResponse(status=status)
 
@@ -143,11 +166,10 @@ class HealthService:
         self, request: health_pb2.HealthListRequest, context: CallContext
     ) -> health_pb2.HealthListResponse:
         """The status of every service."""
-        names = LIVENESS_SERVICES | READINESS_SERVICES
         return health_pb2.HealthListResponse(
             statuses={
                 name: health_pb2.HealthCheckResponse(status=self._health.status(name))
-                for name in sorted(names)
+                for name in sorted(SERVICES)
             }
         )
 
@@ -164,6 +186,8 @@ class HealthService:
 
 def _device_json(device: DeviceSnapshot, *, tracebacks: bool) -> dict[str, Any]:
     report: dict[str, Any] = {"ready": device.ready, "phase": str(device.phase), "epoch": device.epoch}
+    if device.device_type:
+        report["type"] = device.device_type
     if device.pid is not None:
         report["pid"] = device.pid
     if not device.ready:

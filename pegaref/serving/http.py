@@ -67,6 +67,7 @@ class Endpoints:
         table: tuple[tuple[str, str, Endpoint], ...] = (
             ("GET", "/ready", self.ready),
             ("GET", "/readyz", self.ready),
+            ("GET", "/startupz", self.startup),
             ("GET", "/metrics", self.metrics),
             ("GET", "/instances", self.instances),
             ("POST", "/instances/cleanup", self.cleanup_instances),
@@ -94,6 +95,11 @@ class Endpoints:
         """
         report = self._health.report(tracebacks=self._access.trusts(_caller(request)))
         return _json_response(200 if report["ready"] else 503, report)
+
+    async def startup(self, request: Request) -> Response:
+        """503 until every device has been ready once, with what each waits for; 200 from then on."""
+        report = self._health.startup_report()
+        return _json_response(200 if report["started"] else 503, report)
 
     async def metrics(self, request: Request) -> Response:
         """The metrics as Prometheus text, from memory."""

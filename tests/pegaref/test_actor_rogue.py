@@ -40,7 +40,7 @@ def message(value: object) -> bytes:
     return frame(msgspec.msgpack.encode(value))
 
 
-READY = message(Ready("rogue"))
+READY = message(Ready("rogue", "cpu"))
 
 
 @dataclass(slots=True)
@@ -70,8 +70,7 @@ HOSTILE = {
     "wrong field": message(["reply", "one", ["dropped", [], 0, 0, 0, ""]]),
     "a tag that is no text": frame(b"\x91\xa3\x00\x00\x80"),
     "deep nesting": frame(b"\x91" * 100_000 + b"\xc0"),
-    "an answer to nothing": READY + message(Reply(1, Registered(1, 1))),
-    "an answer to the future": READY + message(Reply(77, Dropped())),
+    "garbage after an answer to nothing": READY + message(Reply(1, Registered(1, 1))) + frame(b"\xde\xad"),
 }
 
 
@@ -93,6 +92,14 @@ async def test_what_a_child_may_not_say_ends_it_and_nothing_else(said: bytes, ro
     pid = rogue.device.pid
     await until(lambda: rogue.device.respawns >= 1)
     assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.torch
+async def test_answers_that_nobody_asked_for_cost_the_child_nothing(rogue: Rogue) -> None:
+    answers = message(Reply(1, Registered(1, 1))) + 2 * message(Reply(77, Dropped()))
+    await rogue.start(READY + answers)
+    await until(lambda: rogue.device.unexpected_replies == 3)
+    assert (rogue.device.phase, rogue.device.epoch) == (Phase.READY, 1)
 
 
 @pytest.mark.torch

@@ -19,7 +19,6 @@ from pegaref.messages import ContextKey, Layer, RegisterLayers  # noqa: E402
 from pegaref.wrapper import CudaIpc, decode_wrapper, encode_wrapper  # noqa: E402
 
 pytestmark = pytest.mark.torch
-without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="what is refused where there is no GPU")
 with_gpu = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
@@ -48,7 +47,7 @@ def register(wrapper: bytes, nbytes: int = 4096) -> RegisterLayers:
 
 @pytest.fixture
 def registry() -> CudaTensorRegistry:
-    return CudaTensorRegistry(0, lambda: None)
+    return CudaTensorRegistry(0, "cuda", lambda: None)
 
 
 def test_a_gpu_without_memory_is_not_the_senders_mistake(
@@ -78,9 +77,9 @@ def test_memory_of_another_devices_gpu_is_refused_before_it_is_opened(
     assert not opened
 
 
-@without_gpu
-def test_gpu_memory_is_refused_with_the_remedy_where_there_is_no_gpu(registry: CudaTensorRegistry) -> None:
-    with pytest.raises(RegistryError, match="sees no GPU") as refused:
+def test_gpu_memory_is_refused_with_the_remedy_by_a_device_that_is_host_memory() -> None:
+    registry = CudaTensorRegistry(0, "cpu", lambda: None)
+    with pytest.raises(RegistryError, match="start it with --device-type cuda") as refused:
         registry.register_layers(register(encode_wrapper(WRAPPER)))
     assert refused.value.code == "FAILED_PRECONDITION"
 

@@ -75,7 +75,7 @@ async def test_commands_that_come_before_torch_is_loaded_wait_for_it() -> None:
         assert not call.done()
         assert not b.handle.snapshot().ready
         assert "torch" in b.handle.snapshot().devices[0].reason
-        b.actor.events.on_ready(Ready("simulated"))
+        b.actor.events.on_ready(Ready("simulated", "cpu"))
         await call
         assert b.handle.snapshot().ready
 

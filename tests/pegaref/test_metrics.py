@@ -59,6 +59,7 @@ def complaints(text: bytes) -> str:
 def snapshot() -> RegistrySnapshot:
     device = DeviceSnapshot(
         device_id=0,
+        device_type="cuda",
         phase=Phase.WEDGED,
         ready=False,
         reason="hangs",
@@ -80,6 +81,7 @@ def snapshot() -> RegistrySnapshot:
         rejected=9,
         rolled_back=10,
         lost_replies=11,
+        unexpected_replies=13,
     )
     return RegistrySnapshot({0: device})
 
@@ -101,10 +103,12 @@ def test_everything_in_a_devices_snapshot_is_told() -> None:
         "commands_rejected_total": 9,
         "registers_rolled_back_total": 10,
         "replies_lost_total": 11,
+        "replies_unexpected_total": 13,
     }
     assert {name: value(series, name, device="0") for name in told} == told
     assert value(series, "commands_in_flight", device="0", operation="register") == 4
     assert value(series, "commands_total", device="0", operation="register", outcome="done") == 8
+    assert value(series, "device_info", device="0", type="cuda") == 1
     assert value(series, "sessions") == 12
 
 

@@ -22,7 +22,7 @@ from tests.pegaref.simulation import key
 torch = pytest.importorskip("torch", reason="the actor's side; run where pegaref[torch] is installed")
 pytestmark = pytest.mark.torch
 
-from pegaref.actor.tensors import CudaTensorRegistry  # noqa: E402 (imports torch)
+from pegaref.actor.tensors import CudaTensorRegistry, take_device  # noqa: E402 (imports torch)
 
 
 class Steps:
@@ -42,7 +42,7 @@ def steps() -> Steps:
 
 @pytest.fixture
 def registry(steps: Steps) -> CudaTensorRegistry:
-    return CudaTensorRegistry(0, steps)
+    return CudaTensorRegistry(0, "cpu", steps)
 
 
 @pytest.fixture
@@ -53,19 +53,23 @@ def emptied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_an_actor_whose_device_is_not_among_the_hosts_gpus_does_not_start(
-    steps: Steps, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("count", "visible", "said"),
+    [
+        (1, None, r"no device 7 on this host: CUDA has 1; .*--device-type cpu"),
+        (0, None, r"no device 7 on this host: CUDA has none; .*--device-type cpu"),
+        (0, "", r"CUDA has none with CUDA_VISIBLE_DEVICES=''; .*--device-type cpu"),
+    ],
+)
+def test_a_gpu_that_cuda_does_not_see_is_not_taken(
+    count: int, visible: str | None, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(DeviceMissing, match="there is no device 7 on this host: CUDA has 1"):
-        CudaTensorRegistry(7, steps)
-
-
-def test_on_a_host_without_a_gpu_any_device_is_an_actor_for_host_memory(
-    steps: Steps, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    CudaTensorRegistry(7, steps)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(DeviceMissing, match=said):
+        take_device(7)
 
 
 def one_layer(wrapper: SharedMemory, *, num_blocks: int = 1, bytes_per_block: int = 1) -> RegisterLayers:
@@ -332,7 +336,7 @@ def test_blocks_must_lie_inside_the_tensor_and_beside_each_other(
         if fits:
             registry.register_layers(command)
         else:
-            with pytest.raises(InvalidCommand, match="blocks end|overlap"):
+            with pytest.raises(InvalidCommand, match=r"blocks end|overlap"):
                 registry.register_layers(command)
             assert mapped(name) == 0
         registry.clear()
