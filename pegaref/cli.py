@@ -151,7 +151,8 @@ _OPTIONS = (
         "--client-version",
         str,
         None,
-        "Accept only these client versions, such as 0.22.*. Repeatable.",
+        "Which clients may register: `any`; `equal`, as PegaFlow has it, to the version that this speaks, "
+        f"{config.PEGAFLOW_VERSION}; or a pattern such as 0.25.*. Repeatable.",
         multiple=True,
     ),
     _option(
@@ -235,7 +236,7 @@ def server_config(**flags: Any) -> ServerConfig:
             deadline_s=flags["max_deadline"],
             cleanup_timeout_s=min(_LIMITS.cleanup_timeout_s, flags["max_deadline"]),
         ),
-        client_versions=tuple(flags["client_version"]),
+        client_versions=config.parse_client_versions(flags["client_version"]),
         token=None if token_file is None else config.read_token(token_file),
         tls=_tls(flags["tls_cert"], flags["tls_key"], flags["tls_client_ca"]),
         shutdown_grace_s=flags["shutdown_grace"],

@@ -90,6 +90,7 @@ def test_version_is_that_of_the_package() -> None:
         (["serve", "--devices", "0,0"], "name it once"),
         (["serve", "--devices", "gpu0"], "such as 0,1"),
         (["serve", "--device-type", "gpu"], "choose one of auto, cuda, cpu"),
+        (["serve", "--client-version", "any", "--client-version", "1.*"], "leave the others out"),
         (["serve", "--http-addr", "9091"], "write HOST:PORT"),
         (["serve", "--addr", "host:99999"], "0 to 65535"),
         (["serve", "--workers", "0"], "x>=1"),
