@@ -58,8 +58,8 @@ class CudaTensorRegistry:
 
     def __init__(self, device_id: int, device_type: str, step: Callable[[], None]) -> None:
         """Begin without tensors. A device of type `cuda`, which is taken by now, has its GPU's memory and the
-        host's, one of type `cpu` the host's alone. `step` is called after each tensor, so that slow can be told
-        from stuck.
+        host's; one of type `cpu` has the host's alone. `step` is called after each tensor, to tell slow from
+        stuck.
         """
         self._device_id = device_id
         self._device_type = device_type

@@ -1,4 +1,4 @@
-"""PegaFlow's own client, from its wheel (8 MB, without torch or a GPU), talks to pegaref as to its own server."""
+"""PegaFlow's own client, from its wheel (8 MB; no torch, no GPU), talks to pegaref as to its own server."""
 
 from __future__ import annotations
 
