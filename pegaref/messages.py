@@ -129,8 +129,8 @@ class Ready(Struct, frozen=True, array_like=True, tag="ready"):
     device_type: str
 
 
-class StartFailed(Struct, frozen=True, array_like=True, tag="start_failed"):
-    """The only thing that an actor sends which cannot start; it ends at once."""
+class Ending(Struct, frozen=True, array_like=True, tag="ending"):
+    """The last thing that an actor sends which cannot start, or whose device is lost; it ends at once."""
 
     reason: str
 

@@ -12,15 +12,17 @@ import faulthandler
 import logging
 import os
 import resource
+import select
 import signal
 import sys
+import time
 from typing import Final, NoReturn
 
 from pegaref.actor.frames import AnswerPipe, FrameError, FrameReader, request_reader
 from pegaref.actor.heartbeat import TRACEBACK_SIGNAL, Heartbeat, PulsePage
 from pegaref.actor.loop import ActorLoop, load_actor
 from pegaref.errors import RegistryError
-from pegaref.messages import Request, StartFailed
+from pegaref.messages import Ending, Request
 
 logger = logging.getLogger("pegaref.actor.child")
 
@@ -30,6 +32,9 @@ PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 EXIT_PARENT_GONE: Final = 3
 EXIT_BAD_FRAME: Final = 4
 EXIT_START_FAILED: Final = 5
+EXIT_DEVICE_LOST: Final = 6
+
+CHECK_EVERY_S: Final = 1.0  # how often the device is looked at
 
 
 def main() -> NoReturn:
@@ -98,16 +103,31 @@ def _serve(arguments: argparse.Namespace, page: PulsePage) -> None:
         loop, ready = load_actor(arguments.device_id, arguments.device_type, page, answers)
     except (ImportError, RegistryError, RuntimeError) as error:  # the last is how CUDA says that it cannot
         logger.error("the actor cannot start: %s", error)
-        answers.send_ready(StartFailed(f"it cannot start: {error}"))
+        answers.send_state(Ending(f"it cannot start: {error}"))
         _exit(EXIT_START_FAILED)
-    answers.send_ready(ready)
-    _answer_until_closed(arguments.requests_fd, request_reader(), loop)
+    answers.send_state(ready)
+    if failure := _answer_until_lost(arguments.requests_fd, request_reader(), loop):
+        logger.error("the device is lost: %s", failure)
+        answers.send_state(Ending(f"the device is lost: {failure}"))
+        _exit(EXIT_DEVICE_LOST)
 
 
-def _answer_until_closed(requests_fd: int, reader: FrameReader[Request], loop: ActorLoop) -> None:
-    while data := os.read(requests_fd, RECEIVE_BYTES):
-        for request in reader.feed(data):
-            loop.handle(request)
+def _answer_until_lost(requests_fd: int, reader: FrameReader[Request], loop: ActorLoop) -> str:
+    """Answer until the pipe is closed, and return ''; or until the device is lost, and return why."""
+    requests = select.poll()
+    requests.register(requests_fd, select.POLLIN)
+    check_s = time.monotonic() + CHECK_EVERY_S
+    while True:
+        if requests.poll(1000 * CHECK_EVERY_S):
+            data = os.read(requests_fd, RECEIVE_BYTES)
+            if not data:
+                return ""
+            for request in reader.feed(data):
+                loop.handle(request)
+        if (now_s := time.monotonic()) >= check_s:
+            if failure := loop.device_failure():
+                return failure
+            check_s = now_s + CHECK_EVERY_S
 
 
 def _exit(code: int) -> NoReturn:

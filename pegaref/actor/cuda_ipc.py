@@ -31,7 +31,7 @@ def open_cuda_ipc(wrapper: CudaIpc, device_id: int) -> torch.Tensor:
 
     Raises InvalidCommand for a wrapper that no GPU can open, that is another GPU's or that claims more memory
     than there is behind its handle, and RegistryError (FAILED_PRECONDITION) where this host does not have the
-    GPU named. Nothing is left mapped.
+    GPU named, or (UNAVAILABLE) where it is lost. Nothing is left mapped.
     """
     dtype = DTYPES.get(wrapper.dtype)
     if dtype is None:
@@ -70,6 +70,8 @@ def open_cuda_ipc(wrapper: CudaIpc, device_id: int) -> torch.Tensor:
             field=FIELD,
         ) from None
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        if failure := gpu_failure(device_id):  # then it is not the wrapper that is wrong
+            raise RegistryError(f"the device is lost: {failure}", code="UNAVAILABLE") from None
         reason = str(error).splitlines()[0][:200]
         raise InvalidCommand(f"the GPU memory cannot be opened: {reason}", field=FIELD) from None
     end_bytes = wrapper.storage_offset_bytes + wrapper.storage_bytes
@@ -79,6 +81,16 @@ def open_cuda_ipc(wrapper: CudaIpc, device_id: int) -> torch.Tensor:
         )
     tensor = torch.empty(0, dtype=dtype, device=f"cuda:{device_id}")
     return tensor.set_(storage, wrapper.offset, wrapper.shape, stride)
+
+
+def gpu_failure(device_id: int) -> str:
+    """Why a GPU that was taken can do no more work in this process, '' while it can: its context is broken
+    for good, or the driver has lost it. It is asked what waits for nothing on the GPU (docs/gpu.md)."""
+    try:
+        torch.cuda.mem_get_info(device_id)
+    except RuntimeError as error:
+        return str(error).splitlines()[0][:200]
+    return ""
 
 
 def _allocated_from(address: int) -> int:

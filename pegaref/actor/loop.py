@@ -44,6 +44,10 @@ class TensorRegistry(Protocol):
         """Release everything."""
         ...
 
+    def device_failure(self) -> str:
+        """Why the device can do no more work; '' while it can."""
+        ...
+
 
 class ReplySender(Protocol):
     """The actor's way back to the control process: a pipe, or the event loop of a process that both share."""
@@ -67,6 +71,10 @@ class ActorLoop:
         answer = self._answer(request)
         self._sender.send_reply(Reply(request.serial, answer))
         self._page.finish(request.serial)
+
+    def device_failure(self) -> str:
+        """Why the device can do no more work; '' while it can."""
+        return self._registry.device_failure()
 
     def _answer(self, request: Request) -> Answer:
         command = request.command

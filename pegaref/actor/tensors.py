@@ -11,7 +11,7 @@ from traceback import clear_frames
 
 import torch
 
-from pegaref.actor.cuda_ipc import open_cuda_ipc
+from pegaref.actor.cuda_ipc import gpu_failure, open_cuda_ipc
 from pegaref.actor.pickled_wrapper import is_pickle, read_pickled
 from pegaref.actor.shared_memory import OpenFiles, open_shared_memory
 from pegaref.errors import AlreadyExists, DeviceMissing, InvalidCommand, RegistryError
@@ -101,6 +101,10 @@ class CudaTensorRegistry:
     def clear(self) -> Dropped:
         """Release everything."""
         return self.release_contexts(self._contexts)
+
+    def device_failure(self) -> str:
+        """Why the device can do no more work in this process; '' while it can."""
+        return gpu_failure(self._device_id) if self._device_type == "cuda" else ""
 
     def release_contexts(self, keys: Iterable[ContextKey]) -> Dropped:
         """The only place where tensors are released, and where the GPU is asked to give memory back.

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from pegaref.actor import TRACEBACK_SIGNAL, FrameError, FrameWriter, PulsePage, answer_reader, shared_page_fd
-from pegaref.messages import Pulse, Ready, Request, StartFailed
+from pegaref.messages import Ending, Pulse, Ready, Request
 from pegaref.placement.dispatch import DirectDispatch, Dispatch
 from pegaref.placement.pipes import Pipes
 from pegaref.registry import ActorEvents, Link, Vitals
@@ -155,7 +155,7 @@ class ProcessLink:
                 return
             if isinstance(message, Ready):
                 self._events.on_ready(message)
-            elif isinstance(message, StartFailed):
+            elif isinstance(message, Ending):
                 self._expect_exit(message.reason)
             else:
                 self._events.on_reply(message)

@@ -12,7 +12,7 @@ import pytest
 
 from pegaref.config import RegistrySettings
 from pegaref.errors import OutcomeUnknown
-from pegaref.messages import Dropped, Ready, Registered, Reply, StartFailed
+from pegaref.messages import Dropped, Ending, Ready, Registered, Reply
 from pegaref.placement import open_placement
 from pegaref.registry import DeviceSnapshot, Phase, RegistryHandle
 from tests.pegaref.shared import until
@@ -113,7 +113,7 @@ async def test_the_child_that_comes_after_a_rogue_works(rogue: Rogue) -> None:
 
 @pytest.mark.torch
 async def test_a_child_that_cannot_start_says_why_in_the_reason(rogue: Rogue) -> None:
-    await rogue.start(message(StartFailed("it cannot start: there is no device 7 on this host")))
+    await rogue.start(message(Ending("it cannot start: there is no device 7 on this host")))
     await until(lambda: "there is no device 7" in rogue.device.reason)
     assert rogue.device.phase is not Phase.READY
 

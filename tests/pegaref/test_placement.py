@@ -356,3 +356,40 @@ async def test_an_actor_that_cannot_start_is_gone_and_says_why(
     finally:
         await handle.close(grace_s=2)
         placement.close()
+
+
+# What CUDA does where a kernel has failed: every call in that process raises from then on.
+BROKEN_GPU = """
+import sys
+if "pegaref.actor.child" in sys.orig_argv:
+    import pathlib, torch, pegaref.actor.tensors
+    def call(*_):
+        if pathlib.Path({flag!r}).exists():
+            raise RuntimeError("CUDA error: unspecified launch failure\\nCompile with TORCH_USE_CUDA_DSA")
+    torch.cuda.mem_get_info = pegaref.actor.tensors.take_device = call
+"""
+
+
+@pytest.mark.torch
+async def test_an_actor_whose_gpu_is_lost_ends_and_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    flag = tmp_path / "broken"
+    (tmp_path / "sitecustomize.py").write_text(BROKEN_GPU.format(flag=str(flag)))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pytest.importorskip("torch", reason="the placement asks for it")
+    handle = RegistryHandle((0,), open_placement("process", device_type="cuda"))
+    lost: list[object] = []
+    handle.on_lost = lost.append
+    try:
+        await handle.start()
+        await until(lambda: handle.snapshot().ready)
+        assert handle.snapshot().devices[0].device_type == "cuda"
+        with shared_memory() as name:
+            await handle.register(register_shared(name, key("a")), deadline_s=60)
+        flag.touch()
+        await until(lambda: "cannot start: CUDA error" in handle.snapshot().devices[0].reason)
+        assert "(the device is lost: CUDA error: unspecified launch failure)" in caplog.text
+        assert lost == [frozenset({("a", 0)})]
+    finally:
+        await handle.close(grace_s=2)
