@@ -76,7 +76,7 @@ class ActorSupervisor:
         self._ready_s: float | None = None
         self._killed_s: float | None = None
         self._wedged_polls = 0
-        self._detail = ""
+        self._detail = ""  # why the last actor ended; '' once another is ready
         self._epoch = 0
         self._hang: Hang | None = None
         self._hang_since_s = 0.0
@@ -120,7 +120,8 @@ class ActorSupervisor:
             case Phase.READY:
                 return ""
             case Phase.STARTING:
-                return f"the actor is loading torch, for {age_s:.1f} s"
+                before = f"; the one before it is gone: {self._detail}" if self._detail else ""
+                return f"the actor is loading torch, for {age_s:.1f} s{before}"
             case Phase.WEDGED:
                 return f"the actor hangs ({self._hang}), for {self._clock.now() - self._hang_since_s:.1f} s"
             case Phase.DEAD:
@@ -216,6 +217,7 @@ class ActorSupervisor:
             return
         self._ready_s = self._clock.now()
         self._device_type = ready.device_type
+        self._detail = ""
         self._clear_hang()
         logger.info(
             "device %d (%s): actor ready, epoch %d, pid %s, torch %s, after %.2f s",

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,10 +14,13 @@ from msgspec import structs
 
 torch = pytest.importorskip("torch", reason="the actor's side needs torch")
 
-from pegaref.actor.tensors import CudaTensorRegistry  # noqa: E402
+from pegaref.actor.tensors import CudaTensorRegistry, take_device  # noqa: E402
 from pegaref.errors import InvalidCommand, RegistryError  # noqa: E402
 from pegaref.messages import ContextKey, Layer, RegisterLayers  # noqa: E402
+from pegaref.placement import open_placement  # noqa: E402
+from pegaref.registry import RegistryHandle  # noqa: E402
 from pegaref.wrapper import CudaIpc, decode_wrapper, encode_wrapper  # noqa: E402
+from tests.pegaref.shared import until  # noqa: E402
 
 pytestmark = pytest.mark.torch
 with_gpu = [
@@ -45,8 +49,26 @@ def register(wrapper: bytes, nbytes: int = 4096) -> RegisterLayers:
     return RegisterLayers(KEY, (Layer("layer.0", wrapper, 1, nbytes, 0, 1),))
 
 
+# In an actor's process: a kernel that fails breaks the process's context for good.
+BREAKING = """
+import sys
+if "pegaref.actor.child" in sys.orig_argv:
+    import pathlib, threading, time
+    flag = pathlib.Path({flag!r})
+    def run():
+        while not flag.exists():
+            time.sleep(0.05)
+        flag.unlink()
+        import torch
+        torch.zeros(1, device="cuda")[torch.tensor([9], device="cuda")].item()
+    threading.Thread(target=run, daemon=True).start()
+"""
+
+
 @pytest.fixture
 def registry() -> CudaTensorRegistry:
+    if torch.cuda.is_available():
+        take_device(0)
     return CudaTensorRegistry(0, "cuda", lambda: None)
 
 
@@ -180,6 +202,22 @@ class TestOnAGpu:
             registry.register_layers(register(encode_wrapper(structs.replace(known, **claim)), NBYTES))
         assert registry.register_layers(register(encode_wrapper(known), NBYTES)).bytes == NBYTES
         registry.clear()
+
+    async def test_an_actor_whose_context_a_kernel_broke_is_replaced_and_ready_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        flag = tmp_path / "break"
+        (tmp_path / "sitecustomize.py").write_text(BREAKING.format(flag=str(flag)))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        handle = RegistryHandle((0,), open_placement("process", device_type="cuda"))
+        try:
+            await handle.start()
+            await until(lambda: handle.snapshot().ready)
+            flag.touch()
+            await until(lambda: handle.snapshot().devices[0].epoch == 2 and handle.snapshot().ready)
+            assert "(the device is lost: CUDA error" in caplog.text
+        finally:
+            await handle.close(grace_s=3)
 
     def test_views_keep_their_offset_and_stride(self, registry: CudaTensorRegistry) -> None:
         code = (
