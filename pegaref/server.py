@@ -26,13 +26,13 @@ from pegaref.serving import (
     UNIMPLEMENTED,
     Access,
     Connections,
+    DirectAnswers,
     Endpoints,
     Engine,
     GenericHandler,
     Health,
     HealthService,
     HttpServer,
-    Liveness,
     Metrics,
     Reserve,
     Service,
@@ -71,8 +71,9 @@ class Server:
         self.handle = RegistryHandle(config.device_ids, placement, settings=config.registry, clock=clock)
         self.health = Health(self.handle.snapshot, clock)
         self.sessions = Sessions(self._drop, most=config.limits.sessions)
-        self.metrics = Metrics(self.handle.snapshot, lambda: len(self.sessions))
-        self.connections = Connections(config.limits, clock, Liveness(placement.dispatch, self.metrics))
+        self.metrics = Metrics(self.handle.devices, lambda: len(self.sessions))
+        answers = DirectAnswers(placement.dispatch, self.metrics)
+        self.connections = Connections(config.limits, clock, answers, self.metrics.http.route("other"))
         self.access = Access(config)
         self.endpoints = Endpoints(config, self.handle, self.sessions, self.health, self.metrics, self.access)
         self.reserve = Reserve()
@@ -87,7 +88,6 @@ class Server:
     async def wait_stopped(self) -> None:
         """Return once the end has been asked for; measure the loop's lag and sweep connections meanwhile."""
         loop = asyncio.get_running_loop()
-        loading = loop.run_in_executor(None, self.endpoints.load_exposition)
         due = loop.time() + _TICK_S
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
@@ -99,7 +99,6 @@ class Server:
             self.connections.sweep()
             self.connections.make_room(self.reserve.refill())
             due = loop.time() + _TICK_S
-        await loading
 
     def http_app(self) -> ASGIApp:
         """The ASGI application."""

@@ -150,6 +150,10 @@ class RegistryHandle:
         """The state of every device, from memory."""
         return RegistrySnapshot({device_id: device.snapshot() for device_id, device in self._devices.items()})
 
+    def devices(self) -> Collection[Device]:
+        """The devices, for who reads them one at a time; none before the start."""
+        return self._devices.values()
+
     def contexts(self) -> tuple[ContextSummary, ...]:
         """The contexts that the registry holds, in the order of their keys."""
         found = [summary for device in self._devices.values() for summary in device.contexts()]

@@ -1,4 +1,4 @@
-"""The HTTP endpoints but for liveness. Two of the registry's five call sites are here: the cleanups.
+"""The HTTP endpoints but for liveness and the metrics. Two of the registry's five call sites are here: the cleanups.
 
 Every body runs through the placement's dispatch and gives a response back; sending it is the loop's work.
 """
@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -28,9 +28,6 @@ from pegaref.serving.refusal import NotFound, as_json, http_headers, http_status
 from pegaref.serving.requests import check_name, only_parameters, timeout_s
 from pegaref.serving.sessions import Sessions
 
-if TYPE_CHECKING:
-    from pegaref.serving.exposition import Exposition
-
 logger = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -38,7 +35,6 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 CleanupOutcome = Dropped | RegistryError | None  # of one device; None while it is still to come
 
 _AT_ONCE_S = 0.001
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Endpoints:
@@ -60,14 +56,12 @@ class Endpoints:
         self._metrics = metrics
         self._access = access
         self._waits = 0
-        self._exposition: Exposition | None = None
 
     def app(self, dispatch: Dispatch) -> ASGIApp:
         """The ASGI application."""
         table: tuple[tuple[str, str, Endpoint], ...] = (
             ("GET", "/ready", self.ready),
             ("GET", "/readyz", self.ready),
-            ("GET", "/metrics", self.metrics),
             ("GET", "/instances", self.instances),
             ("POST", "/instances/cleanup", self.cleanup_instances),
             ("POST", "/cache/memory/cleanup", self.cleanup_memory),
@@ -79,14 +73,6 @@ class Endpoints:
         ]
         return Starlette(routes=routes, exception_handlers={HTTPException: self._unrouted})
 
-    def load_exposition(self) -> "Exposition":
-        """Load what makes the text of the metrics. From a thread, no scrape has to wait for it."""
-        if self._exposition is None:
-            from pegaref.serving.exposition import Exposition
-
-            self._exposition = Exposition(self._metrics)
-        return self._exposition
-
     async def ready(self, request: Request) -> Response:
         """200 when every device takes work; else 503, with the reason for each device that does not.
 
@@ -94,10 +80,6 @@ class Endpoints:
         """
         report = self._health.report(tracebacks=self._access.trusts(_caller(request)))
         return _json_response(200 if report["ready"] else 503, report)
-
-    async def metrics(self, request: Request) -> Response:
-        """The metrics as Prometheus text, from memory."""
-        return Response(self.load_exposition().text(), media_type=_METRICS_TYPE)
 
     async def instances(self, request: Request) -> Response:
         """The instances and their contexts, as the control process knows them."""
