@@ -15,6 +15,7 @@ from dataclasses import replace
 from grpc_reflection.v1alpha import reflection
 from starlette.types import ASGIApp
 
+from pegaref import log
 from pegaref.clock import LoopClock
 from pegaref.config import Address, ServerConfig
 from pegaref.messages import Dropped
@@ -71,7 +72,7 @@ class Server:
         self.handle = RegistryHandle(config.device_ids, placement, settings=config.registry, clock=clock)
         self.health = Health(self.handle.snapshot, clock)
         self.sessions = Sessions(self._drop, most=config.limits.sessions)
-        self.metrics = Metrics(self.handle.devices, lambda: len(self.sessions))
+        self.metrics = Metrics(self.handle.devices, lambda: len(self.sessions), log.lost_lines)
         answers = DirectAnswers(placement.dispatch, self.metrics)
         self.connections = Connections(config.limits, clock, answers, self.metrics.http.route("other"))
         self.access = Access(config)

@@ -13,9 +13,9 @@ import logging
 import os
 import resource
 import signal
-import sys
 from typing import Final, NoReturn
 
+from pegaref import log
 from pegaref.actor.frames import AnswerPipe, FrameError, FrameReader, request_reader
 from pegaref.actor.heartbeat import TRACEBACK_SIGNAL, Heartbeat, PulsePage
 from pegaref.actor.loop import ActorLoop, load_actor
@@ -35,6 +35,8 @@ EXIT_START_FAILED: Final = 5
 def main() -> NoReturn:
     """Serve requests from the inherited pipe until it is closed."""
     arguments = _arguments()
+    if arguments.lost_lines_fd is not None:
+        log.open_streams(log.LostLines(arguments.lost_lines_fd, cell=1 + arguments.device_id))
     logging.basicConfig(
         level=arguments.log_level,
         format=(
@@ -62,6 +64,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pegaref.actor.child")
     for name in ("device-id", "epoch", "parent", "requests-fd", "answers-fd", "page-fd", "trace-fd"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--lost-lines-fd", type=int)
     parser.add_argument("--log-level", type=int, default=logging.INFO)
     return parser.parse_args()
 
@@ -111,8 +114,7 @@ def _answer_until_closed(requests_fd: int, reader: FrameReader[Request], loop: A
 
 def _exit(code: int) -> NoReturn:
     """End at once: there is nothing to tidy that the kernel does not, and tidying could hang."""
-    logging.shutdown()
-    sys.stderr.flush()
+    log.finish()
     os._exit(code)
 
 
