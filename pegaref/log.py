@@ -1,15 +1,18 @@
 """stdout and stderr that nobody has to read: whatever the other end does, no write to them waits.
 
-A pipe that nobody reads, or a terminal that ^S has stopped, takes no more after some kilobytes, and the next `write(2)` to
-it would stand for as long. So `open_streams` opens what stdout and stderr are once more, without blocking, and puts it in
-their places. That changes nothing for others who have the same pipe or terminal, since whether a write waits belongs to
-what was opened; and it holds for all that is written here, also by C libraries, by faulthandler and by child processes.
+A pipe that nobody reads, or a terminal that ^S has stopped, takes no more after some kilobytes, and the
+next `write(2)` to it would stand for as long. So `open_streams` opens what stdout and stderr are once more,
+without blocking, and puts it in their places. That changes nothing for others who have the same pipe or
+terminal, since whether a write waits belongs to what was opened; and it holds for all that is written here,
+also by C libraries, by faulthandler and by child processes.
 
-Lines that are not taken wait in memory, up to BACKLOG_BYTES, and a thread hands them over once they are. More are lost,
-and counted, and when the reader is back the log says how many. What C code writes then is lost without being counted.
+Lines that are not taken wait in memory, up to BACKLOG_BYTES, and a thread hands them over once they are.
+More are lost, and counted, and when the reader is back the log says how many. What C code writes then is
+lost without being counted.
 
-Where the same thing cannot be opened again (a socket, another user's pipe), a pipe of this process takes its place, and a
-thread passes on what comes through it. Files are left as they are: they take everything, or fail at once.
+Where the same thing cannot be opened again (a socket, another user's pipe), a pipe of this process takes
+its place, and a thread passes on what comes through it. Files are left as they are: they take everything,
+or fail at once.
 """
 
 from __future__ import annotations
@@ -216,7 +219,8 @@ _lost: LostLines | None = None
 def open_streams(shared: LostLines | None = None) -> LostLines:
     """Replace stdout and stderr by streams that never wait.
 
-    A child is given its part of what its parent counts in; its descriptors are the parent's, which do not wait already.
+    A child is given its part of what its parent counts in; its descriptors are the parent's, which do not
+    wait already.
     """
     global _lost
     lost = _lost = shared or LostLines()
@@ -243,8 +247,9 @@ def lost_lines_fd() -> int | None:
 def finish(within_s: float = FINISH_WITHIN_S) -> None:
     """Have what was logged written before the process ends, as far as it is taken within the time."""
     end_s = time.monotonic() + within_s
-    for waiting in (*_streams, *_pumps):
-        waiting.finish(max(0.0, end_s - time.monotonic()))
+    waiting: list[LineStream | _Pump] = [*_streams, *_pumps]
+    for each in waiting:
+        each.finish(max(0.0, end_s - time.monotonic()))
 
 
 def _replace(fd: int, lost: LostLines) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from pegaref.clock import Clock, answer_within_s
@@ -340,9 +340,14 @@ class Device:
 
     # ---- what is shown of it, from memory
 
-    def contexts(self) -> tuple[ContextSummary, ...]:
-        """The contexts that the actor holds, or may hold."""
-        return self._contexts.contexts()
+    def contexts(self, after: ContextKey | None) -> Iterator[ContextSummary]:
+        """The contexts that the actor holds, or may hold, in the order of their keys, after one of them."""
+        return self._contexts.contexts(after)
+
+    @property
+    def context_count(self) -> int:
+        """How many contexts there are."""
+        return len(self._contexts)
 
     def mark(self) -> tuple[object, ...] | None:
         """A value that is another one whenever a number of `snapshot` is. None while one of them ages, as the

@@ -1,4 +1,4 @@
-"""HTTP connections that cannot crowd liveness out: bounded in number, in header bytes, in memory, and in time.
+"""HTTP connections that cannot crowd liveness out: bounded in number, in memory, and in time.
 
 At the limit the connection that has waited longest without a request in progress gives way to the new one, so
 idle connections and half-sent requests, however many, never keep a probe out.
@@ -126,8 +126,9 @@ class Connections:
 class BoundedHttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     """uvicorn's protocol with limits.
 
-    It parses one request a turn, and none while the answer to the one before it is to come or is not read. What it has
-    not parsed is 4 KiB at most, since it reads no more until then; how much it has not sent is bounded, too.
+    It parses one request a turn, and none while the answer to the one before it is to come or is not read.
+    What it has not parsed is 4 KiB at most, since it reads no more until then; how much it has not sent is
+    bounded, too.
     """
 
     def __init__(
@@ -212,7 +213,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     @property
     def _blocked(self) -> bool:
-        """Whether the next request has to wait: for the answer to the one before it, or for the peer to read."""
+        """Whether the next request has to wait for the answer to the one before it, or for the peer."""
         cycle = self.cycle
         return self.flow.write_paused or not (cycle is None or cycle.response_complete or cycle.more_body)
 
@@ -224,7 +225,7 @@ class BoundedHttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
                 self._turns.run_later(self._parse)
 
     def _parse(self) -> None:
-        """Parse as far as the end of the next head; have the rest wait for another turn, if it may have one."""
+        """Parse as far as the end of the next head, and have the rest wait for another turn."""
         if self._unparsed and not self._blocked and not self.transport.is_closing():
             end = self._unparsed.find(_HEAD_END) + len(_HEAD_END)
             if end < len(_HEAD_END) or end == len(self._unparsed):

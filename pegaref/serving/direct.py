@@ -1,8 +1,8 @@
 """`/health`, `/livez` and `/metrics`: what is asked for more than all else, and waits for nothing.
 
-The connection's protocol writes these answers, without an application and a task, which saves two thirds of the work.
-For all that they have handlers like any other: the placement's dispatch says when they run, which is at once, or in
-`pool` when a worker is free.
+The connection's protocol writes these answers, without an application and a task, which saves two thirds of
+the work. For all that they have handlers like any other: the placement's dispatch says when they run, which
+is at once, or in `pool` when a worker is free.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class DirectAnswers:
     def encoded(
         self, route: DirectRoute, method: bytes, headers: _Headers, *, keep_alive: bool
     ) -> tuple[int, bytes]:
-        """The status and the answer, with the server's own headers, of which there is a new list each second."""
+        """The status and the answer. `headers` are the server's own, of which there is a new list a second."""
         if headers is not self._made_with:
             self._made_with = headers
             self._heads.clear()
@@ -78,7 +78,7 @@ class DirectAnswers:
 
 
 class DirectCycle(RequestResponseCycle):
-    """One request for such a route, in the place of uvicorn's cycle, with the part of it that a protocol uses."""
+    """One request for such a route: what a protocol uses of uvicorn's cycle, in whose place it is."""
 
     def __init__(
         self,

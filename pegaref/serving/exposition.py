@@ -1,8 +1,9 @@
 """The Prometheus text, made from plain numbers at each scrape.
 
-A scrape reads memory and waits for nothing, so a device that hangs is seen hanging. It is made on the event loop, which
-stands meanwhile: text that did not change since the last scrape is used again, a route's until a request of it begins
-or ends, a device's until its mark changes. Everything else is formatted anew, so no value is older than its scrape.
+A scrape reads memory and waits for nothing, so a device that hangs is seen hanging. It is made on the event
+loop, which stands meanwhile: text that did not change since the last scrape is used again, a route's until
+a request of it begins or ends, a device's until its mark changes. Everything else is formatted anew, so no
+value is older than its scrape.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Exposition:
 
 def number(value: float) -> str:
     """A number as Prometheus' libraries write it."""
-    if value.__class__ is int and -_EXPONENT_FROM < value < _EXPONENT_FROM:
+    if isinstance(value, int) and -_EXPONENT_FROM < value < _EXPONENT_FROM:
         return f"{value}.0"
     text = repr(float(value))
     point = text.find(".")
@@ -80,7 +81,9 @@ class _Families:
         if self._text is None:
             parts: list[bytes] = []
             columns = zip(*(known.samples for known in self._known.values()), strict=True)
-            for head, column in zip(self._heads, columns if self._known else ((),) * len(self._heads), strict=True):
+            for head, column in zip(
+                self._heads, columns if self._known else ((),) * len(self._heads), strict=True
+            ):
                 parts.append(head)
                 parts += column
             self._text = b"".join(parts)
@@ -118,7 +121,8 @@ class _RequestFamilies(_Families):
             bounds = self._bounds[name] = tuple(f'{bucket}{{le="{le}",{labelled}}} ' for le in _LE)
         # The library sorts the labels of a sample by name.
         pairs = [
-            ",".join(sorted((f'{self._outcome}="{_escaped(outcome)}"', labelled))) for outcome in route.outcomes
+            ",".join(sorted((f'{self._outcome}="{_escaped(outcome)}"', labelled)))
+            for outcome in route.outcomes
         ]
         counts = [
             f"{prefix}s_total{{{pair}}} {number(ended)}\n"
@@ -159,14 +163,16 @@ def _device_samples(device: DeviceSnapshot) -> _Samples:
     labelled = f'device="{device.device_id}"'
     lines = [f"pegaref_{name}{{{labelled}}} {number(read(device))}\n" for name, _, read in _GAUGES]
     lines += [f"pegaref_{name}_total{{{labelled}}} {number(read(device))}\n" for name, _, read in _COUNTERS]
-    kinds = [f'pegaref_wedged{{{labelled},kind="{kind}"}} {number(int(device.hang is kind))}\n' for kind in Hang]
+    kinds = [
+        f'pegaref_wedged{{{labelled},kind="{kind}"}} {number(int(device.hang is kind))}\n' for kind in Hang
+    ]
     in_flight = [
         f'pegaref_commands_in_flight{{{labelled},operation="{operation}"}} {number(commands)}\n'
         for operation, commands in sorted(device.in_flight.items())
     ]
     finished = [
-        f'pegaref_commands_total{{{labelled},operation="{operation}",outcome="{outcome}"}} {number(commands)}\n'
-        for (operation, outcome), commands in sorted(device.finished.items())
+        f'pegaref_commands_total{{{labelled},operation="{operation}",outcome="{outcome}"}} {number(ended)}\n'
+        for (operation, outcome), ended in sorted(device.finished.items())
     ]
     return tuple(line.encode() for line in (*lines, "".join(kinds), "".join(in_flight), "".join(finished)))
 
@@ -179,7 +185,9 @@ def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
-def _own(name: str, help_: str, kind: str, read: Callable[[Metrics], float]) -> tuple[str, Callable[[Metrics], float]]:
+def _own(
+    name: str, help_: str, kind: str, read: Callable[[Metrics], float]
+) -> tuple[str, Callable[[Metrics], float]]:
     return f"{_head(name, help_, kind)}{name} ", read
 
 

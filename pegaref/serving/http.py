@@ -1,14 +1,15 @@
-"""The HTTP endpoints but for liveness and the metrics. Two of the registry's five call sites are here: the cleanups.
+"""The HTTP endpoints but for liveness and the metrics. Two of the registry's five call sites are here: the
+cleanups.
 
 Every body runs through the placement's dispatch and gives a response back; sending it is the loop's work.
 """
 
 import contextlib
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,14 +19,21 @@ from starlette.types import ASGIApp
 
 from pegaref.config import ServerConfig
 from pegaref.errors import CleanupPending, RegistryError
-from pegaref.messages import Dropped, merge_dropped
+from pegaref.messages import Dropped
 from pegaref.placement import Dispatch
 from pegaref.registry import RegistryHandle
 from pegaref.serving.access import Access, Caller
 from pegaref.serving.health import Health
 from pegaref.serving.metrics import Metrics
 from pegaref.serving.refusal import NotFound, as_json, http_headers, http_status
-from pegaref.serving.requests import check_name, only_parameters, timeout_s
+from pegaref.serving.requests import (
+    check_name,
+    context_cursor,
+    context_key,
+    only_parameters,
+    page_limit,
+    timeout_s,
+)
 from pegaref.serving.sessions import Sessions
 
 logger = logging.getLogger(__name__)
@@ -35,6 +43,10 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 CleanupOutcome = Dropped | RegistryError | None  # of one device; None while it is still to come
 
 _AT_ONCE_S = 0.001
+# What one answer has at most: it is made on the event loop, and a client that does not read it has the
+# server keep it.
+PAGE_CONTEXTS: Final = 1000
+_PAGE_CHARACTERS: Final = 32 * 1024  # of names
 
 
 class Endpoints:
@@ -82,28 +94,45 @@ class Endpoints:
         return _json_response(200 if report["ready"] else 503, report)
 
     async def instances(self, request: Request) -> Response:
-        """The instances and their contexts, as the control process knows them."""
-        contexts = self._handle.contexts()
-        return _json_response(
-            200,
-            {
-                "instances": sorted({context.key.instance_id for context in contexts}),
-                "contexts": [
-                    {
-                        "instance": context.key.instance_id,
-                        "generation": context.key.generation,
-                        "tp_rank": context.key.tp_rank,
-                        "pp_rank": context.key.pp_rank,
-                        "device": context.key.device_id,
-                        "tensors": context.tensors,
-                        "bytes": context.bytes,
-                        "settled": context.settled,
-                    }
-                    for context in contexts
-                ],
-                "sessions": len(self._sessions),
-            },
-        )
+        """A page of the contexts, as the control process knows them, and the instances that they are of.
+
+        `?limit=` contexts at most (PAGE_CONTEXTS by default, and never more), those after `?after=`; what
+        an answer has as `next` is the `after` of the next page, and null on the last one.
+        """
+        query = request.query_params
+        only_parameters(query, ("limit", "after"))
+        limit = page_limit(query.get("limit"), most=PAGE_CONTEXTS)
+        after = None if (cursor := query.get("after")) is None else context_key(cursor)
+        names: dict[str, None] = {}
+        rows: list[dict[str, Any]] = []
+        weight, last, following = 0, None, None
+        for context in self._handle.contexts(after):
+            if len(rows) == limit or weight > _PAGE_CHARACTERS:
+                following = last
+                break
+            last = key = context.key
+            names[key.instance_id] = None
+            weight += len(key.instance_id)
+            rows.append(
+                {
+                    "instance": key.instance_id,
+                    "generation": key.generation,
+                    "tp_rank": key.tp_rank,
+                    "pp_rank": key.pp_rank,
+                    "device": key.device_id,
+                    "tensors": context.tensors,
+                    "bytes": context.bytes,
+                    "settled": context.settled,
+                }
+            )
+        body = {
+            "instances": list(names),
+            "contexts": rows,
+            "sessions": len(self._sessions),
+            "total_contexts": self._handle.context_count,
+            "next": None if following is None else context_cursor(following),
+        }
+        return _json_response(200, body)
 
     async def cleanup_instances(self, request: Request) -> Response:
         """Drops one instance (`?id=`), or all of them, on every device. 404 if the instance is not there."""
@@ -209,27 +238,41 @@ def _json_response(
     status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
     """One JSON value and a newline."""
-    content = json.dumps(body, separators=(",", ":")) + "\n"
-    return Response(content, status_code=status, headers=headers, media_type="application/json")
+    return Response(
+        msgspec.json.encode(body) + b"\n", status_code=status, headers=headers, media_type="application/json"
+    )
 
 
-def _released(dropped: Dropped) -> dict[str, Any]:
-    """What a cleanup released; the first two keys are those of PegaFlow."""
+def _released(*parts: Dropped) -> dict[str, Any]:
+    """What a cleanup released, on all devices that are given; the first two keys are those of PegaFlow.
+
+    Not more than a page of names is told; `removed_instances_cut` says that there are others.
+    """
+    names: set[str] = set()
+    weight, cut = 0, False
+    for name in (name for part in parts for name in part.instances):
+        if name in names:
+            continue
+        if cut := len(names) == PAGE_CONTEXTS or weight > _PAGE_CHARACTERS:
+            break
+        names.add(name)
+        weight += len(name)
     body: dict[str, Any] = {
-        "removed_instances": list(dropped.instances),
-        "removed_tensors": dropped.tensors,
-        "removed_contexts": dropped.contexts,
-        "removed_bytes": dropped.bytes,
+        "removed_instances": sorted(names),
+        "removed_tensors": sum(part.tensors for part in parts),
+        "removed_contexts": sum(part.contexts for part in parts),
+        "removed_bytes": sum(part.bytes for part in parts),
     }
-    if dropped.note:
-        body["note"] = dropped.note
+    if cut:
+        body["removed_instances_cut"] = True
+    if note := "; ".join(part.note for part in parts if part.note):
+        body["note"] = note
     return body
 
 
 def _outcomes(devices: Mapping[int, CleanupOutcome]) -> dict[str, Any]:
     """What has been released so far in all, and how it stands on each device."""
-    in_all = merge_dropped(tuple(outcome for outcome in devices.values() if isinstance(outcome, Dropped)))
-    return _released(in_all) | {
+    return _released(*(outcome for outcome in devices.values() if isinstance(outcome, Dropped))) | {
         "devices": {str(device_id): _outcome_json(devices[device_id]) for device_id in devices}
     }
 

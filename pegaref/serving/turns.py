@@ -1,8 +1,8 @@
 """How much of the event loop the work of HTTP connections may take at a time, however much they send.
 
-What one connection sends is worked off in pieces of one request at most, and each connection has one piece a turn. All
-of them together have half of the loop's time: what is over waits for its turn, first come, first served, and the loop
-sees to everything else in between.
+What one connection sends is worked off in pieces of one request at most, and each connection has one piece
+a turn. All of them together have half of the loop's time: what is over waits for its turn, first come,
+first served, and the loop sees to everything else in between.
 """
 
 from __future__ import annotations
