@@ -38,6 +38,7 @@ from pegaref.serving import (
     Reserve,
     Service,
     Sessions,
+    Turns,
     Unimplemented,
     bind_grpc,
     bound_address,
@@ -73,10 +74,13 @@ class Server:
         self.health = Health(self.handle.snapshot, clock)
         self.sessions = Sessions(self._drop, most=config.limits.sessions)
         self.metrics = Metrics(self.handle.devices, lambda: len(self.sessions), log.lost_lines)
+        turns = Turns()
         answers = DirectAnswers(placement.dispatch, self.metrics)
-        self.connections = Connections(config.limits, clock, answers, self.metrics.http.route("other"))
+        self.connections = Connections(config.limits, clock, answers, self.metrics.http.route("other"), turns)
         self.access = Access(config)
-        self.endpoints = Endpoints(config, self.handle, self.sessions, self.health, self.metrics, self.access)
+        self.endpoints = Endpoints(
+            config, self.handle, self.sessions, self.health, self.metrics, self.access, turns
+        )
         self.reserve = Reserve()
         self.handle.on_lost = self.sessions.end_lost
 

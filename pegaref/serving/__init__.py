@@ -23,6 +23,7 @@ from pegaref.serving.listening import (
 from pegaref.serving.metrics import Metrics
 from pegaref.serving.rpc import GenericHandler, Service, Unimplemented
 from pegaref.serving.sessions import Sessions
+from pegaref.serving.turns import Turns
 
 __all__ = [
     "ENGINE_SERVICE",
@@ -41,6 +42,7 @@ __all__ = [
     "Reserve",
     "Service",
     "Sessions",
+    "Turns",
     "Unimplemented",
     "bind_grpc",
     "bound_address",

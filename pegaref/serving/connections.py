@@ -37,13 +37,13 @@ class Connections:
     """Every connection, and which of them may give way to a new one."""
 
     def __init__(
-        self, limits: Limits, clock: Clock, answers: DirectAnswers, malformed: RouteCounters
+        self, limits: Limits, clock: Clock, answers: DirectAnswers, malformed: RouteCounters, turns: Turns
     ) -> None:
         self._limits = limits
         self._clock = clock
         self._answers = answers
         self._malformed = malformed
-        self._turns = Turns()
+        self._turns = turns
         # Since when each waits for a request or the rest of one, or works on one; the oldest first.
         self._waiting: dict[BoundedHttpProtocol, float] = {}
         self._working: dict[BoundedHttpProtocol, float] = {}

@@ -61,7 +61,7 @@ class DirectAnswers:
     def encoded(
         self, route: DirectRoute, method: bytes, headers: _Headers, *, keep_alive: bool
     ) -> tuple[int, bytes]:
-        """The status and the answer. `headers` are the server's own, of which there is a new list a second."""
+        """The status and the answer. `headers`: the server's own, a new list each second."""
         if headers is not self._made_with:
             self._made_with = headers
             self._heads.clear()

@@ -35,6 +35,7 @@ from pegaref.serving.requests import (
     timeout_s,
 )
 from pegaref.serving.sessions import Sessions
+from pegaref.serving.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Endpoints:
         health: Health,
         metrics: Metrics,
         access: Access,
+        turns: Turns,
     ) -> None:
         self._config = config
         self._handle = handle
@@ -67,6 +69,7 @@ class Endpoints:
         self._health = health
         self._metrics = metrics
         self._access = access
+        self._turns = turns
         self._waits = 0
 
     def app(self, dispatch: Dispatch) -> ASGIApp:
@@ -198,11 +201,14 @@ class Endpoints:
 
     def _dispatched(self, path: str, endpoint: Endpoint, dispatch: Dispatch) -> Endpoint:
         route = self._metrics.http.route(path)
+        is_probe = path in ("/ready", "/readyz")
 
         async def answer(request: Request) -> Response:
             began = route.begin()
             status = 500
             try:
+                if not is_probe:
+                    await self._turns.wait_slow()
                 response = await dispatch.run(lambda: endpoint(request))
                 status = response.status_code
             except CleanupPending as pending:

@@ -25,6 +25,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
+        self._slow: deque[asyncio.Future[None]] = deque()
         self._window_began_s = 0.0
         self._spent_s = 0.0  # of the window
         self._due = False
@@ -49,6 +50,13 @@ class Turns:
         """Count time that will be spent on a connection's behalf elsewhere."""
         self._spent_s += seconds
 
+    async def wait_slow(self) -> None:
+        """Return in a turn in which this is all that takes long. For what may take milliseconds."""
+        granted = asyncio.get_running_loop().create_future()
+        self._slow.append(granted)
+        self._plan_turn()
+        await granted
+
     def _turn(self) -> None:
         self._due = False
         now_s = self._window_began_s = perf_counter()
@@ -60,7 +68,12 @@ class Turns:
             self._waiting.popleft()()
             now_s = perf_counter()
             self._spent_s += now_s - began_s
-        if self._waiting:
+        while self._slow:
+            granted = self._slow.popleft()
+            if not granted.done():
+                granted.set_result(None)
+                break
+        if self._waiting or self._slow:
             self._plan_turn()
 
     def _plan_turn(self) -> None:

@@ -17,7 +17,7 @@ from pegaref.config import ServerConfig
 from pegaref.placement import Dispatch
 from pegaref.placement.dispatch import DirectDispatch
 from pegaref.registry import Hang
-from pegaref.serving import ENGINE_SERVICE, UNIMPLEMENTED, Access, Endpoints, Metrics
+from pegaref.serving import ENGINE_SERVICE, UNIMPLEMENTED, Access, Endpoints, Metrics, Turns
 from pegaref.serving.direct import DirectAnswers
 from pegaref.serving.exposition import Exposition
 from pegaref.serving.refusal import _HTTP_STATUS
@@ -70,7 +70,7 @@ def test_every_route_is_there() -> None:
     dispatch: Dispatch = DirectDispatch()
     metrics = Metrics(lambda: [StillDevice()], lambda: 0)
     # Routes are made of the endpoints' names; nothing else of the server is asked for.
-    app = Endpoints(ServerConfig(), None, None, None, metrics, Access(ServerConfig())).app(dispatch)  # type: ignore[arg-type]
+    app = Endpoints(ServerConfig(), None, None, None, metrics, Access(ServerConfig()), Turns()).app(dispatch)  # type: ignore[arg-type]
     assert isinstance(app, Starlette)
     real = set(DirectAnswers(dispatch, metrics).paths)
     real |= {route.path.replace("{operation_id}", "ID") for route in app.routes if isinstance(route, Route)}
