@@ -28,7 +28,7 @@ _TOO_LARGE = (
 
 # What a connection may have unparsed and unsent: a peer that sends on, or does not read, waits for its turn.
 _READ_BYTES = 4096
-_UNSENT_BYTES = 32 * 1024
+_UNSENT_BYTES = 4096
 _HEAD_END = b"\r\n\r\n"
 _READ = memoryview(bytearray(_READ_BYTES))  # filled and emptied within one call: all connections share it
 
@@ -54,9 +54,9 @@ class Connections:
 
     def protocol(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
-    ) -> "BoundedHttpProtocol":
+    ) -> "BoundedReads":
         """Makes the protocol of a new connection; the signature is uvicorn's."""
-        return BoundedHttpProtocol(
+        http = BoundedHttpProtocol(
             config,
             server_state,
             app_state,
@@ -67,6 +67,7 @@ class Connections:
             malformed=self._malformed,
             turns=self._turns,
         )
+        return BoundedReads(http)
 
     def add(self, connection: "BoundedHttpProtocol") -> None:
         """Take in a connection that was accepted; another gives way to it if there are too many."""
@@ -123,7 +124,28 @@ class Connections:
         connection.transport.abort()
 
 
-class BoundedHttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
+class BoundedReads(asyncio.BufferedProtocol):
+    """Reads no more than 4 KiB at a time for a protocol, which has no say in that itself.
+
+    uvloop and asyncio read 256 KiB at once unless a protocol brings the buffer, and uvicorn's cannot be of that
+    kind too.
+    """
+
+    def __init__(self, protocol: "BoundedHttpProtocol") -> None:
+        self._received = protocol.data_received
+        for name in ("connection_made", "connection_lost", "eof_received", "pause_writing", "resume_writing"):
+            setattr(self, name, getattr(protocol, name))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the transport puts what it reads."""
+        return _READ
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand on what was read."""
+        self._received(bytes(_READ[:nbytes]))
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits.
 
     It parses one request a turn, and none while the answer to the one before it is to come or is not read.
@@ -178,14 +200,6 @@ class BoundedHttpProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._unparsed = b""
         self._connections.remove(self)
         super().connection_lost(exc)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the transport puts what it reads."""
-        return _READ
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read."""
-        self.data_received(bytes(_READ[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, now or in a later turn."""

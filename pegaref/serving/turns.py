@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
-WINDOW_S: Final = 0.01
+WINDOW_S: Final = 0.001
 SHARE_S: Final = WINDOW_S / 2
 
 # Routing a request to its endpoint, which happens in a task of its own that nobody times.
