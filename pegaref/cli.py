@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from pegaref import __version__, config
+from pegaref import __version__, config, log
 from pegaref.config import Address, ConfigError, Limits, RegistrySettings, ServerConfig, Tls
 from pegaref.errors import RegistryError
 
@@ -194,13 +194,15 @@ def cli() -> None:
 def serve(**flags: Any) -> None:
     """Runs a server to its end. Raises ConfigError and RegistryError when it cannot start."""
     settings = server_config(**flags)
+    log.open_streams()
     logging.basicConfig(
         stream=sys.stderr,
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     if settings.log_level != "debug":
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it tells of its own start and end
+        # It tells of its own start and end, and of each malformed request, which anybody may send many of.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     # Read by gRPC when it is first loaded. Its own log says in paragraphs what is said here in a line, and
     # its fork handlers would stop all its threads whenever an actor is started, although that only execs.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -261,8 +263,7 @@ def _leave() -> None:
     stuck.remove(threading.main_thread().name)
     if stuck:
         logging.getLogger(__name__).warning("left while these threads hang: %s", ", ".join(stuck))
-        logging.shutdown()
-        sys.stdout.flush()
+        log.finish()
         os._exit(0)
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from grpc_reflection.v1alpha import reflection
 from starlette.types import ASGIApp
 
+from pegaref import log
 from pegaref.clock import LoopClock
 from pegaref.config import Address, ServerConfig
 from pegaref.messages import Dropped
@@ -26,17 +27,18 @@ from pegaref.serving import (
     UNIMPLEMENTED,
     Access,
     Connections,
+    DirectAnswers,
     Endpoints,
     Engine,
     GenericHandler,
     Health,
     HealthService,
     HttpServer,
-    Liveness,
     Metrics,
     Reserve,
     Service,
     Sessions,
+    Turns,
     Unimplemented,
     bind_grpc,
     bound_address,
@@ -71,10 +73,14 @@ class Server:
         self.handle = RegistryHandle(config.device_ids, placement, settings=config.registry, clock=clock)
         self.health = Health(self.handle.snapshot, clock)
         self.sessions = Sessions(self._drop, most=config.limits.sessions)
-        self.metrics = Metrics(self.handle.snapshot, lambda: len(self.sessions))
-        self.connections = Connections(config.limits, clock, Liveness(placement.dispatch, self.metrics))
+        self.metrics = Metrics(self.handle.devices, lambda: len(self.sessions), log.lost_lines)
+        turns = Turns()
+        answers = DirectAnswers(placement.dispatch, self.metrics)
+        self.connections = Connections(config.limits, clock, answers, self.metrics.http.route("other"), turns)
         self.access = Access(config)
-        self.endpoints = Endpoints(config, self.handle, self.sessions, self.health, self.metrics, self.access)
+        self.endpoints = Endpoints(
+            config, self.handle, self.sessions, self.health, self.metrics, self.access, turns
+        )
         self.reserve = Reserve()
         self.handle.on_lost = self.sessions.end_lost
 
@@ -87,7 +93,6 @@ class Server:
     async def wait_stopped(self) -> None:
         """Return once the end has been asked for; measure the loop's lag and sweep connections meanwhile."""
         loop = asyncio.get_running_loop()
-        loading = loop.run_in_executor(None, self.endpoints.load_exposition)
         due = loop.time() + _TICK_S
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
@@ -99,7 +104,6 @@ class Server:
             self.connections.sweep()
             self.connections.make_room(self.reserve.refill())
             due = loop.time() + _TICK_S
-        await loading
 
     def http_app(self) -> ASGIApp:
         """The ASGI application."""

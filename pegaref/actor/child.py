@@ -14,10 +14,10 @@ import os
 import resource
 import select
 import signal
-import sys
 import time
 from typing import Final, NoReturn
 
+from pegaref import log
 from pegaref.actor.frames import AnswerPipe, FrameError, FrameReader, request_reader
 from pegaref.actor.heartbeat import TRACEBACK_SIGNAL, Heartbeat, PulsePage
 from pegaref.actor.loop import ActorLoop, load_actor
@@ -40,6 +40,8 @@ CHECK_EVERY_S: Final = 1.0  # how often the device is looked at
 def main() -> NoReturn:
     """Serve requests from the inherited pipe until it is closed."""
     arguments = _arguments()
+    if arguments.lost_lines_fd is not None:
+        log.open_streams(log.LostLines(arguments.lost_lines_fd, cell=1 + arguments.device_id))
     logging.basicConfig(
         level=arguments.log_level,
         format=(
@@ -68,6 +70,7 @@ def _arguments() -> argparse.Namespace:
     for name in ("device-id", "epoch", "parent", "requests-fd", "answers-fd", "page-fd", "trace-fd"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--device-type", choices=("cuda", "cpu"), required=True)
+    parser.add_argument("--lost-lines-fd", type=int)
     parser.add_argument("--log-level", type=int, default=logging.INFO)
     return parser.parse_args()
 
@@ -132,8 +135,7 @@ def _answer_until_lost(requests_fd: int, reader: FrameReader[Request], loop: Act
 
 def _exit(code: int) -> NoReturn:
     """End at once: there is nothing to tidy that the kernel does not, and tidying could hang."""
-    logging.shutdown()
-    sys.stderr.flush()
+    log.finish()
     os._exit(code)
 
 

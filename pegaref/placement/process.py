@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pegaref import log
 from pegaref.actor import TRACEBACK_SIGNAL, FrameError, FrameWriter, PulsePage, answer_reader, shared_page_fd
 from pegaref.messages import Ending, Pulse, Ready, Request
 from pegaref.placement.dispatch import DirectDispatch, Dispatch
@@ -211,6 +212,10 @@ def _spawn(
         "trace-fd": trace_fd,
         "log-level": logging.getLogger().getEffectiveLevel(),
     }
+    shared_fds = [*pipe_fds, page_fd, trace_fd]
+    if (lost_lines_fd := log.lost_lines_fd()) is not None:
+        options["lost-lines-fd"] = lost_lines_fd
+        shared_fds.append(lost_lines_fd)
     # The child finds modules where this process does: in the working directory only if this one does, too.
     safe_path = [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]
     return subprocess.Popen(
@@ -224,7 +229,7 @@ def _spawn(
         stdin=subprocess.DEVNULL,
         stdout=2,  # stdout is the control process's alone
         process_group=0,  # and so is a terminal's Ctrl-C
-        pass_fds=(*pipe_fds, page_fd, trace_fd),
+        pass_fds=shared_fds,
     )
 
 

@@ -113,6 +113,14 @@ class ActorSupervisor:
             respawns=self._respawns,
         )
 
+    def mark(self) -> tuple[object, ...] | None:
+        """A value that is another one whenever a number of `status` is; None while a hang gets older."""
+        return (
+            None
+            if self._hang is not None
+            else (self.accepting, self._epoch, self._respawns, self._device_type)
+        )
+
     def reason(self) -> str:
         """Why the device is not ready; '' when it is."""
         age_s = self._clock.now() - self._changed_s

@@ -116,10 +116,11 @@ class Cleanup:
 class CommandCounters:
     """Counts one device's commands by how they ended. The numbers only grow, also over respawns."""
 
-    __slots__ = ("finished", "lost_replies", "rejected", "rolled_back", "unexpected_replies")
+    __slots__ = ("ended", "finished", "lost_replies", "rejected", "rolled_back", "unexpected_replies")
 
     def __init__(self) -> None:
         self.finished: Counter[tuple[str, str]] = Counter()  # (operation, outcome) -> commands
+        self.ended = 0  # all of those together
         self.rejected = 0
         self.rolled_back = 0
         self.lost_replies = 0
@@ -128,6 +129,7 @@ class CommandCounters:
     def count(self, command: PendingRegister | Cleanup, outcome: str) -> None:
         """Count a command that ended, by its operation and its outcome."""
         self.finished[OPERATION_NAMES[type(command.command)], outcome] += 1
+        self.ended += 1
 
 
 def command_bytes(command: RegisterLayers) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from pegaref.clock import Clock, answer_within_s
@@ -73,7 +73,7 @@ class Device:
         clock: Clock,
         on_lost: Callable[[frozenset[tuple[str, int]]], None],
     ) -> None:
-        self._device_id = device_id
+        self.device_id = device_id
         self._settings = settings
         self._clock = clock
         self._on_lost = on_lost
@@ -209,7 +209,7 @@ class Device:
     def on_lost(self, reason: str) -> None:
         """End all commands and empty the context table: the actor has ended, with everything that it held."""
         self._retry.stop()
-        self._fail_registers(DeviceLost(f"the actor of device {self._device_id} died: {reason}"))
+        self._fail_registers(DeviceLost(f"the actor of device {self.device_id} died: {reason}"))
         for cleanup in self._take_cleanups():
             self._counters.count(cleanup, DONE)
             cleanup.finish(self._contexts.remove(cleanup.command))
@@ -262,7 +262,7 @@ class Device:
             self._counters.count(cleanup, DONE)
             cleanup.finish(answer)
             return
-        logger.error("device %d: cleanup refused: %s; it is tried again", self._device_id, answer)
+        logger.error("device %d: cleanup refused: %s; it is tried again", self.device_id, answer)
         self._counters.count(cleanup, REFUSED)
         self._retry_later(cleanup)
 
@@ -271,7 +271,7 @@ class Device:
         assert running is not None
         logger.error(
             "device %d: the answer to request %d (%s) is lost",
-            self._device_id,
+            self.device_id,
             self._serial,
             OPERATION_NAMES[type(running.command)],
         )
@@ -345,9 +345,33 @@ class Device:
 
     # ---- what is shown of it, from memory
 
-    def contexts(self) -> tuple[ContextSummary, ...]:
-        """The contexts that the actor holds, or may hold."""
-        return self._contexts.contexts()
+    def contexts(self, after: ContextKey | None) -> Iterator[ContextSummary]:
+        """The contexts that the actor holds, or may hold, in the order of their keys, after one of them."""
+        return self._contexts.contexts(after)
+
+    @property
+    def context_count(self) -> int:
+        """How many contexts there are."""
+        return len(self._contexts)
+
+    def mark(self) -> tuple[object, ...] | None:
+        """A value that is another one whenever a number of `snapshot` is. None while one of them ages, as the
+        times of commands that wait or run and of a hang do. It costs a tenth of a snapshot."""
+        mailbox, contexts, counters = self._mailbox, self._contexts, self._counters
+        actor = self._supervisor.mark()
+        if actor is None or self._running is not None or mailbox.register_count or mailbox.cleanup_count:
+            return None
+        return (
+            actor,
+            len(contexts),
+            contexts.tensors,
+            contexts.bytes,
+            counters.ended,
+            counters.rejected,
+            counters.rolled_back,
+            counters.lost_replies,
+            counters.unexpected_replies,
+        )
 
     def snapshot(self) -> DeviceSnapshot:
         """The device's state and its counters."""
@@ -368,7 +392,7 @@ class Device:
             submitted_s.append(running.submitted_s)
         now_s = self._clock.now()
         return DeviceSnapshot(
-            device_id=self._device_id,
+            device_id=self.device_id,
             device_type=actor.device_type,
             phase=actor.phase,
             ready=actor.accepting,

@@ -28,6 +28,8 @@ READINESS_SERVICES = frozenset({"readiness", "pegaflow.Engine"})
 STARTUP_SERVICE = "startup"
 SERVICES = LIVENESS_SERVICES | READINESS_SERVICES | {STARTUP_SERVICE}
 
+_TRACEBACK_CHARACTERS = 16 * 1024  # of one that is shown; the log has all of it
+
 # A watcher hears of a change at most this late. The snapshot tells nobody that it changed: it is polled.
 WATCH_PERIOD_S = 0.1
 
@@ -196,5 +198,5 @@ def _device_json(device: DeviceSnapshot, *, tracebacks: bool) -> dict[str, Any]:
         report["hang"] = str(device.hang)
         report["hang_age_s"] = round(device.hang_age_s, 3)
     if device.traceback and tracebacks:
-        report["traceback"] = device.traceback
+        report["traceback"] = device.traceback[:_TRACEBACK_CHARACTERS]
     return report

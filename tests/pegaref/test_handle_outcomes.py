@@ -66,7 +66,7 @@ async def test_a_lost_answer_that_comes_late_means_nothing() -> None:
         b.actor.events.on_reply(Reply(request.serial, Registered(1, 1)))
         assert b.actor.ended is None
         b.actor.work()
-        assert b.handle.contexts() == ()
+        assert b.handle.context_count == 0
 
 
 async def test_a_cleanup_whose_answer_is_lost_is_done_again() -> None:
@@ -80,7 +80,7 @@ async def test_a_cleanup_whose_answer_is_lost_is_done_again() -> None:
         assert not drop.done()
         b.actor.work()
         assert await drop == Dropped()
-        assert b.handle.contexts() == ()
+        assert b.handle.context_count == 0
 
 
 async def test_a_refused_cleanup_is_tried_again_ever_more_slowly() -> None:
@@ -112,7 +112,7 @@ async def test_what_the_actor_refuses_arrives_with_code_and_field() -> None:
         with pytest.raises(ActorRefused) as refusal:
             await call
         assert (refusal.value.code, refusal.value.field) == ("FAILED_PRECONDITION", "wrapper_bytes")
-        assert b.handle.contexts() == ()
+        assert b.handle.context_count == 0
 
 
 async def test_a_register_that_failed_inside_the_actor_is_undone() -> None:
