@@ -189,7 +189,7 @@ class Device:
             if self._counters.unexpected_replies.bit_count() == 1:  # at 1, 2, 4, …: it may be a flood
                 logger.warning(
                     "device %d: dropped reply %d, which no command waits for; %d so far",
-                    self._device_id,
+                    self.device_id,
                     reply.serial,
                     self._counters.unexpected_replies,
                 )

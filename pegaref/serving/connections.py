@@ -127,8 +127,8 @@ class Connections:
 class BoundedReads(asyncio.BufferedProtocol):
     """Reads no more than 4 KiB at a time for a protocol, which has no say in that itself.
 
-    uvloop and asyncio read 256 KiB at once unless a protocol brings the buffer, and uvicorn's cannot be of that
-    kind too.
+    uvloop and asyncio read 256 KiB at once unless a protocol brings the buffer, and uvicorn's cannot be of
+    that kind too.
     """
 
     def __init__(self, protocol: "BoundedHttpProtocol") -> None:
