@@ -109,25 +109,28 @@ def _serve(arguments: argparse.Namespace, page: PulsePage) -> None:
         answers.send_state(Ending(f"it cannot start: {error}"))
         _exit(EXIT_START_FAILED)
     answers.send_state(ready)
-    if failure := _answer_until_lost(arguments.requests_fd, request_reader(), loop):
+    has_gpu = arguments.device_type == "cuda"
+    if failure := _answer_until_lost(arguments.requests_fd, request_reader(), loop, has_gpu=has_gpu):
         logger.error("the device is lost: %s", failure)
         answers.send_state(Ending(f"the device is lost: {failure}"))
         _exit(EXIT_DEVICE_LOST)
 
 
-def _answer_until_lost(requests_fd: int, reader: FrameReader[Request], loop: ActorLoop) -> str:
-    """Answer until the pipe is closed, and return ''; or until the device is lost, and return why."""
+def _answer_until_lost(
+    requests_fd: int, reader: FrameReader[Request], loop: ActorLoop, *, has_gpu: bool
+) -> str:
+    """Answer until the pipe is closed, and return ''; or until the GPU is lost, and return why."""
     requests = select.poll()
     requests.register(requests_fd, select.POLLIN)
     check_s = time.monotonic() + CHECK_EVERY_S
     while True:
-        if requests.poll(1000 * CHECK_EVERY_S):
+        if not has_gpu or requests.poll(1000 * CHECK_EVERY_S):
             data = os.read(requests_fd, RECEIVE_BYTES)
             if not data:
                 return ""
             for request in reader.feed(data):
                 loop.handle(request)
-        if (now_s := time.monotonic()) >= check_s:
+        if has_gpu and (now_s := time.monotonic()) >= check_s:
             if failure := loop.device_failure():
                 return failure
             check_s = now_s + CHECK_EVERY_S

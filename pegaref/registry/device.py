@@ -82,6 +82,7 @@ class Device:
         self._running: PendingRegister | Cleanup | None = None
         self._serial = 0
         self._created = False  # whether the running register's context was new in the table
+        self._unwatched = ""  # why the actor could not be checked on
         self._retry = CleanupRetry(clock, self._start_next)
         self._counters = CommandCounters()
         self._supervisor = ActorSupervisor(device_id, launcher, settings, clock, self)
@@ -150,8 +151,17 @@ class Device:
         return self._supervisor.is_wedged
 
     def poll(self) -> None:
-        """Check on the actor; called every `hang_detector.poll_interval_s`."""
-        if self._supervisor.poll(0 if self._running is None else self._serial):
+        """Check on the actor; called every `hang_detector.poll_interval_s`. A device that cannot be checked
+        on is not ready: nobody would notice a hang."""
+        try:
+            overdue = self._supervisor.poll(0 if self._running is None else self._serial)
+        except Exception as error:
+            if not self._unwatched:
+                logger.exception("device %d: the actor cannot be watched", self._device_id)
+            self._unwatched = f"the actor cannot be watched: {type(error).__name__}: {error}"
+            return
+        self._unwatched = ""
+        if overdue:
             self._give_up_on_reply()
 
     def close(self) -> None:
@@ -395,8 +405,8 @@ class Device:
             device_id=self.device_id,
             device_type=actor.device_type,
             phase=actor.phase,
-            ready=actor.accepting,
-            reason=actor.reason,
+            ready=actor.accepting and not self._unwatched,
+            reason=actor.reason or self._unwatched,
             hang=actor.hang,
             hang_age_s=actor.hang_age_s,
             traceback=actor.traceback,
