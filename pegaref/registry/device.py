@@ -157,7 +157,7 @@ class Device:
             overdue = self._supervisor.poll(0 if self._running is None else self._serial)
         except Exception as error:
             if not self._unwatched:
-                logger.exception("device %d: the actor cannot be watched", self._device_id)
+                logger.exception("device %d: the actor cannot be watched", self.device_id)
             self._unwatched = f"the actor cannot be watched: {type(error).__name__}: {error}"
             return
         self._unwatched = ""
