@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
-def nearest(name: str, known: Iterable[str], *, most: int = 3) -> tuple[str, ...]:
-    """The known names that look most like `name`, best first, at most `most`."""
-    return tuple(get_close_matches(name, sorted(set(known)), n=most, cutoff=0.5))
+def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
+    """The known names that look most like `name`, best first, at most three."""
+    return tuple(get_close_matches(name, sorted(set(known)), n=3, cutoff=0.5))
 
 
 def _hint(near: Sequence[str], otherwise: str) -> str:

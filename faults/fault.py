@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from faults import errors, procfs
@@ -112,9 +111,7 @@ class Fault:
         await self.arm()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.release()
 
     async def arm(self) -> None:

@@ -38,20 +38,14 @@ __all__ = [
     "scenarios_for",
 ]
 
-_HOMES = {
-    **dict.fromkeys(
-        ("CouldNotRun", "Malformed", "ProberFailed", "ScenariosError", "TargetFailed", "UnknownName"),
-        "scenarios.errors",
-    ),
-    "LoadedTarget": "scenarios.spec.target_file",
-    **dict.fromkeys(("ScenarioRequest", "scenarios_for"), "scenarios.testing.arguments"),
-    "Wedge": "scenarios.testing.marked_items",
-    **dict.fromkeys(("ArmedFault", "RunningServer", "ScenarioRunner"), "scenarios.testing.runner"),
-}
+_HOMES = ("errors", "spec.target_file", "testing.arguments", "testing.runner", "testing.marked_items")
+"""The modules of these names, from the lightest on."""
 
 
 def __getattr__(name: str) -> Any:
     # Every pytest of the environment loads the plugin, and with it this package: nothing is loaded unasked.
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in __all__:
+        for home in _HOMES:
+            if name in vars(module := import_module(f"{__name__}.{home}")):
+                return vars(module)[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -92,11 +92,12 @@ class Histogram:
         """For each of the increasing shares the latency that at least so many do not exceed (nearest rank),
         in seconds, within 0.1 % or 1 µs; empty for none.
         """
-        if not self.count:
+        if not (count := self.count):
             return []
         counts, found, upto, index = self._counts.counts, [], 0, -1
         for share in shares:
-            while upto < rank(self.count, share):
+            wanted = rank(count, share)
+            while upto < wanted:
                 index += 1
                 upto += counts[index]
             lowest_us = self._counts.get_value_from_index(max(0, index))

@@ -10,7 +10,6 @@ import sys
 import termios
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console, Group
@@ -95,9 +94,7 @@ class Screen:
             raise TerminalGone from None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self._live.stop()
         except OSError:  # with the terminal its screen is gone

@@ -244,15 +244,8 @@ def _what(active: ActiveFault) -> str:
 
 
 def _labelled(label: str, lines: Sequence[Text]) -> list[Text]:
-    out = []
-    for i, line in enumerate(lines):
-        text = Text((label if i == 0 else "").ljust(_LABEL), style="dim")
-        # The parts keep their own styles: a style of the whole would dim them all.
-        whole = Text()
-        whole.append_text(text)
-        whole.append_text(line)
-        out.append(whole)
-    return out
+    heads = (Text(head.ljust(_LABEL), style="dim") for head in (label, *[""] * len(lines)))
+    return [Text.assemble(head, line) for head, line in zip(heads, lines, strict=False)]
 
 
 def _fitted(sections: Sequence[Sequence[Text]], room: int) -> list[Text]:

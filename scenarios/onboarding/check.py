@@ -18,7 +18,7 @@ import psutil
 
 from faults import Fault, FaultsError, ProcessInfo, Selector, UnknownSite
 from scenarios.address import place
-from scenarios.errors import CouldNotRun
+from scenarios.errors import CallFailed, CouldNotRun
 from scenarios.onboarding.findings import CallCheck, ProbeCheck, ProcessCheck, SiteCheck, TargetCheck
 from scenarios.prober.command import said_by
 from scenarios.prober.http import HttpProber
@@ -37,7 +37,6 @@ from scenarios.server.environment import Say, prepare_interpreter
 from scenarios.server.server import Server, selectors, serving
 from scenarios.spec.target import REDIRECTS, Call
 from scenarios.spec.target_file import LoadedTarget
-from scenarios.traffic.caller import CallFailed
 
 _SITE_KINDS = ("function", "class")
 _LEASE_S = 120.0

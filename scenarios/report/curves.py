@@ -17,10 +17,8 @@ from scenarios.judge.pool import by_endpoint
 from scenarios.record import Distribution, PooledLatency
 from scenarios.report.numbers import milliseconds as ms
 from scenarios.report.numbers import power_of_ten
-from scenarios.report.timeline import Tick
+from scenarios.report.timeline import HEIGHT, WIDTH, Tick, grid_path
 
-WIDTH: Final = 1000
-HEIGHT: Final = 600
 _COLUMNS: Final = 200
 _FEWEST_DECADES: Final = 2
 _LABELS: Final = ("0", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %")
@@ -93,8 +91,7 @@ def _target(target: str, pooled: Mapping[str, PooledLatency]) -> Curves | None:
         ),
         ticks=ticks,
         scale=scale,
-        grid="".join(f"M{tick.at * WIDTH / 100:.0f} 0v{HEIGHT}" for tick in ticks)
-        + "".join(f"M0 {tick.at * HEIGHT / 100:.0f}h{WIDTH}" for tick in scale),
+        grid=grid_path(ticks, scale),
     )
 
 

@@ -123,14 +123,19 @@ def draw(scenario: ScenarioRecord) -> Timeline | None:
         ),
         ticks=ticks,
         scale=scale,
-        grid="".join(f"M{tick.at * WIDTH / 100:.0f} 0v{HEIGHT}" for tick in ticks)
-        + "".join(f"M0 {tick.at * HEIGHT / 100:.0f}h{WIDTH}" for tick in scale),
+        grid=grid_path(ticks, scale),
         series=tuple(series for series, _ in drawn),
         calls=_calls(scenario.stuck.calls, axis),
         probes=len(every),
         columns=WIDTH // COLUMN,
         reduced=any(merged for _, merged in drawn),
     )
+
+
+def grid_path(across: Iterable[Tick], up: Iterable[Tick]) -> str:
+    """A line for each tick."""
+    down = (f"M{tick.at * WIDTH / 100:.0f} 0v{HEIGHT}" for tick in across)
+    return "".join([*down, *(f"M0 {tick.at * HEIGHT / 100:.0f}h{WIDTH}" for tick in up)])
 
 
 @dataclass(frozen=True, slots=True)

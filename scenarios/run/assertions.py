@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from msgspec.structs import replace
@@ -87,9 +86,7 @@ class EndpointAssertions:
         ]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._ending = True
         if self._tasks:  # grpc may keep the connection of a call that was cancelled
             await asyncio.wait(self._tasks, timeout=_END_WITHIN_S)

@@ -8,12 +8,12 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 
-from scenarios.errors import SetupFailed
+from scenarios.errors import CallFailed, SetupFailed
 from scenarios.judge import claim, proof
 from scenarios.record import CallRecord, Guard, StuckCalls
 from scenarios.spec import Call, Scenario
 from scenarios.spec.suite import CallsDo, Traffic
-from scenarios.traffic.caller import Caller, CallFailed
+from scenarios.traffic.caller import Caller
 from scenarios.traffic.concurrent_calls import ConcurrentCalls
 
 _RETRY_S = 0.05

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
-from types import TracebackType
 from typing import Self
 
 from faults import Controller, Fault, FaultStatus, NeverHit, State
@@ -43,9 +42,7 @@ class Injection:
             self._armed = arming.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.release()
 
     async def release(self) -> FaultStatuses:

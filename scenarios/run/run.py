@@ -13,11 +13,10 @@ import os
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -78,9 +77,7 @@ class ServerCache:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._end()
 
     async def server(self, target: LoadedTarget) -> Server:
@@ -105,42 +102,31 @@ class ServerCache:
         await self._stack.aclose()
 
 
-class Worker:
-    """Runs scenarios of one target, one after the other. `troubles`: what could not run at all, a line
-    each."""
-
-    def __init__(self, seed: int, progress: Progress, reproduce: Callable[[Scenario], str]) -> None:
-        self._seed, self._progress, self._reproduce = seed, progress, reproduce
-        self.troubles: list[str] = []
-
-    async def run(self, scenarios: Iterable[Scenario]) -> list[ScenarioRecord]:
-        """Run all of them. A scenario that cannot run is unproven, and its reason is in `troubles`."""
-        records: list[ScenarioRecord] = []
-        # Those that leave nothing to go on with come last, so that no server is started for their sake.
-        ordered = sorted(scenarios, key=lambda scenario: scenario.destroys)
-        async with ProberHandle() as prober, ServerCache(self._progress.say) as servers:
-            for scenario in ordered:
-                records.append(await self._run_one(scenario, servers, prober))
-        return records
-
-    async def _run_one(
-        self, scenario: Scenario, servers: ServerCache, prober: ProberHandle
-    ) -> ScenarioRecord:
-        began_s = time.monotonic()
-        reproduce = self._reproduce(scenario)
-        try:
-            self._progress.phase(scenario.name, "start")
-            server = await servers.server(scenario.target)
-            experiment = Experiment(scenario, server, prober, self._seed, self._progress)
-            return await experiment.run(reproduce, began_s)
-        except (CouldNotRun, ProberFailed) as error:
-            log.info("%s could not run: %s", scenario.name, error)
-            if str(error) not in self.troubles:
-                self.troubles.append(str(error))
-            results = ScenarioResults().with_guards(proof("could run", False, str(error)))
-            record = judge(raw_record(scenario, results, reproduce, {"start": began_s}, time.monotonic()))
-            self._progress.finished(record)
-            return record
+async def _run_group(
+    plan: Plan, scenarios: Iterable[Scenario], progress: Progress, troubles: dict[str, None]
+) -> list[ScenarioRecord]:
+    """A worker: it runs scenarios of one target, one after the other. One that cannot run is unproven, and
+    its reason is added to `troubles`.
+    """
+    # Those that leave nothing to go on with come last, so that no server is started for their sake.
+    ordered = sorted(scenarios, key=lambda scenario: scenario.destroys)
+    records: list[ScenarioRecord] = []
+    async with ProberHandle() as prober, ServerCache(progress.say) as servers:
+        for scenario in ordered:
+            began_s, reproduce = time.monotonic(), plan.reproduce(scenario)
+            try:
+                progress.phase(scenario.name, "start")
+                server = await servers.server(scenario.target)
+                experiment = Experiment(scenario, server, prober, plan.seed, progress)
+                records.append(await experiment.run(reproduce, began_s))
+            except (CouldNotRun, ProberFailed) as error:
+                log.info("%s could not run: %s", scenario.name, error)
+                troubles[str(error)] = None
+                results = ScenarioResults().with_guards(proof("could run", False, str(error)))
+                raw = raw_record(scenario, results, reproduce, {"start": began_s}, time.monotonic())
+                records.append(judge(raw))
+                progress.finished(records[-1])
+    return records
 
 
 async def run(plan: Plan, progress: Progress) -> tuple[Report, tuple[str, ...]]:
@@ -149,15 +135,11 @@ async def run(plan: Plan, progress: Progress) -> tuple[Report, tuple[str, ...]]:
     started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     groups = spread(plan.scenarios, plan.jobs)
     slots = asyncio.Semaphore(plan.jobs)
-    troubles: list[str] = []
+    troubles: dict[str, None] = {}
 
     async def run_group(group: Sequence[Scenario]) -> list[ScenarioRecord]:
         async with slots:
-            worker = Worker(plan.seed, progress, plan.reproduce)
-            try:
-                return await worker.run(group)
-            finally:
-                troubles.extend(trouble for trouble in worker.troubles if trouble not in troubles)
+            return await _run_group(plan, group, progress, troubles)
 
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(run_group(group)) for group in groups]

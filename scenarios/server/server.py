@@ -119,7 +119,7 @@ class Server:
         return TargetFailed(self.target.name, problem, self.log)
 
     async def _answers(self, url: str, ended: asyncio.Task[Any]) -> None:
-        import httpx  # most targets say on a line that they are ready, and it takes long to load
+        import httpx  # not every target has such a URL, and it takes long to load
 
         async with httpx.AsyncClient(trust_env=False, verify=False) as http:
             while True:

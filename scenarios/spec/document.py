@@ -7,6 +7,7 @@ keeps the path as a value, and only leaves are converted by msgspec.
 from __future__ import annotations
 
 import copy
+import functools
 import re
 import tomllib
 from collections.abc import Mapping
@@ -80,8 +81,7 @@ class Document:
     def _struct(self, value: Any, type_: type[T], at: Key) -> T:
         if not isinstance(value, Mapping):
             raise self.malformed(at, f"must be a table, not {_kind(value)}")
-        hints = get_type_hints(type_, include_extras=True)
-        fields = {f.encode_name: f for f in msgspec.structs.fields(type_)}
+        hints, fields = _fields(type_)
         tag = type_.__struct_config__.tag_field
         known = [*fields, tag] if tag else list(fields)
         for name in value:
@@ -141,6 +141,15 @@ def read(path: Path) -> Document:
 def spell(key: Key) -> str:
     """`probe[0].url` for `("probe", 0, "url")`."""
     return "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in key).lstrip(".")
+
+
+@functools.cache
+def _fields(type_: type[msgspec.Struct]) -> tuple[dict[str, Any], dict[str, msgspec.structs.FieldInfo]]:
+    """What each field of a struct may hold, and the fields, both by name. It takes long to find out, and a
+    suite has hundreds of tables of a few kinds.
+    """
+    fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
+    return get_type_hints(type_, include_extras=True), fields
 
 
 def _is_struct(hint: Any) -> bool:

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from scenarios.spec.loads import Load
+from scenarios.spec.loads import Load, Seconds
+from scenarios.spec.target import Positive
 
 Expectation = Literal["lit", "dark"]
 After = Literal["recovers", "respawns", "gone"]
 CallsDo = Literal["pending", "error", "answered", "ended"]
-Seconds = Annotated[float, Meta(gt=0, le=600)]
 
 _Fault = Annotated[str, Meta(description="One of `wedge faults`.")]
 _Params = Annotated[
@@ -56,22 +56,24 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     one. The `_within_s` are deadlines, not waits: each ends with the event it waits for."""
 
     baseline_s: Annotated[
-        float, Meta(description="Every endpoint must be lit for so long before the fault.")
+        Positive, Meta(description="Every endpoint must be lit for so long before the fault.")
     ] = 0.8
-    window_s: Annotated[float, Meta(description="The fault window: longer than every probe's budget.")] = 2.2
+    window_s: Annotated[Positive, Meta(description="The fault window: longer than every probe's budget.")] = (
+        2.2
+    )
     window_max_s: Annotated[
-        float, Meta(description="How long it stays open at most, for what is still to happen in it.")
+        Positive, Meta(description="How long it stays open at most, for what is still to happen in it.")
     ] = 8.0
-    bite_within_s: Annotated[float, Meta(description="For the proof that the fault bites.")] = 10.0
-    end_within_s: Annotated[float, Meta(description="For the calls to end after release.")] = 30.0
+    bite_within_s: Annotated[Positive, Meta(description="For the proof that the fault bites.")] = 10.0
+    end_within_s: Annotated[Positive, Meta(description="For the calls to end after release.")] = 30.0
     recover_within_s: Annotated[
-        float,
+        Positive,
         Meta(description="For the endpoints, a process that comes back, and the calls to work again."),
     ] = 30.0
     settle_within_s: Annotated[
-        float, Meta(description="For what the server holds to be what it held before.")
+        Positive, Meta(description="For what the server holds to be what it held before.")
     ] = 8.0
-    lease_s: Annotated[float, Meta(description="The lease: the fault ends by itself after this.")] = 30.0
+    lease_s: Annotated[Positive, Meta(description="The lease: the fault ends by itself after this.")] = 30.0
 
 
 class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,10 +24,13 @@ REDIRECTS = frozenset((301, 302, 303, 307, 308))
 """Statuses that send whoever asks elsewhere."""
 
 _EndpointName = Annotated[str, Meta(description="What reports call this endpoint, such as `http /health`.")]
+Positive = Annotated[float, Meta(gt=0)]
+"""Seconds, more than none."""
+
 _Budget = Annotated[
-    float, Meta(description="Seconds within which every probe must be answered for the server to be lit.")
+    Positive, Meta(description="Seconds within which every probe must be answered for the server to be lit.")
 ]
-_Period = Annotated[float, Meta(description="Seconds between probes of one kind of connection.")]
+_Period = Annotated[Positive, Meta(description="Seconds between probes of one kind of connection.")]
 _Connections = Annotated[
     tuple[ConnectionKind, ...],
     Meta(description="Probe over a new connection each time, over one that is kept open, or over both."),
@@ -46,7 +49,7 @@ _Address = Annotated[str, Meta(description="HOST:PORT.")]
 _Endpoint = Annotated[str, Meta(description="HOST:PORT, or unix:/PATH for a unix socket.")]
 
 _CallName = Annotated[str, Meta(description="What suites, `needs` and `undo` call it.")]
-_Deadline = Annotated[float, Meta(description="Seconds after which the call is given up.")]
+_Deadline = Annotated[Positive, Meta(description="Seconds after which the call is given up.")]
 _Needs = Annotated[
     str | None, Meta(description="The call that must have succeeded before, with the same {n}.")
 ]
@@ -57,7 +60,7 @@ _Checked = Annotated[
 ]
 _Hold = Annotated[
     float,
-    Meta(description="Seconds that a stream is kept open after that, before it counts as answered."),
+    Meta(ge=0, description="Seconds that a stream is kept open after that, before it counts as answered."),
 ]
 _Headers = Annotated[dict[str, str], Meta(description="Headers to send along.")]
 _Environment = Annotated[
@@ -103,8 +106,10 @@ class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     summary: Annotated[str, Meta(description="One line about this server.")] = ""
     env: _Environment = {}
     cwd: Annotated[str, Meta(description="The working directory, relative to this file.")] = "."
-    ready_within_s: Annotated[float, Meta(description="Seconds it may take to get ready.")] = 30.0
-    stop_within_s: Annotated[float, Meta(description="Seconds between SIGTERM and SIGKILL at the end.")] = 3.0
+    ready_within_s: Annotated[Positive, Meta(description="Seconds it may take to get ready.")] = 30.0
+    stop_within_s: Annotated[
+        float, Meta(ge=0, description="Seconds between SIGTERM and SIGKILL at the end.")
+    ] = 3.0
     open_files: Annotated[
         Annotated[int, Meta(ge=16, le=1_000_000)] | None,
         Meta(
@@ -241,7 +246,7 @@ class CommandProbe(msgspec.Struct, frozen=True, tag="command", tag_field="kind",
         tuple[str, ...], Meta(description="The program and its arguments, as they are: no shell reads them.")
     ]
     budget_s: _Budget = 2.0
-    period_s: Annotated[float, Meta(description="Seconds between two starts of the command.")] = 0.25
+    period_s: Annotated[Positive, Meta(description="Seconds between two starts of the command.")] = 0.25
     watched: _Watched = True
     role: _Asker = None
 
@@ -335,7 +340,9 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = "server"
     env: _Environment = {}
-    ready_within_s: Annotated[float, Meta(description="Seconds until it must have printed its line.")] = 15.0
+    ready_within_s: Annotated[Positive, Meta(description="Seconds until it must have printed its line.")] = (
+        15.0
+    )
 
 
 class ProcessSelector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -223,8 +223,6 @@ def _problems(call: Call, by_name: Mapping[str, Call], folder: Path) -> Iterator
             yield "needs", f"{call.name!r} ends up needing itself"
         seen.add(walk)
         walk = by_name[walk].needs
-    if call.hold_s < 0:
-        yield "hold_s", "must not be below 0"
     if call.hold_s and call.until == "end":
         yield (
             "hold_s",

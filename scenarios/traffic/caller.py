@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from scenarios.traffic.grpc_calls import GrpcCalls
     from scenarios.traffic.http_calls import HttpCalls
 
-__all__ = ["CallFailed", "Caller"]
-
 
 class Caller:
     """Makes the calls of one running target, whose file lies in `folder`. Connections are opened when needed
@@ -27,6 +25,8 @@ class Caller:
         self._folder = folder
         self._grpc: GrpcCalls | None = None
         self._http: HttpCalls | None = None
+        for call in spec.call:  # what they need is loaded now, and not under a fault
+            _ = self._grpc_calls() if isinstance(call, GrpcCall) else self._http_calls()
 
     async def make(self, call: Call, n: int, deadline_s: float | None = None) -> str:
         """Make one call and return what answered, in a few words. A stream that opened within the deadline is
@@ -37,16 +37,22 @@ class Caller:
         filled = {**self._names, "n": str(n)}
         deadline_s = call.deadline_s if deadline_s is None else deadline_s
         if isinstance(call, GrpcCall):
-            if self._grpc is None:
-                from scenarios.traffic.grpc_calls import GrpcCalls  # grpc and httpx take long to load
+            return await self._grpc_calls().make(call, filled, deadline_s)
+        return await self._http_calls().make(call, filled, deadline_s)
 
-                self._grpc = GrpcCalls(self._folder)
-            return await self._grpc.make(call, filled, deadline_s)
+    def _grpc_calls(self) -> GrpcCalls:
+        if self._grpc is None:
+            from scenarios.traffic.grpc_calls import GrpcCalls  # grpc and httpx take long to load
+
+            self._grpc = GrpcCalls(self._folder)
+        return self._grpc
+
+    def _http_calls(self) -> HttpCalls:
         if self._http is None:
             from scenarios.traffic.http_calls import HttpCalls
 
             self._http = HttpCalls()
-        return await self._http.make(call, filled, deadline_s)
+        return self._http
 
     def chain(self, call: Call) -> tuple[Call, ...]:
         """What must have succeeded before `call`, first things first; `call` itself is not in it."""

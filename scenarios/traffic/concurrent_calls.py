@@ -6,9 +6,10 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from scenarios.errors import CallFailed
 from scenarios.record import CallRecord, relative
 from scenarios.spec import Call
-from scenarios.traffic.caller import Caller, CallFailed
+from scenarios.traffic.caller import Caller
 
 _ERRORS_SHOWN = 3
 

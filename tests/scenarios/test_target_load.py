@@ -69,6 +69,7 @@ def test_a_good_target_loads(tmp_path: Path) -> None:
         ('gpu = "a.b:c.d"', 'gpu = "a.b.c"', 31, "not module:qualname"),
         ('{ imports = "a.b" }', "{ }", 34, "selects nothing"),
         ('{ imports = "a.b" }', '{ parent = "main" }', 34, "no process is named 'main'"),
+        ('kind = "http"\nname = "http', 'kind = "http"\nperiod_s = nan\nname = "http', 11, "`float` > 0.0"),
         ("[sites]", "[leaks]\nthreads = 2\n[sites]", 30, "without saying why"),
     ],
 )  # fmt: skip

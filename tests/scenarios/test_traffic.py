@@ -17,12 +17,12 @@ import pytest
 from grpc_reflection.v1alpha import reflection
 
 from faults import Controller
-from scenarios.errors import CouldNotRun, TargetFailed
+from scenarios.errors import CallFailed, CouldNotRun, TargetFailed
 from scenarios.spec import GrpcCall, HttpCall, LoadedTarget, target_file
 from scenarios.spec.document import Document
 from scenarios.spec.target import Client
 from scenarios.traffic import proto
-from scenarios.traffic.caller import Caller, CallFailed
+from scenarios.traffic.caller import Caller
 from scenarios.traffic.client import client_process
 from scenarios.traffic.concurrent_calls import ConcurrentCalls
 

@@ -14,10 +14,10 @@ import grpc.aio
 import pytest
 from grpc_reflection.v1alpha import reflection
 
-from scenarios.errors import CouldNotRun, Malformed
+from scenarios.errors import CallFailed, CouldNotRun, Malformed
 from scenarios.spec import GrpcCall, HttpCall, target_file
 from scenarios.traffic import proto
-from scenarios.traffic.caller import Caller, CallFailed
+from scenarios.traffic.caller import Caller
 from scenarios.traffic.concurrent_calls import ConcurrentCalls
 
 PROTO = """
@@ -309,7 +309,7 @@ async def test_an_http_stream_that_goes_wrong_says_how_and_how_far_it_came(
         ('raw = "x"\nproto = "a.proto"', "call[0].proto: says what `raw`"),
         ('raw = "x"\nanswer = { ok = true }', "call[0].answer: says what `raw`"),
         ('until = "end"\nhold_s = 1', "call[0].hold_s: nothing is left to hold"),
-        ("hold_s = -1", "call[0].hold_s: must not be below 0"),
+        ("hold_s = -1", "call[0].hold_s: Expected `float` >= 0.0"),
         ('until = "headers"\nanswer = { ok = true }', "call[0].answer: headers hold no answer"),
         ('until = "first"', "call[0].until: Invalid enum value 'first'"),
     ],
