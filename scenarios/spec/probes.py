@@ -23,7 +23,7 @@ METHOD = re.compile(r"/?[\w.]+/\w+")
 """`package.Service/Method`."""
 
 _UNKNOWN = "\ue000"
-_HEAD = re.compile(r"[^/?#]*(?:://[^/?#]*)?")
+_HEAD = re.compile(r"(?:[^:/?#]*://)?[^/?#]*")
 _MOST_COMMANDS = 64
 """Commands of one probe that may run at a time, when every one of them hangs."""
 

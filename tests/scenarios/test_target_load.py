@@ -138,6 +138,8 @@ def test_a_port_that_the_server_is_not_told_of_is_refused_before_it_starts(tmp_p
 
 def test_what_a_placeholder_brings_is_refused_with_the_line_too(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD)
+    for url in ("http://127.0.0.1:{http}/{http}?x={http}", "{http}/x", "http://{http}"):
+        load(tmp_path, GOOD.replace("http://{http}/health", url))  # what {http} is will be seen
     target_file.check_filled(loaded, {"http": "[::1]:1"})
     with pytest.raises(
         Malformed, match=r"t\.toml:12: probe\[0\]\.url: 'http://0\.0\.0\.0:0/health' names no port"
