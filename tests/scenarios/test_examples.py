@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scenarios.cli.run import cli
+from scenarios.cli.run import run_command
 from scenarios.server.needs import unmet_needs
 from scenarios.spec import suite_file, target_file
 
@@ -87,7 +87,7 @@ def test_the_workflow_for_pegaflow_runs_its_gate_on_the_files_that_it_names() ->
     steps = yaml.safe_load(text)["jobs"]["wedge"]["steps"]
     (run,) = [step["run"] for step in steps if step.get("run", "").startswith("wedge run")]
     words = run.split()[2:]
-    known = {option for parameter in cli.commands["run"].params for option in parameter.opts}
+    known = {option for parameter in run_command.params for option in parameter.opts}
     assert [word for word in words if word.startswith("--") and word not in known] == []
     assert words[words.index("--suite") + 1] == "wedge/gate.toml"
 
