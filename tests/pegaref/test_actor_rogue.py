@@ -95,6 +95,7 @@ async def test_what_a_child_may_not_say_ends_it_and_nothing_else(said: bytes, ro
     assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.promise("reply-twice")
 @pytest.mark.torch
 async def test_answers_that_nobody_asked_for_cost_the_child_nothing(rogue: Rogue) -> None:
     answers = message(Reply(1, Registered(1, 1))) + 2 * message(Reply(77, Dropped()))

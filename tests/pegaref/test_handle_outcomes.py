@@ -129,6 +129,7 @@ async def test_a_register_that_failed_inside_the_actor_is_undone() -> None:
         assert not b.actor.held
 
 
+@pytest.mark.promise("reply-twice")
 @pytest.mark.parametrize("serial", [0, 1, 3, 99])
 async def test_an_answer_that_no_command_waits_for_is_counted_and_dropped(serial: int) -> None:
     async with bench(auto=False) as b:

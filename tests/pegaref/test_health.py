@@ -128,6 +128,7 @@ def test_watching_an_unknown_service_is_service_unknown(server: Running) -> None
         watched.cancel()
 
 
+@pytest.mark.promise("startup")
 @pytest.mark.promise("liveness")
 @needs_torch
 def test_liveness_comes_before_torch_is_loaded_and_readiness_follows(serve: Serve) -> None:
@@ -146,6 +147,7 @@ def test_liveness_comes_before_torch_is_loaded_and_readiness_follows(serve: Serv
     assert server.ready()["devices"]["0"]["type"] == "cpu"
 
 
+@pytest.mark.promise("device-type")
 @needs_torch
 def test_a_gpu_that_is_not_there_is_never_served_by_host_memory(serve: Serve) -> None:
     server = serve("--devices=7", "--device-type=cuda", ready=False)

@@ -88,6 +88,7 @@ def test_an_unknown_placement_is_refused_with_the_names_that_there_are() -> None
         open_placement("fiber")
 
 
+@pytest.mark.promise("device-type")
 @pytest.mark.parametrize(
     ("made", "trace"),
     [
@@ -370,6 +371,7 @@ if "pegaref.actor.child" in sys.orig_argv:
 """
 
 
+@pytest.mark.promise("device-type")
 @pytest.mark.torch
 async def test_an_actor_whose_gpu_is_lost_ends_and_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -306,6 +306,7 @@ def test_a_tensor_that_does_not_fit_its_object_is_refused(
         registry.clear()
 
 
+@pytest.mark.promise("mapped-memory")
 @pytest.mark.parametrize(
     ("num_blocks", "bytes_per_block", "kv_stride_bytes", "segments", "fits"),
     [
@@ -377,6 +378,7 @@ def test_the_layouts_of_engines_are_taken(
         registry.clear()
 
 
+@pytest.mark.promise("mapped-memory")
 def test_an_object_that_its_file_system_cannot_hold_is_refused(registry: CudaTensorRegistry) -> None:
     with shared_memory(2**50) as name:  # sparse: it takes no memory
         command = one_layer(SharedMemory(name, 2**50, "uint8", (2**50,)), bytes_per_block=2**50)
