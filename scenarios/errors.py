@@ -42,8 +42,8 @@ class UnknownName(CouldNotRun):
 
 
 class TargetFailed(CouldNotRun):
-    """The target did not start, or a client beside it did not. `log` is the end of what it wrote, `detail` the
-    problem with the last line of that.
+    """The target did not start, or a client beside it did not. `log` is the end of what it wrote, `detail`
+    the problem with the last line of that.
     """
 
     def __init__(self, target: str, problem: str, log: Iterable[str] = ()) -> None:

@@ -117,8 +117,8 @@ class Server:
     async def _wait_gone(self) -> None:
         """Wait until the command and everything that it left running have ended."""
         await self.launched.wait()
-        while self.pids():
-            await asyncio.sleep(_LOOK_EVERY_S)  # there is no event for the end of another's child
+        while self.pids():  # noqa: ASYNC110  # there is no event for the end of another's child
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     @property
     def left_running(self) -> str:

@@ -85,7 +85,7 @@ async def test_a_server_that_ends_after_it_was_ready_ends_the_check(
 
 
 async def test_a_daemon_that_left_before_it_was_ready_is_told_so(folder: Path) -> None:
-    never = "line = 'no such line'"
+    never = "line = 'no such (?P<port>line)'"
     with pytest.raises(TargetEnded, match=r"ended with exit code 0 before ready and left 1 of its processes"):
         async with serving(target(folder, "leaves", never)):
             pass
