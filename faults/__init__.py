@@ -38,7 +38,7 @@ from faults.model import (
     ThreadStack,
 )
 from faults.procfs import thread_run_delays_ns
-from faults.stacks import format_stacks
+from faults.stacks import format_stacks, process_stacks
 
 __all__ = [
     "DEFAULT_LEASE_S",
@@ -76,6 +76,7 @@ __all__ = [
     "catalogue",
     "fault_info",
     "format_stacks",
+    "process_stacks",
     "thread_run_delays_ns",
     "validate",
 ]

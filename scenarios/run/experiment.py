@@ -21,13 +21,14 @@ from faults import (
     UnknownParameter,
     UnknownSelector,
     UnknownSite,
+    process_stacks,
 )
 from scenarios.errors import CouldNotRun, ProberFailed, SetupFailed, TargetEnded
 from scenarios.judge import claim, judge, proof
 from scenarios.judge.observation import Observation
 from scenarios.prober.handle import ProberHandle
 from scenarios.prober.series import series_set
-from scenarios.record import Guard, ScenarioRecord, microsecond
+from scenarios.record import Guard, ScenarioRecord, Stack, microsecond
 from scenarios.run import machine
 from scenarios.run.assertions import EndpointAssertions
 from scenarios.run.calls import ScenarioCalls
@@ -37,7 +38,7 @@ from scenarios.run.recovery import LeakCheck, Recovery, stop_under_fault
 from scenarios.run.results import ScenarioResults, WindowClosing, WindowOpening, raw_record
 from scenarios.run.watch import Samples, TargetWatch, watching
 from scenarios.server import resources
-from scenarios.server.server import Server
+from scenarios.server.server import Server, command_of
 from scenarios.server.settling import Settling, wait_settled
 from scenarios.spec import Scenario
 from scenarios.traffic.load.facts import LoadFacts
@@ -55,6 +56,8 @@ WRONG_INPUT = (
 """What the fault layer says when the suite or the target file asks for something that does not exist."""
 
 _LIMIT_S = 120.0
+_STACKS_OF = 8
+_NAME_CHARACTERS = 40
 _LATE_SHARE = 0.5
 """A prober may be late, and a target wait for a core, by this share of a budget. Latency counts from the
 intended start, so a late probe can only make a lit target look worse; and half a budget of lateness cannot
@@ -170,13 +173,17 @@ class Experiment:
                 await loads.clean_up()
                 self._results = replace(self._results, loads=loads.facts())
                 self._file(*_load_guards(self._results.loads))
+            faults = self._results.faults
+            wedged = faults.own.pids if faults is not None else ()
+            recovery = Recovery(self._scenario, self._server, self._calls, wedged)
+            if self._scenario.hangs_by_itself and await self._hangs(recovery, watch):
+                await self._calls.abandon()
+                await self._terminate(recovery)
+                return False
             if (ended := await self._calls.wait_ended()) is not None:
                 self._mark("calls ended")
                 self._file(ended)
             self._enter("recover")
-            faults = self._results.faults
-            wedged = faults.own.pids if faults is not None else ()
-            recovery = Recovery(self._scenario, self._server, self._calls, wedged)
             if self._scenario.destroys:
                 await self._terminate(recovery)
                 return False
@@ -244,6 +251,8 @@ class Experiment:
             use = machine.cpu_use(before, machine.read_counters(self._server.pids()))
             injection.stop_flapping()
             stacks = await reading
+            if self._scenario.hangs_by_itself and seen.observed != "lit":
+                stacks = await self._read_all_stacks()
             self._results = replace(self._results, closing=WindowClosing(closed_s, seen, stacks))
             await flapping
         finally:
@@ -263,6 +272,14 @@ class Experiment:
         self._file(
             machine.cores_guard(use, allowed_s, self._row, as_expected=as_expected),
             machine.judge_guard(lag_s, allowed_s, timed_by_judge=timed, as_expected=as_expected),
+        )
+
+    async def _read_all_stacks(self) -> tuple[Stack, ...]:
+        """Where every thread of the server stands, as far as that can be read."""
+        texts = await process_stacks(self._server.pids()[:_STACKS_OF])
+        return tuple(
+            Stack(process=command_of(pid)[:_NAME_CHARACTERS], pid=pid, source="py-spy", text=text)
+            for pid, text in texts.items()
         )
 
     def _open_window(self) -> WindowOpening:
@@ -305,9 +322,22 @@ class Experiment:
             self._results = replace(self._results, stopped=stopped)
             self._file(guard)
 
+    async def _hangs(self, recovery: Recovery, watch: TargetWatch) -> bool:
+        """Whether a server in which nothing is broken has gone dark for good, or is ended in any case."""
+        closing = self._results.closing
+        if closing is None or closing.seen.observed == "lit":
+            return False
+        self._enter("recover")
+        if self._scenario.destroys:
+            return True
+        hung = await recovery.wait_hung(watch, self._marks_s["released"])
+        if hung is not None:
+            self._file(hung)
+        return hung is not None
+
     async def _terminate(self, recovery: Recovery) -> None:
         """The server is gone for good: check that everything that belonged to it is gone too."""
-        if self._row.stop is None:
+        if self._row.stop is None and not self._scenario.hangs_by_itself:
             self._file(recovery.wedged_gone())
         self._file_leaks(await recovery.verify_terminated())
 

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -237,11 +238,12 @@ async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator
 
 
 def command_of(pid: int) -> str:
-    """Its command line now; it may have ended meanwhile."""
+    """Its command line now, without the program's folder; it may have ended meanwhile."""
     try:
-        return " ".join(psutil.Process(pid).cmdline())
+        program, *arguments = psutil.Process(pid).cmdline() or [psutil.Process(pid).name()]
     except psutil.Error:
         return "(ended)"
+    return " ".join([Path(program).name, *arguments])
 
 
 def selectors(target: LoadedTarget) -> dict[str, Selector]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from faults import UnknownFault, fault_info
 from scenarios.spec import loads
 from scenarios.spec.document import Document, Key
 from scenarios.spec.suite import After, Assertion, CallsDo, Expectation, FurtherFault, Row, Timing, Traffic
@@ -47,6 +48,15 @@ class Scenario:
     timing: Timing
     beside: tuple[ExtraCalls, ...] = ()
     says: tuple[ProbeAssertion, ...] = ()
+
+    @property
+    def hangs_by_itself(self) -> bool:
+        """Whether the server has to go dark although nothing is broken in it: nothing that is released can
+        make it recover."""
+        try:
+            return self.expected != "lit" and fault_info(self.row.fault).is_control
+        except UnknownFault:
+            return False
 
     @property
     def destroys(self) -> bool:
