@@ -37,6 +37,7 @@ from faults.model import (
     Thread,
     ThreadStack,
 )
+from faults.processes import tell_apart
 from faults.procfs import thread_run_delays_ns
 from faults.stacks import format_stacks, process_stacks
 
@@ -77,6 +78,7 @@ __all__ = [
     "fault_info",
     "format_stacks",
     "process_stacks",
+    "tell_apart",
     "thread_run_delays_ns",
     "validate",
 ]

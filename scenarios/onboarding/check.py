@@ -33,7 +33,7 @@ from scenarios.prober.messages import (
 from scenarios.prober.schedule import Schedule
 from scenarios.prober.series import series_set
 from scenarios.server.environment import Say, prepare_interpreter
-from scenarios.server.server import Server, command_of, selectors, serving
+from scenarios.server.server import Server, command_of, serving
 from scenarios.spec.target import REDIRECTS, Call
 from scenarios.spec.target_file import LoadedTarget
 
@@ -157,8 +157,7 @@ async def _what_comes_back(series: TcpSeries) -> str:
 async def _processes(server: Server) -> tuple[list[ProcessCheck], dict[str, tuple[int, ...]]]:
     """Every process of the target, and which of them each name of the file selects."""
     selected = {
-        name: await server.matching(selector, within_s=_MATCH_WITHIN_S)
-        for name, selector in selectors(server.target).items()
+        name: await server.matching(name, within_s=_MATCH_WITHIN_S) for name in server.target.spec.processes
     }
     agents = {info.pid: info for info in server.controller.processes()}
     seen = []

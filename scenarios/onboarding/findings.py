@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from faults import tell_apart
 from scenarios.record import Outcome, Series
 from scenarios.spec import Suite
 from scenarios.spec.document import read
@@ -192,4 +193,4 @@ def _of_suite_any(checked: TargetCheck) -> str | None:
 
 
 def _seen(checked: TargetCheck) -> str:
-    return "there are " + ", ".join(f"{seen.pid} ({seen.command[:60]})" for seen in checked.processes)
+    return f"there are {'; '.join(tell_apart((seen.pid, seen.command) for seen in checked.processes))}"

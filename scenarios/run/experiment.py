@@ -213,7 +213,9 @@ class Experiment:
         """Arm the faults, prove that they bite, make the calls, watch, release; returns whether the faults
         bit."""
         bit = True
-        async with Injection(self._scenario, self._server.controller, self._seed) as injection:
+        seeks = self._scenario.seeks_site and self._row.process is None
+        process = await self._server.having(self._row.params.get("site")) if seeks else None
+        async with Injection(self._scenario, self._server.controller, self._seed, process) as injection:
             try:
                 self._mark("armed")
                 self._enter("bite")

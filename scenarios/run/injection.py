@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from typing import Self
 
-from faults import Controller, Fault, FaultStatus, NeverHit, State
+from faults import Controller, Fault, FaultStatus, NeverHit, Selector, State
 from scenarios.judge import claim, proof
 from scenarios.record import Guard, Stack
 from scenarios.run.results import FaultStatuses
@@ -23,12 +23,15 @@ _FEWEST_CYCLES = 2
 
 class Injection:
     """The faults are armed inside the context, the row's own first, and released at its end, the row's own
-    last."""
+    last. `process` is where the row's own is armed if the row does not say."""
 
-    def __init__(self, scenario: Scenario, controller: Controller, seed: int) -> None:
+    def __init__(
+        self, scenario: Scenario, controller: Controller, seed: int, process: Selector | None = None
+    ) -> None:
         row = scenario.row
         self._row, self._timing, self._controller, self._seed = row, scenario.timing, controller, seed
-        self._main = self._fault(FurtherFault(row.fault, row.params, row.process, row.trigger))
+        self._process = process
+        self._main = self._own_fault()
         self._also = [self._fault(also) for also in row.also]
         self._armed = AsyncExitStack()
         self._past_cycles: list[FaultStatus] = []
@@ -68,8 +71,7 @@ class Injection:
             if await self._wait_closing(flap.free_s):
                 return
             self._past_cycles.append(self._main.status())
-            row = self._row
-            self._main = self._fault(FurtherFault(row.fault, row.params, row.process, row.trigger))
+            self._main = self._own_fault()
             await self._armed.enter_async_context(self._main)
             try:
                 await self._main.wait_biting(self._timing.bite_within_s)
@@ -118,13 +120,21 @@ class Injection:
             for pid, text in zip(status.pids, texts, strict=False)
         )
 
-    def _fault(self, part: FurtherFault) -> Fault:
+    def _own_fault(self) -> Fault:
+        row = self._row
+        return self._fault(FurtherFault(row.fault, row.params, row.process, row.trigger), self._process)
+
+    def _fault(self, part: FurtherFault, otherwise: Selector | None = None) -> Fault:
         trigger = dict(part.trigger)
         if "p" in trigger:
             trigger.setdefault("seed", self._seed)
         lease_s = self._timing.lease_s
         return self._controller.arm(
-            part.fault, process=part.process, lease_s=lease_s, params=part.params, trigger=trigger
+            part.fault,
+            process=part.process or otherwise,
+            lease_s=lease_s,
+            params=part.params,
+            trigger=trigger,
         )
 
     async def _wait_bite(self, fault: Fault, name: str) -> Guard:

@@ -9,7 +9,7 @@ import resource
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import psutil
 
 from faults import Controller, FaultsError, Launched, Selector
-from scenarios.errors import ScenariosError, TargetEnded, TargetFailed
+from scenarios.errors import CouldNotRun, ScenariosError, TargetEnded, TargetFailed
 from scenarios.server.environment import Say, prepare_interpreter
 from scenarios.server.resources import Holding, measure
 from scenarios.spec import LoadedTarget
@@ -62,10 +62,22 @@ class Server:
         """The target's live processes."""
         return tuple(self.launched.pids())
 
-    async def matching(self, selector: Selector, *, within_s: float = 0.0) -> tuple[int, ...]:
-        """The processes with an agent that match, waited for at most so long; none where none does."""
-        found = await self.controller.find_processes(selector, timeout_s=within_s)
+    async def matching(self, selector: str | Selector, *, within_s: float = 0.0) -> tuple[int, ...]:
+        """The processes that match, waited for at most so long; none where none does. Those without an agent
+        count only where none with one matches.
+        """
+        found = await self.controller.find_processes(selector, timeout_s=within_s, agents=False)
         return tuple(info.pid for info in found)
+
+    async def having(self, site: object) -> Selector | None:
+        """The processes that have imported the module of a site, which is given as in a fault's parameters;
+        None, for the main process, where none has (yet), or where each has one of that name."""
+        place = self.target.spec.sites.get(site, site) if isinstance(site, str) else ""
+        module = place.partition(":")[0]
+        if module in ("", "__main__"):
+            return None
+        wanted = Selector(imports=module)
+        return wanted if await self.matching(wanted) else None
 
     def held(self) -> Holding:
         """What the target holds now, without the threads that its file ignores."""
@@ -230,6 +242,7 @@ async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator
         server.names.update(placeholders)
         await server.wait_ready()
         check_filled(target, server.names)
+        controller.name_processes(selectors(target, server.names))
         for client in (c for c in target.spec.client if c.when == "server"):
             running = client_process(controller, target, client, server.names)
             server.names.update((await stack.enter_async_context(running)).names)
@@ -246,11 +259,29 @@ def command_of(pid: int) -> str:
     return " ".join([Path(program).name, *arguments])
 
 
-def selectors(target: LoadedTarget) -> dict[str, Selector]:
-    """How the fault layer finds the processes that the target file names."""
+def selectors(target: LoadedTarget, names: Mapping[str, str] | None = None) -> dict[str, Selector]:
+    """How the fault layer finds the processes that the target file names. `names` are the placeholders: a
+    port is left open while they are not known. Raises `CouldNotRun` for one that is no number then.
+    """
     return {
-        name: Selector(s.cmdline, s.imports, s.parent, s.main) for name, s in target.spec.processes.items()
+        name: Selector(
+            cmdline=s.cmdline,
+            imports=s.imports,
+            parent=s.parent,
+            main=None if s.main is None else bool(s.main),
+            port=_port(name, s.port, names),
+        )
+        for name, s in target.spec.processes.items()
     }
+
+
+def _port(process: str, port: int | str | None, names: Mapping[str, str] | None) -> int | None:
+    if port is None or isinstance(port, int) or names is None:
+        return port if isinstance(port, int) else None
+    number = str(fill(port, names)).rpartition(":")[2]  # a ready line may give HOST:PORT
+    if not number.isdigit():
+        raise CouldNotRun(f"[processes] {process}: port = {port!r} is {number!r}, and no port")
+    return int(number)
 
 
 def _limited(command: Sequence[str], open_files: int | None) -> Sequence[str]:

@@ -35,7 +35,8 @@ class ProbeAssertion:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`row@target`. `controls` are the names of scenarios that must go dark in the same run."""
+    """`row@target`. `controls` are the names of scenarios that must go dark in the same run. `seeks_site`: a
+    row that names no process means those that have its site, not the main one."""
 
     name: str
     row: Row
@@ -48,6 +49,7 @@ class Scenario:
     timing: Timing
     beside: tuple[ExtraCalls, ...] = ()
     says: tuple[ProbeAssertion, ...] = ()
+    seeks_site: bool = False
 
     @property
     def hangs_by_itself(self) -> bool:
