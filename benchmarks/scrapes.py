@@ -27,8 +27,8 @@ def run(*, rounds: int, baseline: Path | None = None) -> Section:
     root = Path.cwd() if baseline is None else baseline
     section = Section(
         "Scrapes",
-        "Kept-alive connections, in alternating batches on servers of the same run; every route, every kind of "
-        "command and more than one outcome have been seen. The floor is `/health` "
+        "Kept-alive connections, in alternating batches on servers of the same run; every route, every "
+        "kind of command and more than one outcome have been seen. The floor is `/health` "
         + ("of the same tree" if baseline is None else "of an earlier tree")
         + ". Scrapers ask for `/metrics` without a pause, each in a process of its own, while `/health` is "
         "timed: on a machine with few cores they take those, too.",

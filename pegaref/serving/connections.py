@@ -228,7 +228,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._go_on()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request. As uvicorn does, but without a timer for each answer: `sweep` closes."""
+        """Go on with the next request, as uvicorn does, but with no timer for each answer: `sweep` closes."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return

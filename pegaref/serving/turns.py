@@ -17,8 +17,8 @@ from typing import Final
 WINDOW_S: Final = 0.0025
 AT_ONCE_S: Final = 0.002
 
-# After that it waits, and has so much of each turn. Turns have to be short: uvloop takes up a few connections a
-# turn, and a probe may stand behind hundreds.
+# After that it waits, and has so much of each turn. Turns have to be short: uvloop takes up a few
+# connections a turn, and a probe may stand behind hundreds.
 TURN_S: Final = 0.0005
 
 # Routing a request to its endpoint, which happens in a task of its own that nobody times.
