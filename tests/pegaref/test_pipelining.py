@@ -52,7 +52,7 @@ class Wire(asyncio.Transport):
         assert high <= 64 * 1024
 
 
-async def no_application(*_: object) -> None:
+async def no_application(scope: object, receive: object, send: object) -> None:
     raise AssertionError("liveness needs none")
 
 
