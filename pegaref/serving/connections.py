@@ -323,6 +323,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if is_behind_another:  # as uvicorn does
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+        elif route.is_scrape:
+            self._turns.run_scrape(cycle.start)
         else:
             cycle.start()
         if not cycle.response_complete:

@@ -33,6 +33,8 @@ class Turns:
         self._slow: deque[asyncio.Future[None]] = deque()
         self._window_began_s = 0.0
         self._spent_s = 0.0  # of the window
+        self._scrapes: deque[Callable[[], None]] = deque()
+        self._scraped = False  # in this turn
         self._due = False
 
     def run(self, work: Callable[[], None]) -> None:
@@ -51,6 +53,15 @@ class Turns:
         self._waiting.append(work)
         self._plan_turn()
 
+    def run_scrape(self, work: Callable[[], None]) -> None:
+        """Do one of these a turn, so that a liveness probe never stands behind more than one of them."""
+        if self._scraped:
+            self._scrapes.append(work)
+        else:
+            self._scraped = True
+            work()
+        self._plan_turn()
+
     def charge(self, seconds: float) -> None:
         """Count time that will be spent on a connection's behalf elsewhere."""
         self._spent_s += seconds
@@ -64,6 +75,10 @@ class Turns:
 
     def _turn(self) -> None:
         self._due = False
+        if self._scrapes:
+            self._scrapes.popleft()()
+        else:
+            self._scraped = False
         now_s = self._window_began_s = perf_counter()
         self._spent_s = 0.0
         for _ in range(len(self._waiting)):  # what comes meanwhile has the next turn
@@ -78,7 +93,7 @@ class Turns:
             if not granted.done():
                 granted.set_result(None)
                 break
-        if self._waiting or self._slow:
+        if self._waiting or self._slow or self._scraped:
             self._plan_turn()
 
     def _plan_turn(self) -> None:
