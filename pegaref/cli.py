@@ -16,7 +16,7 @@ from pegaref.errors import RegistryError
 
 Value = TypeVar("Value")
 USAGE_ERROR = 2
-_SERVER_PACKAGES = ("httptools", "prometheus_client", "starlette", "uvicorn")
+_SERVER_PACKAGES = ("httptools", "starlette", "uvicorn")
 INTERRUPTED = 130
 
 _DEFAULTS = ServerConfig()

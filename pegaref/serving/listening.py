@@ -26,7 +26,7 @@ from pegaref.serving.connections import Connections
 from pegaref.serving.rpc import GenericHandler
 
 _BACKLOG = 2048
-_KEEP_ALIVE_S = 75  # idle connections give way when room is needed, so patience costs nothing
+_ACCEPTS_PER_TURN = 4  # uvloop takes up one connection a turn, and a probe may stand behind hundreds
 # The kernel's part of a connection: requests are short, and a client that does not read has answers waiting.
 _RECEIVE_BYTES = 64 * 1024
 _SEND_BYTES = 256 * 1024
@@ -103,7 +103,6 @@ class HttpServer(uvicorn.Server):
             access_log=False,
             proxy_headers=False,  # a header must not make a caller look like loopback
             server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_CLOSE_WITHIN_S,
         )
         super().__init__(config)
@@ -140,8 +139,9 @@ class HttpServer(uvicorn.Server):
         if self._tls is not None:
             handshake = {"ssl": self._tls, "ssl_handshake_timeout": self._handshake_s}
         self.servers = [
-            await loop.create_server(make, sock=listener, backlog=_BACKLOG, **handshake)
+            await loop.create_server(make, sock=again, backlog=_BACKLOG, **handshake)
             for listener in sockets or []
+            for again in (listener, *(listener.dup() for _ in range(_ACCEPTS_PER_TURN - 1)))
         ]
         self.started = True
         self._listening.set()
