@@ -59,6 +59,15 @@ class ServerCollector(Collector):
             "The latest that the event loop has run a timer since the server started.",
             metrics.loop_lag_most_s,
         )
+        relay = metrics.relay
+        yield GaugeMetricFamily("pegaref_grpc_connections", "Open gRPC connections.", relay.connections)
+        for name, help_, value in (
+            ("streams_refused", "Streams refused, since one connection had too many.", relay.streams_refused),
+            ("connections_evicted", "gRPC connections that gave way to new ones.", relay.evicted),
+            ("connections_refused", "gRPC connections closed for what they sent.", relay.closed),
+            ("throttles", "Times that a gRPC connection waited for it sent too much.", relay.throttled),
+        ):
+            yield CounterMetricFamily(f"pegaref_grpc_{name}", help_, value)
         devices = tuple(metrics.snapshot().devices.values())
         for name, help_, gauge in _GAUGES:
             family = GaugeMetricFamily(f"pegaref_{name}", help_, labels=("device",))

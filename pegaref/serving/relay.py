@@ -1,0 +1,600 @@
+"""The gRPC port: connections are accepted here, and their bytes passed on to grpc.aio behind a private socket.
+
+grpc.aio takes in whatever a peer sends, and has no share that one peer may have: 100,000 streams that are opened
+and reset cost 11 KiB each and wait in front of everybody's health check. So what reaches it is bounded here, by
+the 9-byte headers of the frames (pegaref.serving.frames), while each connection that asks for more waits in its
+own socket:
+
+- Streams are handed on only as fast as grpc.aio takes their calls up, connection by connection in turn.
+- Frames that bring no call on (PING, SETTINGS, empty DATA, …) have a rate.
+- What was sent of unfinished messages, and of one head, is limited in bytes. Beyond that a connection is closed.
+- Connections are limited in number. Beyond that one gives way to the new one, as on the HTTP port.
+
+TLS ends here too, since frames are read behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, cast
+
+from pegaref.clock import Clock
+from pegaref.config import Limits
+from pegaref.serving.frames import (
+    CONTINUATION,
+    DATA,
+    END_STREAM,
+    HEADER_BYTES,
+    HEADERS,
+    PREFACE,
+    RST_STREAM,
+    Allowance,
+    Answers,
+)
+from pegaref.serving.listening import accepting
+from pegaref.serving.metrics import RelayCounters
+from pegaref.serving.refusal import TooMany
+
+logger = logging.getLogger(__name__)
+
+MOST_STREAMS: Final = 1100  # open on one connection; grpc refuses more of them
+_MOST_CALLS: Final = 4096  # taken up and not ended, of all connections together; beyond it each has
+_FEW_CALLS: Final = 16  # this many, so that a probe is not refused for what others have open
+
+_MOST_UNTAKEN: Final = 64  # streams that were handed on and not taken up yet, of all connections
+_MOST_UNTAKEN_OF_ONE: Final = 32
+_FIRST_STREAMS: Final = (
+    4  # of a connection go before others, as a probe's do, and have as many places of their own
+)
+
+_FRAMES_PER_S: Final = 2048  # that bring no call on, of one connection
+_FRAMES_PER_S_OF_ALL: Final = 8192
+_FRAMES_PER_STREAM: Final = 8  # more, for each stream
+_FIRST_FRAMES: Final = 64  # of a connection are not counted against what all may send
+_TINY_BYTES: Final = 64  # a DATA frame below that, of an unfinished message, is such a frame
+_THROTTLE_S: Final = 0.02
+
+_HEAD_BYTES: Final = 8  # times the limit on metadata: so much of a head is passed on, for grpc to refuse
+_MESSAGES_OF_ONE: Final = 8  # times the largest message: what one connection may have sent of unfinished ones
+_MESSAGES_OF_ALL: Final = 16
+
+_READ_BYTES: Final = 64 * 1024
+_SETTLED_S: Final = 1.0  # a connection with open streams gives way if it is older, the youngest first
+
+
+class Relay:
+    """Every connection to the gRPC port."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        most: int,
+        clock: Clock,
+        counters: RelayCounters,
+        check_reserve: Callable[[int], object],
+    ) -> None:
+        self._header_timeout_s = limits.header_timeout_s
+        self._most = most
+        self._clock = clock
+        self._check_reserve = check_reserve
+        self._places: dict[str, RelayedConnection] = {}  # by the name that grpc has for the peer
+        # From the first to give way to the last: those that said nothing, have no open stream, and have some.
+        self._silent: dict[RelayedConnection, float] = {}
+        self._idle: dict[RelayedConnection, float] = {}
+        self._busy: dict[RelayedConnection, float] = {}
+        self._untaken = 0
+        self._calls = 0
+        self._partial_bytes = 0
+        self._first: deque[RelayedConnection] = deque()  # wait to hand on one of their first streams
+        self._later: deque[RelayedConnection] = deque()
+        self._turn: RelayedConnection | None = None
+        self._frames = Allowance(_FRAMES_PER_S_OF_ALL, _FRAMES_PER_S_OF_ALL / 4)
+        self._throttled: list[RelayedConnection] = []
+        self._evicted = 0  # since the last sweep
+        self._target = -1  # the descriptor of grpc's socket
+        self._server: asyncio.Server | None = None
+        self.loop = asyncio.get_running_loop()
+        self.limits = limits
+        self.counters = counters
+        self.buffer = memoryview(bytearray(_READ_BYTES))  # what any connection reads, it deals with at once
+
+    def __len__(self) -> int:
+        return len(self._silent) + len(self._idle) + len(self._busy)
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether new connections are accepted."""
+        return self._server is not None and self._server.is_serving()
+
+    @contextlib.contextmanager
+    def behind(self, bind: Callable[[str], object]) -> Iterator[None]:
+        """Has grpc.aio bind a socket that nobody else can reach: its file is gone before anything is accepted."""
+        with tempfile.TemporaryDirectory(prefix="pegaref-") as folder:
+            path = Path(folder, "grpc")
+            bind(f"unix:{path}")
+            self._target = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            yield
+        finally:
+            os.close(self._target)
+
+    @contextlib.asynccontextmanager
+    async def serving(self, listener: socket.socket, tls: ssl.SSLContext | None) -> AsyncIterator[None]:
+        """Accepts inside the block. At its end every connection is closed."""
+        handshake: dict[str, Any] = {}
+        if tls is not None:
+            handshake = {"ssl": tls, "ssl_handshake_timeout": self._header_timeout_s}
+        self._server = await self.loop.create_server(
+            lambda: RelayedConnection(self), sock=listener, backlog=2048, **handshake
+        )
+        try:
+            with accepting(listener, lambda: self._check_reserve(1)):
+                yield
+        finally:
+            self._server.close()
+            for connection in (*self._silent, *self._idle, *self._busy):
+                connection.abort()
+
+    # ---- connections
+
+    def add(self, connection: RelayedConnection) -> None:
+        """Take in a connection that was accepted; another gives way to it if there are too many."""
+        if len(self) >= self._most:
+            self._evict()
+        self._silent[connection] = self._clock.now()
+        self.counters.connections = len(self)
+
+    def remove(self, connection: RelayedConnection) -> None:
+        """Take out a connection that was closed. What it handed on is still waited for."""
+        for group in (self._silent, self._idle, self._busy):
+            group.pop(connection, None)
+        self.count_partial(connection, -connection.partial_bytes)
+        self.counters.connections = len(self)
+
+    def connect(self, connection: RelayedConnection) -> socket.socket:
+        """A connection to grpc for one that has begun to speak HTTP/2. Raises OSError."""
+        self._check_reserve(2)  # grpc needs one too
+        backend = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            backend.bind("")  # the kernel's choice of a name, by which a call's peer is known
+            backend.connect(f"/proc/self/fd/{self._target}")
+        except OSError:
+            backend.close()
+            raise
+        place = f"unix-abstract:{backend.getsockname()[1:].decode()}"
+        if (former := self._places.get(place)) is not None:
+            self._drop_untaken(former, former.untaken)
+        self._places[place] = connection
+        self._silent.pop(connection, None)
+        self.mark_idle(connection)
+        return backend
+
+    def mark_idle(self, connection: RelayedConnection) -> None:
+        """Note that the connection has no open stream from now on."""
+        self._busy.pop(connection, None)
+        self._idle[connection] = self._clock.now()
+
+    def mark_busy(self, connection: RelayedConnection) -> None:
+        """Note that the connection has open streams from now on."""
+        if self._idle.pop(connection, None) is not None:
+            self._busy[connection] = self._clock.now()
+
+    def make_room(self, count: int) -> None:
+        """Close `count` connections, or as many as may give way."""
+        for _ in range(count):
+            self._evict()
+
+    def sweep(self) -> None:
+        """Close connections that say nothing or read nothing for too long. Called four times a second."""
+        now_s = self._clock.now()
+        if self._evicted:
+            logger.warning("%d gRPC connections gave way to new ones: %d are open", self._evicted, len(self))
+            self._evicted = 0
+        for connection, since_s in tuple(self._silent.items()):
+            if since_s > now_s - self._header_timeout_s:
+                break
+            connection.abort()
+        for connection in (*self._idle, *self._busy):
+            if connection.unread_s is not None and connection.unread_s < now_s - self._header_timeout_s:
+                connection.abort()
+        for name, connection in tuple(self._places.items()):
+            if connection.untaken and connection.taken == connection.taken_at_sweep:
+                # None was taken up since the last sweep, so grpc ended them itself. To wait would be for ever.
+                self._drop_untaken(connection, connection.untaken)
+            connection.taken_at_sweep = connection.taken
+            if connection.closed and not connection.untaken and not connection.calls:
+                del self._places[name]
+        self._grant()
+
+    def _evict(self) -> None:
+        victim = next(iter(self._silent), None) or next(iter(self._idle), None)
+        if victim is None:
+            settled_s = self._clock.now() - _SETTLED_S
+            young = (busy for busy, since_s in reversed(self._busy.items()) if since_s < settled_s)
+            victim = next(young, None) or next(iter(self._busy), None)
+        if victim is not None:
+            self._evicted += 1
+            self.counters.evicted += 1
+            victim.abort()
+
+    # ---- streams, from what a client opens to what grpc.aio takes up
+
+    def may_open(self, connection: RelayedConnection) -> bool:
+        """Whether the connection may hand on another stream now. Otherwise it is told when it may."""
+        is_first = connection.opened < _FIRST_STREAMS
+        waiting = self._first if is_first else self._later
+        most = 2 * _MOST_UNTAKEN if is_first else _MOST_UNTAKEN
+        its_turn, self._turn = self._turn is connection, None
+        if connection.untaken >= _MOST_UNTAKEN_OF_ONE or self._untaken >= most or (waiting and not its_turn):
+            waiting.append(connection)
+            return False
+        connection.opened += 1
+        connection.untaken += 1
+        self._untaken += 1
+        return True
+
+    def note_call(self, peer: str) -> RelayedConnection | None:
+        """Note that grpc.aio took up a call of the peer."""
+        connection = self._places.get(peer)
+        if connection is not None:
+            connection.taken += 1
+            if connection.untaken:
+                self._drop_untaken(connection, 1)
+                self._grant()
+        return connection
+
+    def take_up(self, peer: str) -> RelayedConnection:
+        """The same for a call that may last, until `end_call`. Raises TooMany."""
+        connection = self.note_call(peer)
+        if connection is None or connection.closed:
+            raise TooMany("the connection is gone")
+        if self._calls >= _MOST_CALLS and connection.calls >= _FEW_CALLS:
+            raise TooMany(
+                f"{self._calls} calls are open, {connection.calls} of them yours", retry_after_s=1.0
+            )
+        self._calls += 1
+        connection.calls += 1
+        return connection
+
+    def end_call(self, connection: RelayedConnection) -> None:
+        """Note that a call that was taken up has ended."""
+        self._calls -= 1
+        connection.calls -= 1
+
+    def client(self, peer: str) -> RelayedConnection | None:
+        """Whose call it is; None once the connection is gone."""
+        return self._places.get(peer)
+
+    def settle(self, connection: RelayedConnection) -> None:
+        """Note that a stream was ended by grpc, which it may have done without the call being taken up."""
+        excess = connection.untaken - len(connection.streams) - connection.resets
+        if excess > 0:
+            self._drop_untaken(connection, excess)
+            self._grant()
+
+    def _drop_untaken(self, connection: RelayedConnection, count: int) -> None:
+        connection.untaken -= count
+        self._untaken -= count
+        if not connection.untaken:
+            connection.resets = 0
+
+    def _grant(self) -> None:
+        for waiting, most in ((self._first, 2 * _MOST_UNTAKEN), (self._later, _MOST_UNTAKEN)):
+            for _ in range(len(waiting)):  # each at most once, since one that may not comes back
+                if self._untaken >= most:
+                    break
+                self._turn = connection = waiting.popleft()
+                connection.resume()
+        self._turn = None
+
+    # ---- frames and bytes
+
+    def may_send(self, connection: RelayedConnection, frames: int) -> bool:
+        """Whether the connection may pass on frames that bring no call on. Otherwise it is told when it may."""
+        if connection.frames.take(frames):
+            connection.passed += frames
+            if connection.passed <= _FIRST_FRAMES or self._frames.take(frames):
+                return True
+            connection.frames.give(frames)
+        if not self._throttled:
+            self.loop.call_later(_THROTTLE_S, self._unthrottle)
+        self._throttled.append(connection)
+        self.counters.throttled += 1
+        return False
+
+    def count_partial(self, connection: RelayedConnection, more_bytes: int) -> None:
+        """Count what has come of messages that are unfinished, and close the connection with the most if it
+        is too much."""
+        connection.partial_bytes += more_bytes
+        self._partial_bytes += more_bytes
+        if more_bytes <= 0:
+            return
+        if connection.partial_bytes > _MESSAGES_OF_ONE * self.limits.message_bytes:
+            connection.refuse()
+        elif self._partial_bytes > _MESSAGES_OF_ALL * self.limits.message_bytes:
+            max(self._busy, key=lambda busy: busy.partial_bytes).refuse()
+
+    def _unthrottle(self) -> None:
+        throttled, self._throttled = self._throttled, []
+        for connection in throttled:
+            connection.resume()
+
+
+class RelayedConnection(asyncio.BufferedProtocol):
+    """One client's connection, and the one to grpc that goes with it."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._loop = relay.loop
+        self._transport: asyncio.Transport
+        self._backend: socket.socket | None = None
+        self._rest = bytearray()  # what was read and may not go on yet
+        self._unsent = bytearray()  # what grpc did not take yet
+        self._held = False
+        self._reading = True
+        self._left = 0  # bytes of the current frame that are still to come
+        self._head_bytes = 0  # of the head that is coming
+        self._last_stream = 0
+        self._answers = Answers(self._on_stream_end)
+        self.frames = Allowance(_FRAMES_PER_S, _FRAMES_PER_S / 2)
+        self.passed = 0  # frames that brought no call on
+        self.streams: dict[int, int] = {}  # that are open, and what has come of an unfinished message
+        self.partial_bytes = 0
+        self.opened = 0  # streams that were handed on
+        self.taken = 0  # and taken up
+        self.taken_at_sweep = 0
+        self.untaken = 0
+        self.resets = 0  # streams that the client has reset and that may not have been taken up
+        self.calls = 0  # taken up and not ended
+        self.unread_s: float | None = None  # since when the client reads no answers
+        self.closed = False
+        self.host = ""  # the client's address; '' where it has none
+        self.address = ""
+
+    # ---- from the client
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take in the connection."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none in name
+        peer = transport.get_extra_info("peername")
+        if peer:
+            self.host, self.address = peer[0].partition("%")[0], f"{peer[0]}:{peer[1]}"
+        self._relay.add(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where to read into: what one connection has read is dealt with before another one reads."""
+        return self._relay.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Pass on what has come, as far as it may."""
+        data: memoryview | bytes = self._relay.buffer[:nbytes]
+        if self._rest:
+            self._rest += data
+            if self._held:
+                return
+            data = bytes(self._rest)
+            self._rest.clear()
+        self._pass_on(data)
+
+    def eof_received(self) -> bool:
+        """Close: a client that sends no more wants no answers either, as grpc has it."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Read no more answers from grpc: the client does not read those that there are."""
+        self.unread_s = self._loop.time()
+        if self._backend is not None:
+            self._loop.remove_reader(self._backend.fileno())
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self.unread_s = None
+        if self._backend is not None:
+            self._loop.add_reader(self._backend.fileno(), self._on_answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave grpc, which ends the connection's calls."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._backend is not None:
+            self._loop.remove_reader(self._backend.fileno())
+            self._loop.remove_writer(self._backend.fileno())
+            self._backend.close()
+            self._backend = None
+        self._relay.remove(self)
+
+    def abort(self) -> None:
+        """Close at once, whatever is on its way."""
+        self._transport.abort()
+        self.connection_lost(None)
+
+    def refuse(self) -> None:
+        """Close a connection that has sent more than it may."""
+        self._relay.counters.closed += 1
+        self.abort()
+
+    def resume(self) -> None:
+        """Go on with what was held."""
+        self._held = False
+        if not self.closed:
+            data = bytes(self._rest)
+            self._rest.clear()
+            self._pass_on(data)
+            self._set_reading()
+
+    def _pass_on(self, data: memoryview | bytes) -> None:
+        passed = self._police(data)
+        if self.closed:
+            return
+        if passed:
+            self._send(data[:passed])
+        if passed < len(data):
+            self._rest += data[passed:]
+        if self._held:
+            self._set_reading()
+
+    def _police(self, data: memoryview | bytes) -> int:
+        """How many bytes may go on. What is a part of a frame's header waits for the rest of it."""
+        at, end = 0, len(data)
+        if not self._last_stream and self._backend is None and not self._begin(data):
+            return 0
+        if not self._backend:
+            return 0
+        while True:
+            if self._left:
+                step = min(self._left, end - at)
+                self._left -= step
+                at += step
+            if end - at < HEADER_BYTES:
+                return at
+            length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
+            stream = int.from_bytes(data[at + 5 : at + 9], "big") & 0x7FFF_FFFF
+            if not self._may_pass(data[at + 3], data[at + 4], stream, length) or self.closed:
+                return at
+            self._left = length
+            at += HEADER_BYTES
+            if at == end:
+                return at
+
+    def _begin(self, data: memoryview | bytes) -> bool:
+        """Connect to grpc once the client has said that it speaks HTTP/2."""
+        said = bytes(data[: len(PREFACE)])
+        if said != PREFACE:
+            if not PREFACE.startswith(said):
+                self.refuse()
+            return False
+        try:
+            self._backend = self._relay.connect(self)
+        except OSError as error:
+            logger.error("a gRPC connection is closed, since there is none to be had behind it: %s", error)
+            self.abort()
+            return False
+        self._loop.add_reader(self._backend.fileno(), self._on_answer)
+        self._left = len(PREFACE)
+        return True
+
+    def _may_pass(self, kind: int, flags: int, stream: int, length: int) -> bool:
+        relay = self._relay
+        if kind == DATA and stream in self.streams:
+            if flags & END_STREAM:
+                self._count_partial(stream, -self.streams[stream])
+                return True
+            if length >= _TINY_BYTES:
+                self._count_partial(stream, length)
+                return True
+        elif kind == HEADERS:
+            self._head_bytes = 0
+            if stream > self._last_stream:
+                if not self._is_head_small(length):
+                    return False
+                if not relay.may_open(self):
+                    self._held = True
+                    return False
+                self._last_stream = stream
+                if not self.streams:
+                    relay.mark_busy(self)
+                self.streams[stream] = 0
+                self.frames.give(_FRAMES_PER_STREAM)
+                return True
+        elif kind == RST_STREAM:
+            if self.untaken and stream in self.streams:
+                self.resets += 1
+            self._forget(stream)
+        self._held = not relay.may_send(self, 1)
+        return not self._held and (kind not in (HEADERS, CONTINUATION) or self._is_head_small(length))
+
+    def _is_head_small(self, more_bytes: int) -> bool:
+        self._head_bytes += more_bytes + HEADER_BYTES
+        if self._head_bytes > _HEAD_BYTES * self._relay.limits.header_bytes:
+            self.refuse()
+            return False
+        return True
+
+    def _count_partial(self, stream: int, more_bytes: int) -> None:
+        if more_bytes:
+            self.streams[stream] += more_bytes
+            self._relay.count_partial(self, more_bytes)
+
+    def _forget(self, stream: int) -> bool:
+        partial_bytes = self.streams.pop(stream, None)
+        if partial_bytes is None:
+            return False
+        if partial_bytes:
+            self._relay.count_partial(self, -partial_bytes)
+        if not self.streams:
+            self._relay.mark_idle(self)
+        return True
+
+    # ---- to grpc, and back
+
+    def _send(self, data: memoryview | bytes) -> None:
+        assert self._backend is not None
+        if self._unsent:
+            self._unsent += data
+            return
+        try:
+            sent = self._backend.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # grpc has closed its end
+            self._transport.close()
+            return
+        if sent < len(data):
+            self._unsent += data[sent:]
+            self._loop.add_writer(self._backend.fileno(), self._send_more)
+            self._set_reading()
+
+    def _send_more(self) -> None:
+        assert self._backend is not None
+        try:
+            del self._unsent[: self._backend.send(self._unsent)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._transport.close()
+            self._unsent.clear()
+        if not self._unsent:
+            self._loop.remove_writer(self._backend.fileno())
+            self._set_reading()
+
+    def _set_reading(self) -> None:
+        reading = not self._held and not self._unsent
+        if reading is not self._reading and not self._transport.is_closing():
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _on_answer(self) -> None:
+        assert self._backend is not None
+        try:
+            data = self._backend.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._backend.fileno())
+            self.unread_s = self._loop.time()
+            self._transport.close()
+            return
+        self._answers.follow(data)
+        if self._answers.refused:
+            self._relay.counters.streams_refused += self._answers.refused
+            self._answers.refused = 0
+        self._transport.write(data)
+
+    def _on_stream_end(self, stream: int) -> None:
+        if self._forget(stream) and self.untaken:
+            self._relay.settle(self)
