@@ -81,19 +81,20 @@ class Service:
         } | {name: grpc.stream_stream_rpc_method_handler(self._refusal(name)) for name in unbuilt}
 
     def _handler(self, method: MethodDescriptor, body: RpcBody) -> grpc.RpcMethodHandler[Any, Any]:
+        name = f"{self.name}/{method.name}"
+        kind = GetMessageClass(method.input_type)
+        serialize = GetMessageClass(method.output_type).SerializeToString
         # As streams of requests, since grpc.aio calls the handler of one before it has read anything.
-        make: Any = grpc.stream_stream_rpc_method_handler
-        if not method.server_streaming:
-            make, body = grpc.stream_unary_rpc_method_handler, self._dispatched(body)
-        handler: grpc.RpcMethodHandler[Any, Any] = make(
-            self._counted(f"{self.name}/{method.name}", GetMessageClass(method.input_type), body),
-            response_serializer=GetMessageClass(method.output_type).SerializeToString,
-        )
-        return handler
-
-    def _dispatched(self, body: RpcBody) -> RpcBody:
+        if method.server_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._counted(name, kind, body), response_serializer=serialize
+            )
         run = self._dispatch.run
-        return lambda request, context: run(lambda: body(request, context))
+
+        async def serialized(request: Any, context: CallContext) -> bytes:
+            return serialize(await run(lambda: body(request, context)))
+
+        return grpc.stream_unary_rpc_method_handler(self._counted(name, kind, serialized))
 
     def _counted(self, name: str, kind: type[Message], body: RpcBody) -> Any:
         route = self._requests.route(name)
@@ -106,15 +107,15 @@ class Service:
             try:
                 connection = admission.take_up(context.peer())
                 request = await context.read()
-                if not isinstance(request, bytes):  # the client sent none
-                    return None
+                if not isinstance(request, bytes):
+                    raise InvalidCommand("no message was sent")
                 response = await body(parse(kind, request), context)
                 code = "OK"
                 return response
             except RegistryError as error:
                 code = error.code
                 refuse(context, error)
-                return None
+                return b""
             except asyncio.CancelledError:
                 code = "CANCELLED"
                 raise
