@@ -57,15 +57,20 @@ _FIRST_STREAMS: Final = (
 )
 
 _FRAMES_PER_S: Final = 2048  # that bring no call on, of one connection
+_FRAMES_AT_ONCE: Final = 1024
 _FRAMES_PER_S_OF_ALL: Final = 8192
 _FRAMES_PER_STREAM: Final = 8  # more, for each stream
 _FIRST_FRAMES: Final = 64  # of a connection are not counted against what all may send
 _TINY_BYTES: Final = 64  # a DATA frame below that, of an unfinished message, is such a frame
+_SHORT_HEAD_BYTES: Final = 512  # what is more counts as frames that bring no call on
+_HEAD_BYTES_PER_FRAME: Final = 8
 _THROTTLE_S: Final = 0.02
 
 _HEAD_BYTES: Final = 8  # times the limit on metadata: so much of a head is passed on, for grpc to refuse
 _MESSAGES_OF_ONE: Final = 8  # times the largest message: what one connection may have sent of unfinished ones
 _MESSAGES_OF_ALL: Final = 16
+
+_SPARES: Final = 4  # connections to grpc that wait for a client
 
 _READ_BYTES: Final = 64 * 1024
 _SETTLED_S: Final = 1.0  # a connection with open streams gives way if it is older, the youngest first
@@ -97,9 +102,10 @@ class Relay:
         self._first: deque[RelayedConnection] = deque()  # wait to hand on one of their first streams
         self._later: deque[RelayedConnection] = deque()
         self._turn: RelayedConnection | None = None
-        self._frames = Allowance(_FRAMES_PER_S_OF_ALL, _FRAMES_PER_S_OF_ALL / 4)
+        self._frames = Allowance(_FRAMES_PER_S_OF_ALL, 2 * _FRAMES_AT_ONCE)
         self._throttled: list[RelayedConnection] = []
         self._evicted = 0  # since the last sweep
+        self._spares: deque[tuple[socket.socket, float]] = deque()  # connections to grpc, and since when
         self._target = -1  # the descriptor of grpc's socket
         self._server: asyncio.Server | None = None
         self.loop = asyncio.get_running_loop()
@@ -143,6 +149,8 @@ class Relay:
             self._server.close()
             for connection in (*self._silent, *self._idle, *self._busy):
                 connection.abort()
+            while self._spares:
+                self._spares.pop()[0].close()
 
     # ---- connections
 
@@ -162,6 +170,17 @@ class Relay:
 
     def connect(self, connection: RelayedConnection) -> socket.socket:
         """A connection to grpc for one that has begun to speak HTTP/2. Raises OSError."""
+        backend = self._spares.popleft()[0] if self._spares else self._open()
+        self.loop.call_soon(self._open_spares)
+        place = f"unix-abstract:{backend.getsockname()[1:].decode()}"
+        if (former := self._places.get(place)) is not None:
+            self._drop_untaken(former, former.untaken)
+        self._places[place] = connection
+        self._silent.pop(connection, None)
+        self.mark_idle(connection)
+        return backend
+
+    def _open(self) -> socket.socket:
         self._check_reserve(2)  # grpc needs one too
         backend = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -170,13 +189,16 @@ class Relay:
         except OSError:
             backend.close()
             raise
-        place = f"unix-abstract:{backend.getsockname()[1:].decode()}"
-        if (former := self._places.get(place)) is not None:
-            self._drop_untaken(former, former.untaken)
-        self._places[place] = connection
-        self._silent.pop(connection, None)
-        self.mark_idle(connection)
         return backend
+
+    def _open_spares(self) -> None:
+        """Have connections that grpc has accepted by the time they are needed, none so old that it closes it."""
+        now_s = self._clock.now()
+        while self._spares and self._spares[0][1] < now_s - self._header_timeout_s / 2:
+            self._spares.popleft()[0].close()
+        with contextlib.suppress(OSError):
+            while self.is_accepting and len(self._spares) < _SPARES:
+                self._spares.append((self._open(), now_s))
 
     def mark_idle(self, connection: RelayedConnection) -> None:
         """Note that the connection has no open stream from now on."""
@@ -214,6 +236,7 @@ class Relay:
             if connection.closed and not connection.untaken and not connection.calls:
                 del self._places[name]
         self._grant()
+        self._open_spares()
 
     def _evict(self) -> None:
         victim = next(iter(self._silent), None) or next(iter(self._idle), None)
@@ -343,9 +366,10 @@ class RelayedConnection(asyncio.BufferedProtocol):
         self._reading = True
         self._left = 0  # bytes of the current frame that are still to come
         self._head_bytes = 0  # of the head that is coming
+        self._paid = False  # the head that comes next has been counted, and waits for something else
         self._last_stream = 0
         self._answers = Answers(self._on_stream_end)
-        self.frames = Allowance(_FRAMES_PER_S, _FRAMES_PER_S / 2)
+        self.frames = Allowance(_FRAMES_PER_S, _FRAMES_AT_ONCE)
         self.passed = 0  # frames that brought no call on
         self.streams: dict[int, int] = {}  # that are open, and what has come of an unfinished message
         self.partial_bytes = 0
@@ -495,11 +519,12 @@ class RelayedConnection(asyncio.BufferedProtocol):
         elif kind == HEADERS:
             self._head_bytes = 0
             if stream > self._last_stream:
-                if not self._is_head_small(length):
+                if not self._is_head_small(length) or not self._may_send_head(length - _SHORT_HEAD_BYTES):
                     return False
                 if not relay.may_open(self):
                     self._held = True
                     return False
+                self._paid = False
                 self._last_stream = stream
                 if not self.streams:
                     relay.mark_busy(self)
@@ -510,8 +535,21 @@ class RelayedConnection(asyncio.BufferedProtocol):
             if self.untaken and stream in self.streams:
                 self.resets += 1
             self._forget(stream)
+        if kind in (HEADERS, CONTINUATION):
+            may_pass = self._may_send_head(length) and self._is_head_small(length)
+            self._paid = False
+            return may_pass
         self._held = not relay.may_send(self, 1)
-        return not self._held and (kind not in (HEADERS, CONTINUATION) or self._is_head_small(length))
+        return not self._held
+
+    def _may_send_head(self, long_bytes: int) -> bool:
+        """Whether a long head, or more of one, may pass: a byte of it may be four thousand for grpc."""
+        if long_bytes > 0 and not self._paid:
+            self._paid = self._relay.may_send(
+                self, min(_FRAMES_AT_ONCE, 1 + long_bytes // _HEAD_BYTES_PER_FRAME)
+            )
+            self._held = not self._paid
+        return not self._held
 
     def _is_head_small(self, more_bytes: int) -> bool:
         self._head_bytes += more_bytes + HEADER_BYTES
