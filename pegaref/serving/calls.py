@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -19,11 +19,9 @@ from grpc._cython import cygrpc
 from grpc.aio import _server as grpc_aio
 
 from pegaref.config import Limits
-from pegaref.serving.relay import MOST_STREAMS, Relay
 from pegaref.serving.refusal import TooMany
+from pegaref.serving.relay import MOST_STREAMS, Relay
 from pegaref.serving.rpc import CallContext, Service, refuse
-
-_MOST_PENDING: Final = 1_000_000  # calls; the relay holds them back, and grpc must not choose among them
 
 
 class _Calls(cygrpc.AioServer):  # type: ignore[misc]  # it has no stubs
@@ -62,9 +60,6 @@ class CallServer(grpc_aio.Server):
             ("grpc.keepalive_timeout_ms", 60_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ("grpc.keepalive_permit_without_calls", 1),
-            # By default grpc cancels calls, health checks among them, when a thousand wait to be taken up.
-            ("grpc.server.max_pending_requests", _MOST_PENDING),
-            ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
         )
         # In the place of the parent's own: it makes an AioServer, and has no say in which.
         self._loop = asyncio.get_running_loop()
@@ -101,6 +96,12 @@ class CallServer(grpc_aio.Server):
             for name, handler in method_handlers.items()
         }
         super().add_registered_method_handlers(service_name, counted)
+
+    async def stop(self, grace: float | None) -> None:
+        """Stop, and give calls in progress so many seconds. Where the task that takes them up has died, the
+        process ends with the calls: grpc.aio would raise what it died of."""
+        if not self._server.ended:
+            await super().stop(grace)
 
     def _counted(self, stream: Callable[[Any, CallContext], AsyncIterator[Any]]) -> Any:
         async def answer(requests: Any, context: CallContext) -> AsyncIterator[Any]:

@@ -37,7 +37,7 @@ UNIMPLEMENTED = (
 _OK = engine_pb2.ResponseStatus(ok=True)
 
 
-class Client(Protocol):
+class Peer(Protocol):
     """Where a call comes from."""
 
     host: str  # '' where it has none
@@ -55,7 +55,7 @@ class Engine:
         sessions: Sessions,
         access: Access,
         dispatch: Dispatch,
-        client: Callable[[str], Client | None],
+        client: Callable[[str], Peer | None],
         shut_down: Callable[[str], None],
     ) -> None:
         self._config = config

@@ -18,7 +18,9 @@ RST_STREAM: Final = 3
 CONTINUATION: Final = 9
 
 END_STREAM: Final = 0x1  # a flag of DATA and HEADERS
-REFUSED_STREAM: Final = 7  # an error code of RST_STREAM
+# Error codes of RST_STREAM that say there are too many; a client takes the second for RESOURCE_EXHAUSTED.
+REFUSED_STREAM: Final = 7
+ENHANCE_YOUR_CALM: Final = 11
 
 
 class Answers:
@@ -51,7 +53,7 @@ class Answers:
             elif kind == RST_STREAM:
                 if after + 4 > end:
                     break
-                self.refused += data[after + 3] == REFUSED_STREAM
+                self.refused += data[after + 3] in (REFUSED_STREAM, ENHANCE_YOUR_CALM)
                 self._on_end(_stream(data, at))
             at = after + length
         self._left = max(0, at - end)

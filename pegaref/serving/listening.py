@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,6 +21,8 @@ from starlette.types import ASGIApp
 
 from pegaref.config import Address, ConfigError, Limits, Tls
 from pegaref.serving.connections import Connections
+
+logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75  # idle connections give way when room is needed, so patience costs nothing
@@ -122,7 +125,9 @@ class HttpServer(uvicorn.Server):
                 yield
         finally:
             self.should_exit = True
-            await self._task
+            await asyncio.wait([self._task])
+            if not self._task.cancelled() and (error := self._task.exception()):
+                logger.error("uvicorn's task has died", exc_info=error)
 
     @property
     def is_accepting(self) -> bool:
