@@ -1,8 +1,8 @@
 """grpc.aio's server as it has to be behind the relay: it lives on whatever a client names its method.
 
-grpc.aio decodes the path of a call that no handler is registered for, and a path that is no UTF-8 ends the task that
-takes up calls, for good. So every method is registered, which has grpc's core compare the paths; what is left over is
-taken up under a name of ours, and answered without its own being read.
+grpc.aio decodes the path of a call that no handler is registered for, and a path that is no UTF-8 ends the
+task that takes up calls, for good. So every method is registered, which has grpc's core compare the paths;
+what is left over is taken up under a name of ours, and answered without its own being read.
 """
 
 from __future__ import annotations
@@ -98,10 +98,15 @@ class CallServer(grpc_aio.Server):
         super().add_registered_method_handlers(service_name, counted)
 
     async def stop(self, grace: float | None) -> None:
-        """Stop, and give calls in progress so many seconds. Where the task that takes them up has died, the
-        process ends with the calls: grpc.aio would raise what it died of."""
-        if not self._server.ended:
+        """Stop, and give calls in progress so many seconds."""
+        try:
             await super().stop(grace)
+        except (asyncio.CancelledError, Exception):
+            if not self._server.ended:
+                raise
+            await super().stop(
+                0
+            )  # it has raised what the task that takes up calls has died of, and goes on here
 
     def _counted(self, stream: Callable[[Any, CallContext], AsyncIterator[Any]]) -> Any:
         async def answer(requests: Any, context: CallContext) -> AsyncIterator[Any]:

@@ -23,13 +23,13 @@ def raise_limit() -> int:
 
 
 def connections_within(descriptors: int, wanted: int) -> tuple[int, int]:
-    """How many connections HTTP and gRPC may have: a gRPC one needs three descriptors, and some are to spare."""
+    """How many connections HTTP and gRPC may have. A gRPC one needs three descriptors; some are to spare."""
     room = max(8, descriptors - _SPARE)
     http = min(wanted, max(8, room // 3))
     grpc = min(wanted, max(8, (room - http) // 3))
     if grpc < wanted:
         logger.warning(
-            "only %d open files are allowed: at most %d HTTP and %d gRPC connections; raise it with ulimit -n",
+            "only %d open files are allowed: at most %d HTTP and %d gRPC connections; raise ulimit -n",
             descriptors,
             http,
             grpc,

@@ -1,7 +1,7 @@
 """The parts that the server lives on and that nobody awaits: if one ends, the server says so and ends too.
 
-A listener, a task or a thread that has died serves nobody, and the rest would go on as if nothing had happened.
-A supervisor outside starts the server anew, which no part of a process that is broken can do as well.
+A listener, a task or a thread that has died serves nobody, and the rest would go on as if nothing had
+happened. What started the server starts it anew: no part of a broken process can do that as well.
 """
 
 from __future__ import annotations

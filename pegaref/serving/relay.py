@@ -1,13 +1,13 @@
-"""The gRPC port: connections are accepted here, and their bytes passed on to grpc.aio behind a private socket.
+"""The gRPC port: connections are accepted here, and their bytes passed on to grpc.aio on a private socket.
 
-grpc.aio takes in whatever a peer sends, and has no share that one peer may have: 100,000 streams that are opened
-and reset cost 11 KiB each and wait in front of everybody's health check. So what reaches it is bounded here, by
-the 9-byte headers of the frames (pegaref.serving.frames), while each connection that asks for more waits in its
-own socket:
+grpc.aio takes in whatever a peer sends, and knows no share that one peer may have: 100,000 streams that are
+opened and reset cost 11 KiB each, and wait in front of everybody's health check. So what reaches it is bounded
+here, by the 9-byte headers of the frames (pegaref.serving.frames), while each connection that asks for more
+waits in its own socket:
 
 - Streams are handed on only as fast as grpc.aio takes their calls up, connection by connection in turn.
-- Frames that bring no call on (PING, SETTINGS, empty DATA, …) have a rate.
-- What was sent of unfinished messages, and of one head, is limited in bytes. Beyond that a connection is closed.
+- Frames that bring no call on (PING, SETTINGS, empty DATA, …) have a rate, and so have the bytes of long heads.
+- What was sent of unfinished messages, and of one head, is limited. Beyond that a connection is closed.
 - Connections are limited in number. Beyond that one gives way to the new one, as on the HTTP port.
 
 TLS ends here too, since frames are read behind it.
@@ -123,7 +123,7 @@ class Relay:
 
     @contextlib.contextmanager
     def behind(self, bind: Callable[[str], object]) -> Iterator[None]:
-        """Has grpc.aio bind a socket that nobody else can reach: its file is gone before anything is accepted."""
+        """Has grpc.aio bind a socket that nobody else can reach: its file is gone before anyone is accepted."""
         with tempfile.TemporaryDirectory(prefix="pegaref-") as folder:
             path = Path(folder, "grpc")
             bind(f"unix:{path}")
@@ -230,7 +230,7 @@ class Relay:
                 connection.abort()
         for name, connection in tuple(self._places.items()):
             if connection.untaken and connection.taken == connection.taken_at_sweep:
-                # None was taken up since the last sweep, so grpc ended them itself. To wait would be for ever.
+                # None was taken up since the last sweep: grpc has ended them itself, and no more will come.
                 self._drop_untaken(connection, connection.untaken)
             connection.taken_at_sweep = connection.taken
             if connection.closed and not connection.untaken and not connection.calls:
@@ -322,7 +322,7 @@ class Relay:
     # ---- frames and bytes
 
     def may_send(self, connection: RelayedConnection, frames: int) -> bool:
-        """Whether the connection may pass on frames that bring no call on. Otherwise it is told when it may."""
+        """Whether the connection may pass on frames that bring no call on. If not, it is told when it may."""
         if connection.frames.take(frames):
             connection.passed += frames
             if connection.passed <= _FIRST_FRAMES or self._frames.take(frames):

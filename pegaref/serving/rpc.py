@@ -1,8 +1,8 @@
 """gRPC handlers made from a service's descriptor: each runs its body through the placement's dispatch, is
 counted and timed, and says a refusal as a status.
 
-A request is read as the bytes that came. Before they become objects it is looked at how many, and a refusal lets go
-of what it refused at once: an exception that grpc keeps would keep the request with it.
+A request is read as the bytes that came. How many objects they would be is looked at first, and a refusal lets
+go of what it refused at once: an exception that grpc keeps would keep the request with it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Admission(Protocol):
 
 
 class Service:
-    """One gRPC service, with a body for each of its methods that is served, and the names of those that are not.
+    """One gRPC service, with a body for each method that is served, and the names of those that are not.
 
     A stream's body is not dispatched, since it mostly waits: it dispatches its working parts itself.
     """
@@ -144,7 +144,7 @@ def refuse(context: CallContext, error: RegistryError) -> None:
 
 
 def parse(kind: type[Message], request: bytes) -> Message:
-    """The message that was sent. Raises InvalidCommand for what is none, or has too many or too large fields."""
+    """The message that was sent. Raises InvalidCommand for what is none, or has too many fields."""
     if len(request) > _SMALL_BYTES:
         _check_fields(request)
     try:
@@ -156,7 +156,7 @@ def parse(kind: type[Message], request: bytes) -> Message:
 def _check_fields(request: bytes) -> None:
     """Raises InvalidCommand if the fields are too many, or one is larger than any that could be taken.
 
-    Four MiB of the smallest fields would be a hundred as objects. Where the bytes are no fields, protobuf says so.
+    Four MiB of the smallest fields would be a hundred as objects. What are no fields, protobuf refuses.
     """
     at, end = 0, len(request)
     for _ in range(_MOST_FIELDS):
