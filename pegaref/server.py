@@ -78,6 +78,7 @@ class Server:
         self.endpoints = Endpoints(config, self.handle, self.sessions, self.health, self.metrics, self.access)
         self.reserve = Reserve()
         self.relay = Relay(config.limits, grpc_connections, clock, self.metrics.relay, self.reserve.check)
+        self.http: HttpServer | None = None
         self.handle.on_lost = self.sessions.end_lost
 
     def shut_down(self, reason: str) -> None:
@@ -144,6 +145,14 @@ class Server:
         reflection.enable_server_reflection(_REFLECTED, calls)  # type: ignore[arg-type]  # as good as one
         return calls
 
+    def watch(self, calls: CallServer) -> None:
+        """Watch the parts that the server lives on, now that they live."""
+        http = self.http
+        assert http is not None
+        self.parts.watch("HTTP listener", lambda: http.is_accepting)
+        self.parts.watch("gRPC listener", lambda: self.relay.is_accepting)
+        self.parts.watch("task that takes up gRPC calls", lambda: calls.is_taking_up_calls)
+
     async def end(self) -> None:
         """Readiness goes first, then the sessions, then the actors: whatever waits for one is answered."""
         self.health.stop()
@@ -183,16 +192,14 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
         # so that the probes tell what happens until the end.
         await life.enter_async_context(server.relay.serving(grpc_socket, grpc_tls))
         life.push_async_callback(calls.stop, _GRPC_GRACE_S)
-        http_server = HttpServer(
+        server.http = HttpServer(
             server.http_app(), server.connections, http_tls, config.limits, server.reserve.check
         )
-        await life.enter_async_context(http_server.serving(http_socket))
+        await life.enter_async_context(server.http.serving(http_socket))
         life.push_async_callback(server.end)
         await server.handle.start()
         await calls.start()
-        server.parts.watch("HTTP listener", lambda: http_server.is_accepting)
-        server.parts.watch("gRPC listener", lambda: server.relay.is_accepting)
-        server.parts.watch("task that takes up gRPC calls", lambda: calls.is_taking_up_calls)
+        server.watch(calls)
 
         server.line = _listening_line(
             config, bound_address(http_socket, config.http), bound_address(grpc_socket, config.grpc)

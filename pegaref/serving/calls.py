@@ -30,10 +30,18 @@ class _Calls(cygrpc.AioServer):  # type: ignore[misc]  # it has no stubs
     others = b""
     ended = False
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._requests: set[asyncio.Task[Any]] = set()
+
     def _make_request_call_future(self, method: bytes | None) -> Any:
         if method is None:  # the path of what this took up would be decoded
             return asyncio.get_running_loop().create_future()
-        return super()._make_request_call_future(None if method == self.others else method)
+        request = super()._make_request_call_future(None if method == self.others else method)
+        # It has memory that grpc's core writes to when a call comes. If the loop below dies, it must not go.
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
+        return asyncio.shield(request)
 
     async def _server_main_loop(self, started: Any) -> None:
         try:

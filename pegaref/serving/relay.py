@@ -6,7 +6,7 @@ here, by the 9-byte headers of the frames (pegaref.serving.frames), while each c
 waits in its own socket:
 
 - Streams are handed on only as fast as grpc.aio takes their calls up, connection by connection in turn.
-- Frames that bring no call on (PING, SETTINGS, empty DATA, …) have a rate, and so have the bytes of long heads.
+- Frames that bring no call on (PING, SETTINGS, empty DATA, …) have a rate, and so have bytes of long heads.
 - What was sent of unfinished messages, and of one head, is limited. Beyond that a connection is closed.
 - Connections are limited in number. Beyond that one gives way to the new one, as on the HTTP port.
 
@@ -123,7 +123,7 @@ class Relay:
 
     @contextlib.contextmanager
     def behind(self, bind: Callable[[str], object]) -> Iterator[None]:
-        """Has grpc.aio bind a socket that nobody else can reach: its file is gone before anyone is accepted."""
+        """Has grpc.aio bind a socket that nobody else can reach: its file is gone before anyone comes."""
         with tempfile.TemporaryDirectory(prefix="pegaref-") as folder:
             path = Path(folder, "grpc")
             bind(f"unix:{path}")
@@ -192,7 +192,7 @@ class Relay:
         return backend
 
     def _open_spares(self) -> None:
-        """Have connections that grpc has accepted by the time they are needed, none so old that it closes it."""
+        """Have connections that grpc has accepted before they are needed, and that are not too old."""
         now_s = self._clock.now()
         while self._spares and self._spares[0][1] < now_s - self._header_timeout_s / 2:
             self._spares.popleft()[0].close()

@@ -1,8 +1,8 @@
 """gRPC handlers made from a service's descriptor: each runs its body through the placement's dispatch, is
 counted and timed, and says a refusal as a status.
 
-A request is read as the bytes that came. How many objects they would be is looked at first, and a refusal lets
-go of what it refused at once: an exception that grpc keeps would keep the request with it.
+A request is read as the bytes that came. How many objects they would be is looked at first, and a refusal
+lets go of what it refused at once: an exception that grpc keeps would keep the request with it.
 """
 
 from __future__ import annotations
