@@ -62,7 +62,12 @@ class Server:
     """The parts of one server. `listening` makes it listen, and `shut_down` begins its end."""
 
     def __init__(
-        self, config: ServerConfig, placement: Placement, clock: LoopClock, grpc_connections: int
+        self,
+        config: ServerConfig,
+        placement: Placement,
+        clock: LoopClock,
+        grpc_connections: int,
+        grpc_descriptors: int,
     ) -> None:
         self._config = config
         self._stop = asyncio.Event()
@@ -77,7 +82,14 @@ class Server:
         self.access = Access(config)
         self.endpoints = Endpoints(config, self.handle, self.sessions, self.health, self.metrics, self.access)
         self.reserve = Reserve()
-        self.relay = Relay(config.limits, grpc_connections, clock, self.metrics.relay, self.reserve.check)
+        self.relay = Relay(
+            config.limits,
+            grpc_connections,
+            grpc_descriptors,
+            clock,
+            self.metrics.relay,
+            self.reserve.check,
+        )
         self.http: HttpServer | None = None
         self.handle.on_lost = self.sessions.end_lost
 
@@ -173,7 +185,8 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
 
     Raises ConfigError and RegistryError (TorchMissing) before anything listens.
     """
-    http_connections, grpc_connections = connections_within(raise_limit(), config.limits.connections)
+    grpc_connections = config.limits.connections
+    http_connections, grpc_descriptors = connections_within(raise_limit(), grpc_connections)
     config = replace(config, limits=replace(config.limits, connections=http_connections))
     async with contextlib.AsyncExitStack() as life:
         http_tls = None if config.tls is None else http_context(config.tls)
@@ -183,7 +196,7 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
         placement = open_placement(config.placement, workers=config.workers)
         life.callback(placement.close)
         clock = LoopClock(asyncio.get_running_loop())
-        server = Server(config, placement, clock, grpc_connections)
+        server = Server(config, placement, clock, grpc_connections, grpc_descriptors)
         life.callback(server.reserve.close)
 
         calls = server.call_server()

@@ -23,18 +23,15 @@ def raise_limit() -> int:
 
 
 def connections_within(descriptors: int, wanted: int) -> tuple[int, int]:
-    """How many connections HTTP and gRPC may have. A gRPC one needs three descriptors; some are to spare."""
-    room = max(8, descriptors - _SPARE)
-    http = min(wanted, max(8, room // 3))
-    grpc = min(wanted, max(8, (room - http) // 3))
-    if grpc < wanted:
+    """How many connections HTTP may have, and how many descriptors gRPC: twice as many, and some to spare."""
+    http = max(8, (descriptors - _SPARE) // 3)
+    if http < wanted:
         logger.warning(
-            "only %d open files are allowed: at most %d HTTP and %d gRPC connections; raise ulimit -n",
+            "only %d open files are allowed: at most %d HTTP connections; raise it with ulimit -n",
             descriptors,
             http,
-            grpc,
         )
-    return http, grpc
+    return min(http, wanted), 2 * http
 
 
 class Reserve:

@@ -1,9 +1,9 @@
 """The gRPC port: connections are accepted here, and their bytes passed on to grpc.aio on a private socket.
 
 grpc.aio takes in whatever a peer sends, and knows no share that one peer may have: 100,000 streams that are
-opened and reset cost 11 KiB each, and wait in front of everybody's health check. So what reaches it is bounded
-here, by the 9-byte headers of the frames (pegaref.serving.frames), while each connection that asks for more
-waits in its own socket:
+opened and reset cost 11 KiB each, and wait in front of everybody's health check. What reaches it is bounded
+here, by the 9-byte headers of frames (pegaref.serving.frames), while each connection that asks for more waits
+in its own socket:
 
 - Streams are handed on only as fast as grpc.aio takes their calls up, connection by connection in turn.
 - Frames that bring no call on (PING, SETTINGS, empty DATA, …) have a rate, and so have bytes of long heads.
@@ -70,6 +70,7 @@ _HEAD_BYTES: Final = 8  # times the limit on metadata: so much of a head is pass
 _MESSAGES_OF_ONE: Final = 8  # times the largest message: what one connection may have sent of unfinished ones
 _MESSAGES_OF_ALL: Final = 16
 
+_DESCRIPTORS: Final = 3  # of a connection that speaks HTTP/2: its own, and both ends of the one to grpc
 _SPARES: Final = 4  # connections to grpc that wait for a client
 
 _READ_BYTES: Final = 64 * 1024
@@ -83,12 +84,14 @@ class Relay:
         self,
         limits: Limits,
         most: int,
+        most_descriptors: int,
         clock: Clock,
         counters: RelayCounters,
         check_reserve: Callable[[int], object],
     ) -> None:
         self._header_timeout_s = limits.header_timeout_s
         self._most = most
+        self._most_descriptors = most_descriptors
         self._clock = clock
         self._check_reserve = check_reserve
         self._places: dict[str, RelayedConnection] = {}  # by the name that grpc has for the peer
@@ -156,8 +159,7 @@ class Relay:
 
     def add(self, connection: RelayedConnection) -> None:
         """Take in a connection that was accepted; another gives way to it if there are too many."""
-        if len(self) >= self._most:
-            self._evict()
+        self._fit(1)
         self._silent[connection] = self._clock.now()
         self.counters.connections = len(self)
 
@@ -170,13 +172,14 @@ class Relay:
 
     def connect(self, connection: RelayedConnection) -> socket.socket:
         """A connection to grpc for one that has begun to speak HTTP/2. Raises OSError."""
+        self._silent.pop(connection, None)
+        self._fit(_DESCRIPTORS)
         backend = self._spares.popleft()[0] if self._spares else self._open()
         self.loop.call_soon(self._open_spares)
         place = f"unix-abstract:{backend.getsockname()[1:].decode()}"
         if (former := self._places.get(place)) is not None:
             self._drop_untaken(former, former.untaken)
         self._places[place] = connection
-        self._silent.pop(connection, None)
         self.mark_idle(connection)
         return backend
 
@@ -237,6 +240,15 @@ class Relay:
                 del self._places[name]
         self._grant()
         self._open_spares()
+
+    def _fit(self, more: int) -> None:
+        """Make room for a connection with so many descriptors."""
+        for _ in range(more):
+            speaking = len(self._idle) + len(self._busy)
+            descriptors = len(self._silent) + _DESCRIPTORS * speaking
+            if descriptors + more <= self._most_descriptors and len(self) < self._most:
+                return
+            self._evict()
 
     def _evict(self) -> None:
         victim = next(iter(self._silent), None) or next(iter(self._idle), None)
