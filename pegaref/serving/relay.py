@@ -37,38 +37,20 @@ from pegaref.serving.frames import (
     HEADERS,
     PREFACE,
     RST_STREAM,
-    Allowance,
     Answers,
 )
 from pegaref.serving.listening import accepting
 from pegaref.serving.metrics import RelayCounters
 from pegaref.serving.refusal import TooMany
+from pegaref.serving.shares import FRAMES_AT_ONCE, FRAMES_PER_STREAM, TINY_BYTES, Share, Shares
 
 logger = logging.getLogger(__name__)
 
 MOST_STREAMS: Final = 1100  # open on one connection; grpc refuses more of them
-_MOST_CALLS: Final = 4096  # taken up and not ended, of all connections together; beyond it each has
-_FEW_CALLS: Final = 16  # this many, so that a probe is not refused for what others have open
-
-_MOST_UNTAKEN: Final = 64  # streams that were handed on and not taken up yet, of all connections
-_MOST_UNTAKEN_OF_ONE: Final = 32
-_FIRST_STREAMS: Final = (
-    4  # of a connection go before others, as a probe's do, and have as many places of their own
-)
-
-_FRAMES_PER_S: Final = 2048  # that bring no call on, of one connection
-_FRAMES_AT_ONCE: Final = 1024
-_FRAMES_PER_S_OF_ALL: Final = 8192
-_FRAMES_PER_STREAM: Final = 8  # more, for each stream
-_FIRST_FRAMES: Final = 64  # of a connection are not counted against what all may send
-_TINY_BYTES: Final = 64  # a DATA frame below that, of an unfinished message, is such a frame
 _SHORT_HEAD_BYTES: Final = 512  # what is more counts as frames that bring no call on
 _HEAD_BYTES_PER_FRAME: Final = 8
-_THROTTLE_S: Final = 0.02
 
 _HEAD_BYTES: Final = 8  # times the limit on metadata: so much of a head is passed on, for grpc to refuse
-_MESSAGES_OF_ONE: Final = 8  # times the largest message: what one connection may have sent of unfinished ones
-_MESSAGES_OF_ALL: Final = 16
 
 _DESCRIPTORS: Final = 3  # of a connection that speaks HTTP/2: its own, and both ends of the one to grpc
 _SPARES: Final = 4  # connections to grpc that wait for a client
@@ -99,20 +81,13 @@ class Relay:
         self._silent: dict[RelayedConnection, float] = {}
         self._idle: dict[RelayedConnection, float] = {}
         self._busy: dict[RelayedConnection, float] = {}
-        self._untaken = 0
-        self._calls = 0
-        self._partial_bytes = 0
-        self._first: deque[RelayedConnection] = deque()  # wait to hand on one of their first streams
-        self._later: deque[RelayedConnection] = deque()
-        self._turn: RelayedConnection | None = None
-        self._frames = Allowance(_FRAMES_PER_S_OF_ALL, 2 * _FRAMES_AT_ONCE)
-        self._throttled: list[RelayedConnection] = []
         self._evicted = 0  # since the last sweep
         self._spares: deque[tuple[socket.socket, float]] = deque()  # connections to grpc, and since when
         self._target = -1  # the descriptor of grpc's socket
         self._server: asyncio.Server | None = None
         self.loop = asyncio.get_running_loop()
         self.limits = limits
+        self.shares = Shares(limits.message_bytes, counters)
         self.counters = counters
         self.buffer = memoryview(bytearray(_READ_BYTES))  # what any connection reads, it deals with at once
 
@@ -167,7 +142,7 @@ class Relay:
         """Take out a connection that was closed. What it handed on is still waited for."""
         for group in (self._silent, self._idle, self._busy):
             group.pop(connection, None)
-        self.count_partial(connection, -connection.partial_bytes)
+        self.shares.count_partial(connection, -connection.partial_bytes)
         self.counters.connections = len(self)
 
     def connect(self, connection: RelayedConnection) -> socket.socket:
@@ -178,7 +153,7 @@ class Relay:
         self.loop.call_soon(self._open_spares)
         place = f"unix-abstract:{backend.getsockname()[1:].decode()}"
         if (former := self._places.get(place)) is not None:
-            self._drop_untaken(former, former.untaken)
+            self.shares.drop_untaken(former, former.untaken)
         self._places[place] = connection
         self.mark_idle(connection)
         return backend
@@ -232,13 +207,10 @@ class Relay:
             if connection.unread_s is not None and connection.unread_s < now_s - self._header_timeout_s:
                 connection.abort()
         for name, connection in tuple(self._places.items()):
-            if connection.untaken and connection.taken == connection.taken_at_sweep:
-                # None was taken up since the last sweep: grpc has ended them itself, and no more will come.
-                self._drop_untaken(connection, connection.untaken)
-            connection.taken_at_sweep = connection.taken
+            self.shares.give_up(connection)
             if connection.closed and not connection.untaken and not connection.calls:
                 del self._places[name]
-        self._grant()
+        self.shares.grant()
         self._open_spares()
 
     def _fit(self, more: int) -> None:
@@ -261,30 +233,13 @@ class Relay:
             self.counters.evicted += 1
             victim.abort()
 
-    # ---- streams, from what a client opens to what grpc.aio takes up
-
-    def may_open(self, connection: RelayedConnection) -> bool:
-        """Whether the connection may hand on another stream now. Otherwise it is told when it may."""
-        is_first = connection.opened < _FIRST_STREAMS
-        waiting = self._first if is_first else self._later
-        most = 2 * _MOST_UNTAKEN if is_first else _MOST_UNTAKEN
-        its_turn, self._turn = self._turn is connection, None
-        if connection.untaken >= _MOST_UNTAKEN_OF_ONE or self._untaken >= most or (waiting and not its_turn):
-            waiting.append(connection)
-            return False
-        connection.opened += 1
-        connection.untaken += 1
-        self._untaken += 1
-        return True
+    # ---- calls, by the name that grpc has for their peer
 
     def note_call(self, peer: str) -> RelayedConnection | None:
         """Note that grpc.aio took up a call of the peer."""
         connection = self._places.get(peer)
         if connection is not None:
-            connection.taken += 1
-            if connection.untaken:
-                self._drop_untaken(connection, 1)
-                self._grant()
+            self.shares.take_up(connection)
         return connection
 
     def take_up(self, peer: str) -> RelayedConnection:
@@ -292,83 +247,25 @@ class Relay:
         connection = self.note_call(peer)
         if connection is None or connection.closed:
             raise TooMany("the connection is gone")
-        if self._calls >= _MOST_CALLS and connection.calls >= _FEW_CALLS:
-            raise TooMany(
-                f"{self._calls} calls are open, {connection.calls} of them yours", retry_after_s=1.0
-            )
-        self._calls += 1
-        connection.calls += 1
+        self.shares.open_call(connection)
         return connection
 
     def end_call(self, connection: RelayedConnection) -> None:
         """Note that a call that was taken up has ended."""
-        self._calls -= 1
-        connection.calls -= 1
+        self.shares.end_call(connection)
 
     def client(self, peer: str) -> RelayedConnection | None:
         """Whose call it is; None once the connection is gone."""
         return self._places.get(peer)
 
-    def settle(self, connection: RelayedConnection) -> None:
-        """Note that a stream was ended by grpc, which it may have done without the call being taken up."""
-        excess = connection.untaken - len(connection.streams) - connection.resets
-        if excess > 0:
-            self._drop_untaken(connection, excess)
-            self._grant()
 
-    def _drop_untaken(self, connection: RelayedConnection, count: int) -> None:
-        connection.untaken -= count
-        self._untaken -= count
-        if not connection.untaken:
-            connection.resets = 0
-
-    def _grant(self) -> None:
-        for waiting, most in ((self._first, 2 * _MOST_UNTAKEN), (self._later, _MOST_UNTAKEN)):
-            for _ in range(len(waiting)):  # each at most once, since one that may not comes back
-                if self._untaken >= most:
-                    break
-                self._turn = connection = waiting.popleft()
-                connection.resume()
-        self._turn = None
-
-    # ---- frames and bytes
-
-    def may_send(self, connection: RelayedConnection, frames: int) -> bool:
-        """Whether the connection may pass on frames that bring no call on. If not, it is told when it may."""
-        if connection.frames.take(frames):
-            connection.passed += frames
-            if connection.passed <= _FIRST_FRAMES or self._frames.take(frames):
-                return True
-            connection.frames.give(frames)
-        if not self._throttled:
-            self.loop.call_later(_THROTTLE_S, self._unthrottle)
-        self._throttled.append(connection)
-        self.counters.throttled += 1
-        return False
-
-    def count_partial(self, connection: RelayedConnection, more_bytes: int) -> None:
-        """Count what has come of messages that are unfinished, and close the connection with the most if it
-        is too much."""
-        connection.partial_bytes += more_bytes
-        self._partial_bytes += more_bytes
-        if more_bytes <= 0:
-            return
-        if connection.partial_bytes > _MESSAGES_OF_ONE * self.limits.message_bytes:
-            connection.refuse()
-        elif self._partial_bytes > _MESSAGES_OF_ALL * self.limits.message_bytes:
-            max(self._busy, key=lambda busy: busy.partial_bytes).refuse()
-
-    def _unthrottle(self) -> None:
-        throttled, self._throttled = self._throttled, []
-        for connection in throttled:
-            connection.resume()
-
-
-class RelayedConnection(asyncio.BufferedProtocol):
+class RelayedConnection(Share, asyncio.BufferedProtocol):
     """One client's connection, and the one to grpc that goes with it."""
 
     def __init__(self, relay: Relay) -> None:
+        super().__init__()
         self._relay = relay
+        self._shares = relay.shares
         self._loop = relay.loop
         self._transport: asyncio.Transport
         self._backend: socket.socket | None = None
@@ -381,16 +278,6 @@ class RelayedConnection(asyncio.BufferedProtocol):
         self._paid = False  # the head that comes next has been counted, and waits for something else
         self._last_stream = 0
         self._answers = Answers(self._on_stream_end)
-        self.frames = Allowance(_FRAMES_PER_S, _FRAMES_AT_ONCE)
-        self.passed = 0  # frames that brought no call on
-        self.streams: dict[int, int] = {}  # that are open, and what has come of an unfinished message
-        self.partial_bytes = 0
-        self.opened = 0  # streams that were handed on
-        self.taken = 0  # and taken up
-        self.taken_at_sweep = 0
-        self.untaken = 0
-        self.resets = 0  # streams that the client has reset and that may not have been taken up
-        self.calls = 0  # taken up and not ended
         self.unread_s: float | None = None  # since when the client reads no answers
         self.closed = False
         self.host = ""  # the client's address; '' where it has none
@@ -525,7 +412,7 @@ class RelayedConnection(asyncio.BufferedProtocol):
             if flags & END_STREAM:
                 self._count_partial(stream, -self.streams[stream])
                 return True
-            if length >= _TINY_BYTES:
+            if length >= TINY_BYTES:
                 self._count_partial(stream, length)
                 return True
         elif kind == HEADERS:
@@ -533,7 +420,7 @@ class RelayedConnection(asyncio.BufferedProtocol):
             if stream > self._last_stream:
                 if not self._is_head_small(length) or not self._may_send_head(length - _SHORT_HEAD_BYTES):
                     return False
-                if not relay.may_open(self):
+                if not self._shares.may_open(self):
                     self._held = True
                     return False
                 self._paid = False
@@ -541,7 +428,7 @@ class RelayedConnection(asyncio.BufferedProtocol):
                 if not self.streams:
                     relay.mark_busy(self)
                 self.streams[stream] = 0
-                self.frames.give(_FRAMES_PER_STREAM)
+                self.frames.give(FRAMES_PER_STREAM)
                 return True
         elif kind == RST_STREAM:
             if self.untaken and stream in self.streams:
@@ -551,14 +438,14 @@ class RelayedConnection(asyncio.BufferedProtocol):
             may_pass = self._may_send_head(length) and self._is_head_small(length)
             self._paid = False
             return may_pass
-        self._held = not relay.may_send(self, 1)
+        self._held = not self._shares.may_send(self, 1)
         return not self._held
 
     def _may_send_head(self, long_bytes: int) -> bool:
         """Whether a long head, or more of one, may pass: a byte of it may be four thousand for grpc."""
         if long_bytes > 0 and not self._paid:
-            self._paid = self._relay.may_send(
-                self, min(_FRAMES_AT_ONCE, 1 + long_bytes // _HEAD_BYTES_PER_FRAME)
+            self._paid = self._shares.may_send(
+                self, min(FRAMES_AT_ONCE, 1 + long_bytes // _HEAD_BYTES_PER_FRAME)
             )
             self._held = not self._paid
         return not self._held
@@ -573,14 +460,14 @@ class RelayedConnection(asyncio.BufferedProtocol):
     def _count_partial(self, stream: int, more_bytes: int) -> None:
         if more_bytes:
             self.streams[stream] += more_bytes
-            self._relay.count_partial(self, more_bytes)
+            self._shares.count_partial(self, more_bytes)
 
     def _forget(self, stream: int) -> bool:
         partial_bytes = self.streams.pop(stream, None)
         if partial_bytes is None:
             return False
         if partial_bytes:
-            self._relay.count_partial(self, -partial_bytes)
+            self._shares.count_partial(self, -partial_bytes)
         if not self.streams:
             self._relay.mark_idle(self)
         return True
@@ -647,4 +534,4 @@ class RelayedConnection(asyncio.BufferedProtocol):
 
     def _on_stream_end(self, stream: int) -> None:
         if self._forget(stream) and self.untaken:
-            self._relay.settle(self)
+            self._shares.settle(self)
