@@ -1,4 +1,4 @@
-"""The two listeners: uvicorn on a socket of ours, and grpc.aio, in one event loop, with or without TLS.
+"""The sockets that are listened on, with or without TLS, and uvicorn on one of them.
 
 Sockets are made here so that a port in use is one clear error before anything else has started. With an
 authority for clients, gRPC lets in nobody without a certificate of it. HTTP asks for one and lets everybody
@@ -10,20 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
-import grpc
-import grpc.aio
 import uvicorn
 from starlette.types import ASGIApp
 
 from pegaref.config import Address, ConfigError, Limits, Tls
 from pegaref.serving.connections import Connections
-from pegaref.serving.rpc import GenericHandler
+
+logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _ACCEPTS_PER_TURN = 4  # uvloop takes up one connection a turn, and a probe may stand behind hundreds
@@ -69,12 +68,17 @@ def open_socket(address: Address, flag: str) -> socket.socket:
     return listener
 
 
-def check_free(address: Address, flag: str) -> None:
-    """Raises ConfigError, naming `flag`, when nothing could listen there.
-
-    For gRPC, which tells of a port in use only once everything else is set up, and in a paragraph of its log.
-    """
-    open_socket(address, flag).close()
+@contextlib.contextmanager
+def accepting(listener: socket.socket, before_accept: Callable[[], object]) -> Iterator[None]:
+    """Has `before_accept` called, inside the block, before a connection is accepted that the loop accepts."""
+    loop = asyncio.get_running_loop()
+    with listener.dup() as duplicate:
+        # The duplicate is polled after the listener and told of first: epoll wakes who came last.
+        loop.add_reader(duplicate.fileno(), before_accept)
+        try:
+            yield
+        finally:
+            loop.remove_reader(duplicate.fileno())
 
 
 def bound_address(listener: socket.socket, asked: Address) -> Address:
@@ -111,22 +115,27 @@ class HttpServer(uvicorn.Server):
         self._tls = tls
         self._handshake_s = limits.header_timeout_s
         self._listening = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
         """Answers on the socket inside the block, and up to a second longer what was asked before its end."""
-        task = asyncio.create_task(self.serve(sockets=[listener]))
-        loop = asyncio.get_running_loop()
-        with listener.dup() as duplicate:
-            try:
-                await self._listening.wait()
-                # The duplicate is polled after the listener and told of first: epoll wakes who came last.
-                loop.add_reader(duplicate.fileno(), self._before_accept)
+        self._task = asyncio.create_task(self.serve(sockets=[listener]))
+        try:
+            await self._listening.wait()
+            with accepting(listener, self._before_accept):
                 yield
-            finally:
-                loop.remove_reader(duplicate.fileno())
-                self.should_exit = True
-                await task
+        finally:
+            self.should_exit = True
+            await asyncio.wait([self._task])
+            if not self._task.cancelled() and (error := self._task.exception()):
+                logger.error("uvicorn's task has died", exc_info=error)
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether new connections are accepted, and the task that keeps uvicorn's time lives."""
+        alive = self._task is not None and not self._task.done()
+        return alive and all(server.is_serving() for server in self.servers)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on the sockets given."""
@@ -152,52 +161,6 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-MOST_PENDING_REQUESTS: Final = 1_000_000
-
-
-def make_grpc_server(handlers: Sequence[GenericHandler], limits: Limits) -> grpc.aio.Server:
-    """A server with limits on messages, metadata and idle or silent connections; none on streams or calls.
-
-    A shared limit on calls would let stuck registers keep health checks out.
-    """
-    silence_ms = int(limits.header_timeout_s * 1000)
-    server = grpc.aio.server(
-        options=[
-            ("grpc.so_reuseport", 0),  # or a second server would share the port in silence
-            ("grpc.max_receive_message_length", limits.message_bytes),
-            ("grpc.max_metadata_size", limits.header_bytes),
-            ("grpc.absolute_max_metadata_size", limits.header_bytes),
-            ("grpc.server_handshake_timeout_ms", silence_ms),
-            # A peer whose machine is gone is found by pings; one that is merely stopped keeps its session.
-            ("grpc.keepalive_time_ms", 30_000),
-            ("grpc.keepalive_timeout_ms", 60_000),
-            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            # By default grpc cancels calls, health checks among them, when a thousand wait to be taken up.
-            ("grpc.server.max_pending_requests", MOST_PENDING_REQUESTS),
-            ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING_REQUESTS),
-        ]
-    )
-    server.add_generic_rpc_handlers(tuple(handlers))
-    return server
-
-
-def bind_grpc(
-    server: grpc.aio.Server, address: Address, flag: str, credentials: grpc.ServerCredentials | None
-) -> Address:
-    """Binds the server and returns the address with its port. Raises ConfigError, naming `flag`."""
-    try:
-        if credentials is None:
-            port = server.add_insecure_port(str(address))
-        else:
-            port = server.add_secure_port(str(address), credentials)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{flag} {address}: gRPC cannot listen there ({error}): choose another address"
-        ) from None
-    return Address(address.host, port)
-
-
 def http_context(tls: Tls) -> ssl.SSLContext:
     """The context that HTTP listens with. Raises ConfigError for files that are missing or do not fit."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -220,18 +183,11 @@ def http_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def grpc_credentials(tls: Tls) -> grpc.ServerCredentials:
-    """What gRPC listens with. Raises ConfigError for files that cannot be read."""
-    authority = None if tls.client_authority is None else _read(tls.client_authority)
-    return grpc.ssl_server_credentials(
-        [(_read(tls.key), _read(tls.certificate))],
-        root_certificates=authority,
-        require_client_auth=authority is not None,
-    )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error}): name a readable PEM file") from None
+def grpc_context(tls: Tls) -> ssl.SSLContext:
+    """The same for gRPC, which speaks HTTP/2 and, with an authority for clients, lets in none without a
+    certificate of it."""
+    context = http_context(tls)
+    context.set_alpn_protocols(["h2"])
+    if tls.client_authority is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
