@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -126,9 +127,11 @@ def running(
     environment: Mapping[str, str] | None = None,
     ready: bool = True,
     as_job: bool = False,
+    open_files: int | None = None,
 ) -> Iterator[Running]:
     """A server on free loopback ports, with its log in `folder`; killed if it does not stop by itself.
 
+    `open_files`: it may have no more of them, for good.
     `as_job`: it leads a process group of its own, as what a shell starts in a terminal does.
     """
     log = folder / f"server-{time.monotonic_ns()}.log"
@@ -151,6 +154,7 @@ def running(
             text=True,
             env={**os.environ, **(environment or {})},
             process_group=0 if as_job else None,
+            preexec_fn=None if open_files is None else lambda: limit_open_files(open_files),
         )
     assert process.stdout is not None
     try:
@@ -168,6 +172,10 @@ def running(
             process.wait(10)
         process.stdout.close()
         eventually(lambda: not any(map(alive, descendants)), what="the server's children are gone")
+
+
+def limit_open_files(most: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class ClientProcess:

@@ -14,7 +14,7 @@ import pytest
 
 from pegaref.client import Client, ClientError, SharedTensor
 from pegaref.config import Address, ServerConfig, Tls
-from pegaref.serving.access import Access, Caller, explain, host_of_grpc_peer
+from pegaref.serving.access import Access, Caller, explain
 from pegaref.serving.refusal import Forbidden, Unauthenticated
 from tests.pegaref.conftest import Serve
 from tests.pegaref.running import DEADLINE_S, Running, eventually
@@ -71,21 +71,6 @@ def test_who_may_change_things_who_may_register_and_who_sees_tracebacks(
     assert verdict(access.check, caller) == changes
     assert verdict(access.check_client, caller) == registers
     assert access.trusts(caller) == (registers == OK)
-
-
-@pytest.mark.parametrize(
-    ("peer", "host"),
-    [
-        ("ipv4:127.0.0.1:1234", "127.0.0.1"),
-        ("ipv6:%5B::1%5D:1234", "::1"),
-        ("ipv6:[::1]:1234", "::1"),
-        ("ipv6:%5Bfe80::1%25eth0%5D:1234", "fe80::1"),
-        ("unix:/tmp/socket", ""),
-        ("", ""),
-    ],
-)
-def test_grpc_peers_are_read(peer: str, host: str) -> None:
-    assert host_of_grpc_peer(peer) == host
 
 
 @pytest.mark.parametrize(

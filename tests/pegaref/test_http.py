@@ -47,6 +47,37 @@ def test_instances_shows_who_holds_what(server: Running, tensor: SharedTensor, i
     assert instance not in server.instances()
 
 
+@pytest.mark.promise("pages")
+def test_instances_come_in_pages_in_the_order_of_their_keys(
+    server: Running, tensor: SharedTensor, instance: str
+) -> None:
+    names = [f"{instance}:{number}" for number in range(5)]
+    with server.client() as client:
+        for number, name in enumerate(reversed(names)):
+            client.register(name, {"a": tensor}, device_id=number % 2)
+        pages, after = [], None
+        while True:
+            page = server.get(
+                "/instances", params={"limit": 2} | ({} if after is None else {"after": after})
+            ).json()
+            pages.append(page["instances"])
+            assert (len(page["contexts"]) <= 2, page["total_contexts"]) == (True, 5)
+            if (after := page["next"]) is None:
+                break
+        assert pages == [names[:2], names[2:4], names[4:]]
+        assert server.get("/instances").json()["instances"] == names
+        for name in names:
+            client.unregister(name)
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=-1", "limit=x", "after=nowhere", "after=a:b:0:0:0", "limits=1"]
+)
+def test_a_page_that_was_asked_for_wrongly_is_400(server: Running, query: str) -> None:
+    answer = server.get(f"/instances?{query}")
+    assert (answer.status_code, answer.json()["field"]) == (400, query.partition("=")[0])
+
+
 def test_a_cleanup_by_id_drops_that_instance_and_not_one_whose_name_begins_with_it(
     server: Running, tensor: SharedTensor, instance: str
 ) -> None:
