@@ -28,7 +28,15 @@ import select
 import sys
 import time
 
-from .unpatched import allocate_lock, get_ident, get_native_id, poll, sleep, start_new_thread
+from .unpatched import (
+    allocate_lock,
+    get_ident,
+    get_native_id,
+    own_threads,
+    poll,
+    sleep,
+    start_new_thread,
+)
 
 TYPE_CHECKING = False  # importing `typing` would cost more than the rest of the start
 if TYPE_CHECKING:
@@ -136,9 +144,11 @@ class AgentThread:
 
     def _run(self, serve: Callable[[AgentThread], None]) -> None:
         self.ident, self.task = get_ident(), get_native_id()
+        own_threads.add(self.ident)
         try:
             serve(self)
         finally:
+            own_threads.discard(self.ident)
             self.ended.release()
 
     def wait_ended(self, within_s: float) -> bool:
@@ -280,6 +290,7 @@ class Agent:
         """In a forked child: restore what was armed in the parent, leaving the parent's lifelines and pages
         alone.
         """
+        own_threads.clear()
         if self._thread.ended.locked():
             _forget_imports(self._thread.ident)
         if self.service is not None:

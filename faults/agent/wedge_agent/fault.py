@@ -17,7 +17,7 @@ from . import page as words
 from .page import Page
 from .protocol import ARM_FAILED, Refused
 from .trigger import Trigger
-from .unpatched import RLock, get_ident, get_native_id, start_new_thread
+from .unpatched import RLock, get_ident, get_native_id, own_threads, start_new_thread
 from .waiting import wait_for_end, wait_on_loop
 
 TYPE_CHECKING = False
@@ -48,6 +48,9 @@ class InjectedFault:
         self.details: dict[str, Any] = {}
         self.threads_inside: list[tuple[int, int]] = []  # as Python and as the kernel number them
         self.live = False
+        self.look_again: Callable[[], object] | None = (
+            None  # while its site has yet to come, and nothing tells
+        )
         self._lifeline = _socket.socket(fileno=fds[0])
         self._page = Page(fds[1])
         os.close(fds[1])
@@ -272,10 +275,13 @@ class InjectedFault:
         """
 
         def guarded() -> None:
+            own_threads.add(get_ident())
             try:
                 run()
             except Exception as error:  # noqa: BLE001  # told; the program must not hear of it
                 self.fail(ARM_FAILED, f"{type(error).__name__}: {error}")
+            finally:
+                own_threads.discard(get_ident())
 
         before = _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())
         try:

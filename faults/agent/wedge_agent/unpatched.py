@@ -29,3 +29,6 @@ get_native_id = _original("_thread", "get_native_id")
 start_new_thread = _original("_thread", "start_new_thread")
 poll = _original("select", "poll")
 sleep = _original("time", "sleep")
+
+own_threads: set[int] = set()
+"""The agent's own threads, by `get_ident()`: what they call is no call of the program's."""
