@@ -323,15 +323,18 @@ class ReplacedCode(Patch):
             self._code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
         )
         original.__kwdefaults__, original.__qualname__ = function.__kwdefaults__, function.__qualname__
-        own_functions.add(id(original))
+        own_functions.add(original)
         super().__init__(original)
+
+    @property
+    def run(self) -> Callable[..., Any]:
+        """What the detour calls, by the kind of the function."""
         flags = self._code.co_flags
         if flags & COROUTINE:
-            self.run: Callable[..., Any] = self._run_task
-        elif flags & ASYNC_GENERATOR:
-            self.run = self._run_async_generator
-        else:
-            self.run = self._run_generator if flags & GENERATOR else self._run
+            return self._run_task
+        if flags & ASYNC_GENERATOR:
+            return self._run_async_generator
+        return self._run_generator if flags & GENERATOR else self._run
 
     def __reduce__(self) -> Any:
         """Who pickles the code of the function meanwhile gets one that calls the original."""
@@ -346,7 +349,6 @@ class ReplacedCode(Patch):
     def _take_away(self) -> list[str]:
         ours, self._detour = self._detour, None
         _codes.pop(id(self._function), None)
-        own_functions.discard(id(self.original))
         now = self._function.__code__
         if ours is not None and now is ours:
             self._function.__code__ = self._code

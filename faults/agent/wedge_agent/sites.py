@@ -15,6 +15,7 @@ import os
 import sys
 from difflib import get_close_matches
 from types import FunctionType, MethodType
+from weakref import WeakSet
 
 from .imports import imported, require_findable, source_of
 from .protocol import UNKNOWN_SITE, Refused
@@ -29,8 +30,8 @@ _ABSENT = object()
 _MAINS = ("__main__", "__mp_main__")
 _NAMED = 3
 
-own_functions: set[int] = set()
-"""The ids of functions that `calls` has made of others, which no site means."""
+own_functions: WeakSet[FunctionType] = WeakSet()
+"""What `calls` has made of other functions, which no site means."""
 
 stand_ins: dict[int, Found] = {}
 """What a callable that `calls` has put somewhere stands for, by its id."""
@@ -122,14 +123,14 @@ class Site:
         """Functions that say they have that name, though no module has them; not those inside a decorator's,
         which has taken the name over.
         """
-        named = [function for function in functions() if self.names(function)]
+        named = [function for function in functions(self.qualname) if self.names(function)]
         inner = {id(inside) for function in named for inside in _wrapped_by(function)}
         return [Found(function) for function in named if id(function) not in inner]
 
     def _nearest(self, refused: Refused) -> Refused:
         """The refusal, with the sites that a function of that name really has."""
         message, near = refused.message, refused.near
-        called_so = [found for found in functions() if found.__qualname__ == self.qualname]
+        called_so = functions(self.qualname)
         there = sorted({f"{found.__module__}:{found.__qualname__}" for found in called_so})[:_NAMED]
         if self.module in _MAINS:
             main = sys.modules.get("__main__")
@@ -139,11 +140,10 @@ class Site:
         return Refused(refused.kind, message, near or there)
 
 
-def functions() -> list[FunctionType]:
-    """Every function in the process."""
-    return [
-        found for found in gc.get_objects() if type(found) is FunctionType and id(found) not in own_functions
-    ]
+def functions(qualname: str) -> list[FunctionType]:
+    """Every function in the process that says it has that name."""
+    found = [one for one in gc.get_objects() if type(one) is FunctionType and one.__qualname__ == qualname]
+    return [function for function in found if function not in own_functions]
 
 
 def copies(function: FunctionType) -> list[FunctionType]:
@@ -157,9 +157,8 @@ def copies(function: FunctionType) -> list[FunctionType]:
     place = (code.co_filename, code.co_firstlineno, code.co_name)
     return [
         other
-        for other in functions()
+        for other in functions(function.__qualname__)
         if other is not function
-        and other.__qualname__ == function.__qualname__
         and (other.__code__.co_filename, other.__code__.co_firstlineno, other.__code__.co_name) == place
         and (defined_here or other.__module__ == function.__module__)
     ]
