@@ -18,7 +18,7 @@ from types import FunctionType, SimpleNamespace
 from .detour import ASYNC_GENERATOR, COROUTINE, GENERATOR, AsyncSteps, detour
 from .imports import when_imported
 from .protocol import UNKNOWN_SITE, Refused
-from .sites import Site, copies, namespaces, own_functions, remarks, stand_ins
+from .sites import Site, copies, namespaces, own_functions, remarks, stand_ins, unpicklers
 from .unpatched import RLock, get_ident, own_threads
 
 TYPE_CHECKING = False
@@ -98,14 +98,16 @@ class Installed:
         """Tell that there is nothing of it yet, and what is waited for."""
         module, awaits_main = self._site.module, self._site.awaits_main()
         self._fault.details["awaits_import"] = module
-        if awaits_main and module in sys.modules:
-            self._fault.notes.append(f"{module} has not defined it yet; it will be patched when it has")
+        if module in sys.modules:
+            why = "has not defined it yet" if awaits_main else "does not have it; a pickle may bring it"
+            self._fault.notes.append(f"{module} {why}; it will be patched when it is there")
         else:
             self._fault.notes.append(f"{module} is not imported yet; it will be patched when it is")
         if awaits_main:
             self._watch_multiprocessing()
             self._fault.look_again = self.look_again
-        self.look_again()  # it may have come meanwhile
+        if awaits_main or module not in ("__main__", "__mp_main__"):
+            self.look_again()  # it may have come meanwhile
 
     def look_again(self, module: Any = None) -> None:
         """Patch what has come since, in that module if one is given. Where it has come without what the site
@@ -144,12 +146,9 @@ class Installed:
         patch.add(self._layer, accepts)
 
     def _watch_pickles(self) -> None:
-        """Look at every function that cloudpickle, or a copy of it in another package, makes of its code."""
-        for module in list(sys.modules.values()):
-            names = getattr(module, "__dict__", None)
-            finish = names.get("_function_setstate") if isinstance(names, dict) else None
-            if type(finish) is FunctionType:
-                self._watch(finish, lambda args: self._look_at(args[0]))
+        """Look at every function that comes out of a pickle which holds its code."""
+        for complete in unpicklers():
+            self._watch(complete, lambda args: self._look_at(args[0]))
 
     def _look_at(self, made: Any) -> None:
         with _lock:

@@ -94,7 +94,8 @@ class Site:
                 require_findable(self.module)
         except Refused as refused:
             found = self._by_own_names()
-            if not found and not (self._is_of_main() and self.awaits_main()):
+            comes = self._is_of_main() and (self.awaits_main() or bool(unpicklers() and not refused.near))
+            if not found and not comes:
                 raise self._nearest(refused) from None
         return found
 
@@ -107,9 +108,7 @@ class Site:
 
     def names(self, function: FunctionType) -> bool:
         """Whether that is the name that the function itself says it has."""
-        module = self.module if self.module not in _MAINS else "__main__"
-        its = function.__module__ if function.__module__ not in _MAINS else "__main__"
-        return function.__qualname__ == self.qualname and its == module
+        return function.__qualname__ == self.qualname and _same_module(function.__module__, self.module)
 
     def _modules(self) -> Iterator[Any]:
         module = imported(self.module)
@@ -140,28 +139,44 @@ class Site:
         return Refused(refused.kind, message, near or there)
 
 
+def _same_module(one: str, other: str) -> bool:
+    return one == other or (one in _MAINS and other in _MAINS)
+
+
 def functions(qualname: str) -> list[FunctionType]:
     """Every function in the process that says it has that name."""
     found = [one for one in gc.get_objects() if type(one) is FunctionType and one.__qualname__ == qualname]
     return [function for function in found if function not in own_functions]
 
 
+def unpicklers() -> list[FunctionType]:
+    """What completes a function that comes out of a pickle which holds its code: cloudpickle's, or that of a
+    package that has a copy of it (Ray, joblib).
+    """
+    known = [getattr(module, "__dict__", None) for module in list(sys.modules.values())]
+    found = [names.get("_function_setstate") for names in known if isinstance(names, dict)]
+    return [one for one in found if type(one) is FunctionType]
+
+
 def copies(function: FunctionType) -> list[FunctionType]:
     """The other functions that came of the same definition, run again; they are called as it is."""
-    code = function.__code__
     if "<locals>" in function.__qualname__:
         return []  # one definition makes many there, and they are not one another's copies
-    defined_here = code.co_name == function.__qualname__.rpartition(".")[
-        2
-    ] and not code.co_filename.startswith("<")
-    place = (code.co_filename, code.co_firstlineno, code.co_name)
-    return [
-        other
-        for other in functions(function.__qualname__)
-        if other is not function
-        and (other.__code__.co_filename, other.__code__.co_firstlineno, other.__code__.co_name) == place
-        and (defined_here or other.__module__ == function.__module__)
-    ]
+    named = functions(function.__qualname__)
+    return [other for other in named if other is not function and _is_copy(other, function)]
+
+
+def _is_copy(other: FunctionType, function: FunctionType) -> bool:
+    mine, its = function.__code__, other.__code__
+    if (its.co_name, its.co_firstlineno) != (mine.co_name, mine.co_firstlineno):
+        return False
+    if its.co_filename != mine.co_filename:  # cloudpickle calls it <dynamic-code>
+        return its.co_filename.startswith("<") and its.co_code == mine.co_code
+    if _same_module(other.__module__, function.__module__):
+        return True
+    # Under another module's name: the module was run twice. A decorator's function is in many by right.
+    own = mine.co_name == function.__qualname__.rpartition(".")[2]
+    return own and not mine.co_filename.startswith("<")
 
 
 def remarks(found: Found) -> list[str]:
