@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,10 +19,13 @@ from typing import Any
 import pytest
 
 from faults import Controller, Fault, Selector
-from tests.faults.bench import DEADLINE_S
+from tests.faults.bench import DEADLINE_S, until
 from tests.faults.interpreters import VERSIONS, interpreter
 
+STARTER = Path(__file__).parent / "program" / "starter.py"
 HOLDERS = Path(__file__).parent / "program" / "holders.py"
+
+HERE = [version for version in VERSIONS if interpreter(version)]
 
 
 class Holders:
@@ -66,7 +70,7 @@ async def holders(controller: Controller, version: str, way: str, folder: Path) 
 
 
 @pytest.mark.parametrize(
-    ("version", "way"), [(v, "forkserver" if v == "3.12" else "spawn") for v in VERSIONS if interpreter(v)]
+    ("version", "way"), [(version, "forkserver" if version == "3.12" else "spawn") for version in HERE]
 )
 async def test_a_callable_is_hit_whoever_holds_it_and_looks_as_before(
     controller: Controller, tmp_path: Path, version: str, way: str
@@ -85,3 +89,35 @@ async def test_a_callable_is_hit_whoever_holds_it_and_looks_as_before(
     assert during["looks"] == before["looks"]
     assert not any(during["codes"])
     assert after == before
+
+
+@pytest.mark.parametrize("site", ["__main__:work", "starter:work"])
+@pytest.mark.parametrize("version", [HERE[0], HERE[-1]])
+async def test_a_program_that_has_only_just_started_is_hit_once_it_has_come_so_far(
+    controller: Controller, version: str, site: str
+) -> None:
+    """A fault that covers newcomers gets into them before their first line, however they are started."""
+    python, pipe = interpreter(version), asyncio.subprocess.PIPE
+    assert python is not None
+    launched = await controller.launch(
+        [python, STARTER.name],
+        cwd=STARTER.parent,
+        env=controller.environment(os.environ),
+        stdin=pipe,
+        stdout=pipe,
+    )
+    assert launched.stdin is not None
+    await controller.wait_process(Selector(main=True))
+    params = {"site": site}
+    async with controller.arm(
+        "call.count", process=Selector(cmdline="-c|starter"), params=params, newcomers="cover"
+    ) as fault:
+        for way in ("fork", "spawn", "forkserver", "script", "module"):
+            calls = fault.status().calls
+            launched.stdin.write(way.encode() + b"\n")
+            await until(lambda calls=calls: fault.status().calls > calls)  # type: ignore[misc]
+            launched.stdin.write(b"end\n")
+            assert launched.stdout is not None
+            async with asyncio.timeout(DEADLINE_S):
+                assert await launched.stdout.readline() == b"ended\n"
+    await launched.close()

@@ -99,15 +99,15 @@ class Installed:
         module, awaits_main = self._site.module, self._site.awaits_main()
         self._fault.details["awaits_import"] = module
         if module in sys.modules:
-            why = "has not defined it yet" if awaits_main else "does not have it; a pickle may bring it"
+            waits = self._site.waits_for_pickle
+            why = "does not have it; a pickle may bring it" if waits else "has not defined it yet"
             self._fault.notes.append(f"{module} {why}; it will be patched when it is there")
         else:
             self._fault.notes.append(f"{module} is not imported yet; it will be patched when it is")
         if awaits_main:
             self._watch_multiprocessing()
             self._fault.look_again = self.look_again
-        if awaits_main or module not in ("__main__", "__mp_main__"):
-            self.look_again()  # it may have come meanwhile
+        self.look_again()  # it may have come meanwhile
 
     def look_again(self, module: Any = None) -> None:
         """Patch what has come since, in that module if one is given. Where it has come without what the site
@@ -116,16 +116,20 @@ class Installed:
         with _lock:
             if self._over:
                 return
+            awaits_main = (
+                self._site.awaits_main()
+            )  # before it is looked at, so that it cannot come in between
             try:
                 found = self._site.by_attributes(module)
                 for one in found:
                     self._add(one)
             except Refused as refused:
-                if not (self._patches or self._site.awaits_main()):
-                    self._fault.look_again = None
-                    self._fault.fail(refused.kind, refused.message, refused.near)
-                return
-            if found or not self._site.awaits_main():
+                if self._patches or awaits_main or self._site.waits_for_pickle:
+                    return
+                self._fault.fail(refused.kind, refused.message, refused.near)
+            else:
+                awaits_main = awaits_main and not found
+            if not awaits_main:
                 self._fault.look_again = None
 
     def _add(self, found: Found) -> None:

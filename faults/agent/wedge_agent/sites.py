@@ -68,6 +68,7 @@ class Site:
         if not (colon and self.module and self.qualname):
             raise Refused(UNKNOWN_SITE, "it is not of the form module:qualname")
         self._absent = absent
+        self.waits_for_pickle = False  # once nothing else can bring it
 
     def by_attributes(self, module: Any = None) -> list[Found]:
         """What the name leads to in that module, or in each that it may mean; none while no such module is
@@ -88,14 +89,17 @@ class Site:
 
         Raises Refused where no call can ever reach it.
         """
+        comes = self._is_of_main() and self.awaits_main()  # before the rest: it may come in between
         try:
             found = self.by_attributes() or self._by_own_names()
             if not found:
                 require_findable(self.module)
         except Refused as refused:
             found = self._by_own_names()
-            comes = self._is_of_main() and (self.awaits_main() or bool(unpicklers() and not refused.near))
-            if not found and not comes:
+            self.waits_for_pickle = bool(
+                self._is_of_main() and unpicklers() and not (found or comes or refused.near)
+            )
+            if not (found or comes or self.waits_for_pickle):
                 raise self._nearest(refused) from None
         return found
 
@@ -274,7 +278,8 @@ def _main_may_define(qualname: str) -> bool:
     multiprocessing has yet to make it.
     """
     main: Any = sys.modules.get("__main__")
-    if "__mp_main__" not in sys.modules and _is_of_multiprocessing():
+    prepared = getattr(sys.modules.get("__mp_main__"), "__name__", None) == "__mp_main__"
+    if not prepared and _is_of_multiprocessing():
         return True
     own, running = get_ident(), False
     for ident, frame in list(sys._current_frames().items()):
@@ -299,7 +304,7 @@ def _is_of_multiprocessing() -> bool:
             told = line.read()
     except OSError:
         return False
-    return b"--multiprocessing-fork" in told or b"from multiprocessing." in told
+    return b"--multiprocessing-fork" in told or b"from multiprocessing.forkserver" in told
 
 
 def _resolve(module: Any, qualname: str, absent: Callable[..., Any] | None) -> Found:
