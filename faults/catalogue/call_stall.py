@@ -47,4 +47,5 @@ def arm(fault: InjectedFault) -> None:
             await fault.wait_async()
         return await call()
 
+    fault.tell_of_greenlets()
     fault.patch(fault.params["site"], stall, stall_task)

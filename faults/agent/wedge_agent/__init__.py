@@ -44,13 +44,18 @@ if TYPE_CHECKING:
 
     from .service import Service
 
-PROTOCOL_VERSION = 2  # of `protocol`, which is not loaded before it is needed
+PROTOCOL_VERSION = 3  # of `protocol`, which is not loaded before it is needed
 _CONNECT_WITHIN_S = 1.0
 _SEND_WITHIN_S = 1.0
 _FORK_WAITS_S = 1.0
 _CHUNK_BYTES = 65536
 # struct timeval of 64-bit Linux (socket(7), SO_SNDTIMEO)
 _SEND_TIME = int(_SEND_WITHIN_S).to_bytes(8, sys.byteorder) + bytes(8)
+
+THREAD_NAME = "wedge-agent"
+"""What the kernel calls the agent's threads (/proc/PID/task/TID/comm), so that nobody takes them for the
+program's.
+"""
 
 _agent: Agent | None = None
 _registered = False  # with `fork`, which cannot be taken back
@@ -94,6 +99,18 @@ def _identity(fd: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return (status.st_dev, status.st_ino)
+
+
+def name_thread() -> None:
+    """Give the thread that calls this the agent's name, where the kernel lets it."""
+    try:
+        comm = os.open("/proc/thread-self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:  # no /proc, or no descriptor left
+        return
+    try:
+        os.write(comm, THREAD_NAME.encode())
+    finally:
+        os.close(comm)
 
 
 class AgentThread:
@@ -145,6 +162,7 @@ class AgentThread:
     def _run(self, serve: Callable[[AgentThread], None]) -> None:
         self.ident, self.task = get_ident(), get_native_id()
         own_threads.add(self.ident)
+        name_thread()
         try:
             serve(self)
         finally:
@@ -184,8 +202,11 @@ class Agent:
     def hello(self) -> None:
         """Say who this is: `protocol.Hello`, written here by hand since loading `json` would be felt."""
         python = ".".join(map(str, sys.version_info[:3]))
-        fields = f'{{"version": {PROTOCOL_VERSION}, "pid": {os.getpid()}, "python": "{python}"}}'
-        self.send(f'{{"type": "hello", "number": 0, "fds": 0, "fields": {fields}}}'.encode())
+        owned = [self.connection.fd, self.wake_read.fd, self.wake_write.fd]
+        fields = (
+            f'"version": {PROTOCOL_VERSION}, "pid": {os.getpid()}, "python": "{python}", "own_fds": {owned}'
+        )
+        self.send(f'{{"type": "hello", "number": 0, "fds": 0, "fields": {{{fields}}}}}'.encode())
 
     def send(self, body: bytes) -> None:
         """Send one message. Raises OSError when the controller is gone, or takes nothing for a second."""

@@ -98,7 +98,7 @@ class Installed:
         """Tell that there is nothing of it yet, and what is waited for."""
         module, awaits_main = self._site.module, self._site.awaits_main()
         self._fault.details["awaits_import"] = module
-        if module in sys.modules:
+        if self._site.is_of_main():
             waits = self._site.waits_for_pickle
             why = "does not have it; a pickle may bring it" if waits else "has not defined it yet"
             self._fault.notes.append(f"{module} {why}; it will be patched when it is there")

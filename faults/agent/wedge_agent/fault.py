@@ -10,9 +10,11 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # `signal` without its enums
 import _socket
 import os
+import sys
 import time
 from contextlib import contextmanager
 
+from . import name_thread
 from . import page as words
 from .page import Page
 from .protocol import ARM_FAILED, Refused
@@ -117,6 +119,14 @@ class InjectedFault:
             self._failed(self, Refused(kind, message, near))
         except OSError:  # nobody is left to tell
             self.live = False
+
+    def tell_of_greenlets(self) -> None:
+        """Note, for a fault that waits in calls, what that means in a program whose threads are greenlets."""
+        if "gevent.hub" in sys.modules:
+            self.notes.append(
+                "gevent runs here: a call that waits in a greenlet stops its hub, and with it every greenlet "
+                "of that thread, as a call into C would (loop.block does the same without a call)"
+            )
 
     def refuse(self, reason: str) -> NoReturn:
         """Say, while arming, that the fault cannot work here; nothing of it stays, here or elsewhere."""
@@ -276,6 +286,7 @@ class InjectedFault:
 
         def guarded() -> None:
             own_threads.add(get_ident())
+            name_thread()
             try:
                 run()
             except Exception as error:  # noqa: BLE001  # told; the program must not hear of it

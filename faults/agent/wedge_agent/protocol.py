@@ -26,7 +26,7 @@ else:
         return lambda kind: kind
 
 
-VERSION = 2
+VERSION = 3
 """Told in the hello. A controller has nothing to do with an agent of another version."""
 
 UNKNOWN_SITE, BAD_TRIGGER, ARM_FAILED, ERROR = "UnknownSite", "BadTrigger", "ArmFailed", "Error"
@@ -174,11 +174,14 @@ class Refusal(Answer):
 
 
 class Hello(Event):
-    """The first message of an agent; the controller asks the kernel for all else. `python` is its version."""
+    """The first message of an agent; the controller asks the kernel for all else. `python` is its version,
+    `own_fds` are the descriptors that are the agent's for as long as the connection lasts.
+    """
 
     version: int
     pid: int
     python: str
+    own_fds: list[int]
 
 
 class Failed(Event):

@@ -89,7 +89,7 @@ class Site:
 
         Raises Refused where no call can ever reach it.
         """
-        comes = self._is_of_main() and self.awaits_main()  # before the rest: it may come in between
+        comes = self.is_of_main() and self.awaits_main()  # before the rest: it may come in between
         try:
             found = self.by_attributes() or self._by_own_names()
             if not found:
@@ -97,7 +97,7 @@ class Site:
         except Refused as refused:
             found = self._by_own_names()
             self.waits_for_pickle = bool(
-                self._is_of_main() and unpicklers() and not (found or comes or refused.near)
+                self.is_of_main() and unpicklers() and not (found or comes or refused.near)
             )
             if not (found or comes or self.waits_for_pickle):
                 raise self._nearest(refused) from None
@@ -105,9 +105,10 @@ class Site:
 
     def awaits_main(self) -> bool:
         """Whether `__main__` may define it yet, or has yet to start and may be what is run as this module."""
-        return _main_may_define(self.qualname if self._is_of_main() else "")
+        return _main_may_define(self.qualname if self.is_of_main() else "")
 
-    def _is_of_main(self) -> bool:
+    def is_of_main(self) -> bool:
+        """Whether it means `__main__`, by that name or by the one that it was run as."""
         return self.module in _MAINS or _was_run_as(sys.modules.get("__main__"), self.module)
 
     def names(self, function: FunctionType) -> bool:
