@@ -13,6 +13,7 @@ import gc
 import inspect
 import os
 import sys
+from contextlib import suppress
 from difflib import get_close_matches
 from types import FunctionType, MethodType
 from weakref import WeakSet
@@ -158,8 +159,7 @@ def unpicklers() -> list[FunctionType]:
     """What completes a function that comes out of a pickle which holds its code: cloudpickle's, or that of a
     package that has a copy of it (Ray, joblib).
     """
-    known = [getattr(module, "__dict__", None) for module in list(sys.modules.values())]
-    found = [names.get("_function_setstate") for names in known if isinstance(names, dict)]
+    found = [names.get("_function_setstate") for names in _of_modules()]
     return [one for one in found if type(one) is FunctionType]
 
 
@@ -209,10 +209,18 @@ def remarks(found: Found) -> list[str]:
 
 def namespaces(value: object) -> list[dict[str, Any]]:
     """Every namespace of a module that has the object in it, also of modules that nobody can import."""
-    every = [getattr(module, "__dict__", None) for module in list(sys.modules.values())]
-    every += gc.get_referrers(value)
-    unique = {id(held): held for held in every if type(held) is dict and _is_namespace(held)}
-    return [space for space in unique.values() if any(held is value for held in list(space.values()))]
+    held = [names for names in gc.get_referrers(value) if type(names) is dict and _is_namespace(names)]
+    unique = {id(names): names for names in [*_of_modules(), *held]}
+    return [names for names in unique.values() if any(one is value for one in list(names.values()))]
+
+
+def _of_modules() -> Iterator[dict[str, Any]]:
+    """The names of every module; one that is loaded when it is first looked into is not."""
+    for module in list(sys.modules.values()):
+        with suppress(AttributeError):
+            names = object.__getattribute__(module, "__dict__")
+            if isinstance(names, dict):
+                yield names
 
 
 def _is_namespace(held: dict[Any, Any]) -> bool:
