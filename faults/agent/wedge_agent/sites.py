@@ -287,8 +287,8 @@ def _main_may_define(qualname: str) -> bool:
     multiprocessing has yet to make it.
     """
     main: Any = sys.modules.get("__main__")
-    prepared = getattr(sys.modules.get("__mp_main__"), "__name__", None) == "__mp_main__"
-    if not prepared and _is_of_multiprocessing():
+    # Once multiprocessing has made it, that is its name; while it is run, a `__mp_main__` is there besides.
+    if getattr(main, "__name__", None) != "__mp_main__" and _is_of_multiprocessing():
         return True
     own, running = get_ident(), False
     for ident, frame in list(sys._current_frames().items()):
