@@ -1,6 +1,6 @@
 """Break a running, unmodified process for real, prove that it is broken, and give it back."""
 
-from faults.agent.wedge_agent import THREAD_NAME as AGENT_THREAD_NAME
+from faults.agent.wedge_agent.unpatched import THREAD_NAME as AGENT_THREAD_NAME
 from faults.catalogue import catalogue, fault_info
 from faults.controller import Controller, validate
 from faults.errors import (

@@ -32,6 +32,7 @@ from .unpatched import (
     allocate_lock,
     get_ident,
     get_native_id,
+    name_thread,
     own_threads,
     poll,
     sleep,
@@ -51,11 +52,6 @@ _FORK_WAITS_S = 1.0
 _CHUNK_BYTES = 65536
 # struct timeval of 64-bit Linux (socket(7), SO_SNDTIMEO)
 _SEND_TIME = int(_SEND_WITHIN_S).to_bytes(8, sys.byteorder) + bytes(8)
-
-THREAD_NAME = "wedge-agent"
-"""What the kernel calls the agent's threads (/proc/PID/task/TID/comm), so that nobody takes them for the
-program's.
-"""
 
 _agent: Agent | None = None
 _registered = False  # with `fork`, which cannot be taken back
@@ -99,18 +95,6 @@ def _identity(fd: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return (status.st_dev, status.st_ino)
-
-
-def name_thread() -> None:
-    """Give the thread that calls this the agent's name, where the kernel lets it."""
-    try:
-        comm = os.open("/proc/thread-self/comm", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:  # no /proc, or no descriptor left
-        return
-    try:
-        os.write(comm, THREAD_NAME.encode())
-    finally:
-        os.close(comm)
 
 
 class AgentThread:

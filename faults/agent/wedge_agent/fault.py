@@ -14,12 +14,11 @@ import sys
 import time
 from contextlib import contextmanager
 
-from . import name_thread
 from . import page as words
 from .page import Page
 from .protocol import ARM_FAILED, Refused
 from .trigger import Trigger
-from .unpatched import RLock, get_ident, get_native_id, own_threads, start_new_thread
+from .unpatched import RLock, get_ident, get_native_id, name_thread, own_threads, start_new_thread
 from .waiting import wait_for_end, wait_on_loop
 
 TYPE_CHECKING = False

@@ -8,6 +8,7 @@ first line; where it comes into a running program, gevent still has the original
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -32,3 +33,20 @@ sleep = _original("time", "sleep")
 
 own_threads: set[int] = set()
 """The agent's own threads, by `get_ident()`: what they call is no call of the program's."""
+
+THREAD_NAME = "wedge-agent"
+"""What the kernel calls the agent's threads (/proc/PID/task/TID/comm), so that nobody takes them for the
+program's.
+"""
+
+
+def name_thread() -> None:
+    """Give the thread that calls this the agent's name, where the kernel lets it."""
+    try:
+        comm = os.open("/proc/thread-self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:  # no /proc, or no descriptor left
+        return
+    try:
+        os.write(comm, THREAD_NAME.encode())
+    finally:
+        os.close(comm)
