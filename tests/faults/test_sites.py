@@ -131,7 +131,7 @@ async def test_a_built_in_module_that_is_imported_later_is_broken_then(
         ("json.tol:main", "did you mean json.tool"),
         ("json.tool.deep:main", "not a package"),
         ("builtins:dict.get", "cannot be replaced"),
-        ("__main__:device_work", "workbench.py.; name the module .*; did you mean workshop:device_work"),
+        ("__main__:device_work", r"workbench.py\); did you mean workshop:device_work"),
         ("workbench:nothing", "has no 'nothing'"),
         ("workshop:Machine.__new__", "did you mean Machine.__init__"),
         ("workshop", "neither module:qualname"),

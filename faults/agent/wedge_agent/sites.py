@@ -138,10 +138,11 @@ class Site:
         called_so = functions(self.qualname)
         there = sorted({f"{found.__module__}:{found.__qualname__}" for found in called_so})[:_NAMED]
         if self.module in _MAINS:
-            main = sys.modules.get("__main__")
-            ran = getattr(main, "__file__", None) or "no file"
-            message += f" (the program that runs here is {ran}); name the module that it is imported as"
+            ran = getattr(sys.modules.get("__main__"), "__file__", None) or "no file"
+            message += f" (the program that runs here is {ran})"
             near = [*there, *near]
+            if not near:
+                message += "; name the module that it is imported as"
         return Refused(refused.kind, message, near or there)
 
 
