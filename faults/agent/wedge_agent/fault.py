@@ -308,7 +308,7 @@ class InjectedFault:
         `call()` runs the original with its own arguments, or `absent` where a class has no such method, when
         that is given. Raises Refused when the site cannot be patched.
         """
-        from .calls import install
+        from .installed import install
 
         install(site, (self, sync, coroutine), absent)
 
