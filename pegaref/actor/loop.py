@@ -100,10 +100,13 @@ def load_actor(device_id: int, page: PulsePage, sender: ReplySender) -> tuple[Ac
     Raises ImportError where torch cannot be loaded, DeviceMissing where there is no such GPU, and whatever
     CUDA raises when the device cannot be had.
     """
-    import torch
+    gc.disable()  # what torch makes of itself is not garbage, and looking through it takes a tenth of the time
+    try:
+        import torch
 
-    from pegaref.actor.tensors import CudaTensorRegistry
-
+        from pegaref.actor.tensors import CudaTensorRegistry
+    finally:
+        gc.enable()
     torch.set_num_threads(1)
     registry = CudaTensorRegistry(device_id, page.step)
     gc.collect()

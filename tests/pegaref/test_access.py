@@ -17,7 +17,7 @@ from pegaref.config import Address, ServerConfig, Tls
 from pegaref.serving.access import Access, Caller, explain, host_of_grpc_peer
 from pegaref.serving.refusal import Forbidden, Unauthenticated
 from tests.pegaref.conftest import Serve
-from tests.pegaref.running import DEADLINE_S, Running, eventually
+from tests.pegaref.running import DEADLINE_S, Running, eventually, request
 from tests.pegaref.stalls import Stall
 
 needs_torch = pytest.mark.torch
@@ -127,7 +127,7 @@ class Elsewhere:
     def http(self, method: str, path: str, token: str | None = None) -> httpx.Response:
         _, _, port = self.server.http.rpartition(":")
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        return httpx.request(method, f"http://{self._host}:{port}{path}", headers=headers, timeout=DEADLINE_S)
+        return request(method, f"http://{self._host}:{port}{path}", headers=headers)
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def test_where_a_wedged_actor_hangs_is_told_to_this_machine_and_to_who_shows_the
     assert "traceback" not in device(there.json())
     assert ".py" not in there.text
     assert "empty_cache" in device(elsewhere.http("GET", "/ready", TOKEN).json())["traceback"]
-    page = httpx.get(server.url("/ready"), headers={"origin": "http://evil.example"}, timeout=DEADLINE_S)
+    page = server.get("/ready", headers={"origin": "http://evil.example"})
     assert "traceback" not in device(page.json())
     assert "empty_cache" in server.log()
     stall.release()

@@ -12,7 +12,7 @@ import pytest
 
 from pegaref.client import SharedTensor
 from tests.pegaref.conftest import Serve
-from tests.pegaref.running import DEADLINE_S, Running, eventually, running
+from tests.pegaref.running import DEADLINE_S, Running, eventually, request, running
 
 pytestmark = pytest.mark.torch
 
@@ -32,7 +32,7 @@ def test_an_unknown_route_is_404_in_json(server: Running) -> None:
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/metrics"), ("GET", "/instances/cleanup")])
 def test_a_wrong_method_is_405(server: Running, method: str, path: str) -> None:
-    assert httpx.request(method, server.url(path)).status_code == 405
+    assert request(method, server.url(path)).status_code == 405
 
 
 def test_instances_shows_who_holds_what(server: Running, tensor: SharedTensor, instance: str) -> None:
