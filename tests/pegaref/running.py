@@ -39,7 +39,7 @@ def eventually(look: Callable[[], Result], *, within_s: float = DEADLINE_S, what
 
 
 def request(method: str, url: str, **more: Any) -> httpx.Response:
-    """One request over a connection of its own, in plain HTTP: to load the certificates costs 30 ms each time."""
+    """One request on a connection of its own, in plain HTTP: loading certificates takes 30 ms each time."""
     return httpx.request(method, url, timeout=DEADLINE_S, verify=False, trust_env=False, **more)
 
 

@@ -19,7 +19,7 @@ from scenarios.spec import target_file
 from scenarios.spec.loads import Clients, Idle, Scrape, SlowLoris, Storm
 from scenarios.traffic.load import loading
 
-pytestmark = [pytest.mark.torch, pytest.mark.once]
+pytestmark = pytest.mark.torch
 
 _WITHIN_S = 120.0
 

@@ -18,8 +18,6 @@ from scenarios.onboarding.findings import TargetCheck
 from scenarios.spec import target_file
 from scenarios.spec.target_file import find
 
-pytestmark = pytest.mark.once
-
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "shared-pool"
 
 
