@@ -10,8 +10,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 
-# What a newer Python changes nothing about: it runs on 3.11 alone, as what is marked `once` does. What stays is
-# about asyncio, subprocesses, sockets, TLS, signals, annotations (as msgspec reads them), commands and pickles.
+# What a newer Python changes nothing about: it runs on 3.11 alone, as what is marked `once` does. What stays
+# is about asyncio, subprocesses, sockets, TLS, signals, annotations (msgspec reads them), commands, pickles.
 ONCE = (
     # judging, drawing and telling: what comes out of a record is arithmetic and text
     "scenarios/test_judge*.py",

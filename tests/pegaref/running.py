@@ -22,6 +22,16 @@ from pegaref.wire.engine_pb2_grpc import EngineStub
 
 Result = TypeVar("Result")
 
+# An actor that never comes as far as torch, and ends with its server: for tests in which no actor has work to do.
+NEVER_LOADS = """
+import sys
+if "pegaref.actor.child" in sys.orig_argv:
+    import os
+    (requests,) = (word.partition("=")[2] for word in sys.orig_argv if word.startswith("--requests-fd="))
+    while os.read(int(requests), 65536):
+        pass
+    os._exit(0)
+"""
 DEADLINE_S = 60.0  # for anything that has to happen: far above what it takes, also on a busy machine
 LINE = re.compile(
     r"pegaref listening http=(?P<http>\S+) grpc=(?P<grpc>\S+) pid=(?P<pid>\d+) "
@@ -129,13 +139,22 @@ def running(
     *flags: str,
     environment: Mapping[str, str] | None = None,
     ready: bool = True,
+    loads: bool = True,
     as_job: bool = False,
 ) -> Iterator[Running]:
     """A server on free loopback ports, with its log in `folder`; killed if it does not stop by itself.
 
+    With `loads` false its actors load for ever, which spares a second of work, and it is not waited for.
     `as_job`: it leads a process group of its own, as what a shell starts in a terminal does.
     """
     log = folder / f"server-{time.monotonic_ns()}.log"
+    environment = dict(environment or {})
+    if not loads:
+        sites = folder / "never-loads"
+        sites.mkdir(exist_ok=True)
+        (sites / "sitecustomize.py").write_text(NEVER_LOADS)
+        paths = [str(sites), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     command = [
         sys.executable,
         "-m",
@@ -152,13 +171,13 @@ def running(
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **environment},
             process_group=0 if as_job else None,
         )
     assert process.stdout is not None
     try:
         server = Running(process, process.stdout.readline(), log)
-        if ready:
+        if ready and loads:
             server.wait_ready()
         yield server
     finally:
@@ -169,8 +188,10 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
-        process.stdout.close()
         eventually(lambda: not any(map(alive, descendants)), what="the server's children are gone")
+        with process.stdout:
+            more = process.stdout.read()
+        assert not more, f"the server printed more than its line: {more!r}"
 
 
 class ClientProcess:

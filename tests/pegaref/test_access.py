@@ -138,7 +138,7 @@ def token_file(tmp_path: Path) -> Path:
 
 @needs_torch
 def test_a_server_that_others_can_reach_says_so_at_start(tmp_path: Path, serve: Serve) -> None:
-    server = serve("--http-addr=0.0.0.0:0", ready=False)
+    server = serve("--http-addr=0.0.0.0:0", loads=False)
     eventually(lambda: "changes (POST, Shutdown, registering) are refused off loopback" in server.log())
 
 
@@ -161,27 +161,6 @@ def test_a_web_page_cannot_clean_up(server: Running, tensor: SharedTensor, insta
 def test_a_forwarded_for_header_changes_nothing_about_who_asks(server: Running) -> None:
     answer = server.post("/instances/cleanup?id=nobody", headers={"x-forwarded-for": REMOTE})
     assert answer.status_code == 404
-
-
-@needs_torch
-def test_with_a_token_only_who_shows_it_may_change_things(
-    token_file: Path, serve: Serve, tensor: SharedTensor, instance: str
-) -> None:
-    server = serve(f"--token-file={token_file}")
-    refused = server.post("/instances/cleanup")
-    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
-    assert server.post("/instances/cleanup", headers={"authorization": "Bearer wrong"}).status_code == 401
-    assert server.post("/instances/cleanup", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
-    with server.client() as client:
-        client.register(instance, {"a": tensor})
-        client.unregister(instance)
-        with pytest.raises(ClientError) as caught:
-            client.shut_down()
-        assert caught.value.code == "UNAUTHENTICATED"
-    assert TOKEN not in server.log()
-    with Client(server.grpc, token=TOKEN) as client:
-        client.shut_down()
-    assert server.process.wait(DEADLINE_S) == 0
 
 
 def registry_calls(client: Client, instance: str, tensor: SharedTensor) -> Iterator[str]:
@@ -223,7 +202,7 @@ def test_without_credentials_nobody_elsewhere_registers_and_all_may_look(
 
 
 @needs_torch
-def test_with_a_token_who_shows_it_registers_from_elsewhere_and_this_machine_needs_none(
+def test_with_a_token_who_shows_it_registers_from_elsewhere_and_changes_things_and_this_machine_only_registers(
     serve: Serve, token_file: Path, tensor: SharedTensor, instance: str
 ) -> None:
     elsewhere = Elsewhere(serve, f"--token-file={token_file}")
@@ -233,8 +212,21 @@ def test_with_a_token_who_shows_it_registers_from_elsewhere_and_this_machine_nee
         assert list(registry_calls(client, instance, tensor)) == [UNKNOWN] * 3
     with elsewhere.client(TOKEN) as client:
         assert list(registry_calls(client, instance, tensor)) == [OK] * 3
-    with elsewhere.server.client() as client:
+    server = elsewhere.server
+    with server.client() as client:
         assert list(registry_calls(client, instance, tensor)) == [OK] * 3
+    refused = server.post("/instances/cleanup")
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+    assert server.post("/instances/cleanup", headers={"authorization": "Bearer wrong"}).status_code == 401
+    assert server.post("/instances/cleanup", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
+    with server.client() as client:
+        with pytest.raises(ClientError) as caught:
+            client.shut_down()
+        assert caught.value.code == "UNAUTHENTICATED"
+    assert TOKEN not in server.log()
+    with Client(server.grpc, token=TOKEN) as client:
+        client.shut_down()
+    assert server.process.wait(DEADLINE_S) == 0
 
 
 @needs_torch

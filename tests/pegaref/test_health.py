@@ -123,24 +123,22 @@ def test_watching_an_unknown_service_is_service_unknown(server: Running) -> None
 
 
 @needs_torch
-def test_liveness_comes_before_torch_is_loaded_and_readiness_follows(serve: Serve) -> None:
+def test_liveness_comes_long_before_torch_is_loaded_and_stays_while_it_is(serve: Serve) -> None:
+    began = time.monotonic()
     server = serve(ready=False)
     assert server.get("/health").status_code == 200
+    first_answer_s = time.monotonic() - began
     report = server.ready()
     assert (report["ready"], report["devices"]["0"]["phase"]) == (False, "starting")
     assert report["devices"]["0"]["reason"]
-    server.wait_ready()
-
-
-@needs_torch
-def test_health_answers_at_once_while_torch_loads(serve: Serve) -> None:
-    server = serve(ready=False)
     slowest_s = 0.0
     while server.get("/ready").status_code != 200:
-        began = time.monotonic()
+        asked = time.monotonic()
         assert server.get("/health").text == "ok"
-        slowest_s = max(slowest_s, time.monotonic() - began)
+        slowest_s = max(slowest_s, time.monotonic() - asked)
+        time.sleep(0.02)
     assert slowest_s < 1.0
+    assert first_answer_s < (time.monotonic() - began) * 0.8
 
 
 class Registry:

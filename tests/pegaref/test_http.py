@@ -186,7 +186,7 @@ def test_a_kept_alive_request_is_not_delayed_by_nagles_algorithm(tmp_path: Path,
         (tmp_path / "uvloop.py").write_text("raise ImportError('not here')\n")
         environment = {"PYTHONPATH": str(tmp_path)}
     with (
-        running(tmp_path, environment=environment, ready=False) as server,
+        running(tmp_path, environment=environment, loads=False) as server,
         httpx.Client(base_url=server.url("")) as client,
     ):
         client.get("/metrics")
