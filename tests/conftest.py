@@ -5,10 +5,26 @@ from __future__ import annotations
 import signal
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.faults.matrix_report import MATRIX, PRINTED
+
 TESTS = Path(__file__).parent
+
+# What takes longest of the wall clock comes first, so that no worker is left with one of them at the end.
+FIRST = (
+    "faults/test_versions.py",
+    "scenarios/test_docs_tutorial.py",
+    "scenarios/test_run_beside.py",
+    "scenarios/test_examples.py",
+    "scenarios/test_run_guards.py",
+    "scenarios/test_default_controls.py",
+    "scenarios/test_run.py",
+    "pegaref/test_shutdown.py",
+    "pegaref/test_unkillable.py",
+)
 
 # What a newer Python changes nothing about: it runs on 3.11 alone, as what is marked `once` does. What stays
 # is about asyncio, subprocesses, sockets, TLS, signals, annotations (msgspec reads them), commands, pickles.
@@ -86,15 +102,28 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` deselects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs no newer Python."""
+    """Put the longest files first, and mark what needs no newer Python."""
+    ranks = {name: rank for rank, name in enumerate(FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.relative_to(TESTS).as_posix(), len(ranks)))
     for item in items:
         needed = BUT.get(item.path.relative_to(TESTS).as_posix(), ())
         if _is_once(item.path) and item.name.partition("[")[0] not in needed:
             item.add_marker("once")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the table of test_versions.py from the worker of xdist that has it."""
+    if lines := getattr(node, "workeroutput", {}).get(MATRIX):
+        node.config.stash[PRINTED] = lines
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests passed or failed only at a second try, also when none did."""
+    """Print that table, and how many tests passed or failed only at a second try, also when none did."""
+    if lines := terminalreporter.config.stash.get(PRINTED, None):
+        terminalreporter.section(MATRIX)
+        for line in lines:
+            terminalreporter.write_line(line)
     again = list(dict.fromkeys(report.nodeid for report in terminalreporter.stats.get("rerun", ())))
     terminalreporter.write_line(f"tests that needed a second run: {len(again)}")
     for nodeid in again:

@@ -1,7 +1,7 @@
 """Every fault bites and is given back, by every way of getting in, on every Python that is here.
 
 A cell is a market of its own, mostly waiting for processes to start, so some run at a time. The matrix is
-printed at the end of the run (a run in one process: xdist's workers have no terminal).
+printed at the end of the run.
 """
 
 from __future__ import annotations

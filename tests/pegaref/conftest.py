@@ -1,4 +1,4 @@
-"""One server for all who can share it, shared memory that goes away, and more servers for those who need other flags."""
+"""One server for all who can share it, more for those who need other flags, and shared memory that goes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]
 
 @pytest.fixture
 def server(shared_server: Running) -> Iterator[Running]:
-    """The server that tests share. Each gives it back as it was: ready, with its first actors, holding nothing."""
+    """The server that tests share, each of which gives it back ready, with its first actors and empty."""
     yield shared_server
     shared_server.wait_ready()
     eventually(lambda: holds(shared_server) == (0, 0), within_s=10.0, what="nothing is registered or open")

@@ -22,7 +22,7 @@ from pegaref.wire.engine_pb2_grpc import EngineStub
 
 Result = TypeVar("Result")
 
-# An actor that never comes as far as torch, and ends with its server: for tests in which no actor has work to do.
+# An actor that never comes as far as torch, and ends with its server: for tests that give it no work.
 NEVER_LOADS = """
 import sys
 if "pegaref.actor.child" in sys.orig_argv:

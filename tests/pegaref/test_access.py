@@ -202,7 +202,7 @@ def test_without_credentials_nobody_elsewhere_registers_and_all_may_look(
 
 
 @needs_torch
-def test_with_a_token_who_shows_it_registers_from_elsewhere_and_changes_things_and_this_machine_only_registers(
+def test_with_a_token_who_shows_it_may_do_all_from_elsewhere_and_this_machine_only_registers_without(
     serve: Serve, token_file: Path, tensor: SharedTensor, instance: str
 ) -> None:
     elsewhere = Elsewhere(serve, f"--token-file={token_file}")
