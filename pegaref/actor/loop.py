@@ -100,7 +100,7 @@ def load_actor(device_id: int, page: PulsePage, sender: ReplySender) -> tuple[Ac
     Raises ImportError where torch cannot be loaded, DeviceMissing where there is no such GPU, and whatever
     CUDA raises when the device cannot be had.
     """
-    gc.disable()  # what torch makes of itself is not garbage, and looking through it takes a tenth of the time
+    gc.disable()  # what torch makes of itself is no garbage, and looking for some takes a tenth of the time
     try:
         import torch
 

@@ -47,7 +47,7 @@ async def storm(controller: Controller, python: str, kind: str, *, armed: bool =
 HERE = [v for v in VERSIONS if interpreter(v)]
 
 
-# The storm begins before the first fault and lasts beyond the last one. Without any: on the oldest and the newest.
+# The storm begins before the first fault and outlasts the last. Without any: on the oldest and the newest.
 @pytest.mark.parametrize(
     ("version", "armed"),
     [(v, True) for v in HERE] + [(v, False) for v in HERE if v in (HERE[0], HERE[-1])],
