@@ -12,7 +12,7 @@ import pytest
 
 from pegaref.client import SharedTensor
 from tests.pegaref.conftest import Serve
-from tests.pegaref.running import DEADLINE_S, Running, eventually, running
+from tests.pegaref.running import DEADLINE_S, Running, eventually, request, running
 
 pytestmark = pytest.mark.torch
 
@@ -33,7 +33,7 @@ def test_an_unknown_route_is_404_in_json(server: Running) -> None:
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/metrics"), ("GET", "/instances/cleanup")])
 def test_a_wrong_method_is_405(server: Running, method: str, path: str) -> None:
-    assert httpx.request(method, server.url(path)).status_code == 405
+    assert request(method, server.url(path)).status_code == 405
 
 
 def test_instances_shows_who_holds_what(server: Running, tensor: SharedTensor, instance: str) -> None:
@@ -220,7 +220,7 @@ def test_a_kept_alive_request_is_not_delayed_by_nagles_algorithm(tmp_path: Path,
         (tmp_path / "uvloop.py").write_text("raise ImportError('not here')\n")
         environment = {"PYTHONPATH": str(tmp_path)}
     with (
-        running(tmp_path, environment=environment, ready=False) as server,
+        running(tmp_path, environment=environment, loads=False) as server,
         httpx.Client(base_url=server.url("")) as client,
     ):
         client.get("/metrics")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -20,7 +18,6 @@ from pegaref.client import ClientError, SharedTensor
 from pegaref.registry import DeviceSnapshot, Hang, Phase
 from pegaref.serving.exposition import Exposition, number
 from pegaref.serving.metrics import Metrics
-from tests.pegaref.conftest import Serve
 from tests.pegaref.running import DEADLINE_S, Running, eventually
 
 needs_torch = pytest.mark.torch
@@ -297,13 +294,3 @@ def _register(server: Running, instance: str, tensor: SharedTensor) -> None:
 def test_the_event_loops_lag_is_told(server: Running) -> None:
     series = scrape(server)
     assert 0 <= value(series, "event_loop_lag_seconds") <= value(series, "event_loop_lag_max_seconds")
-
-
-@needs_torch
-def test_a_lost_actor_is_a_respawn(serve: Serve) -> None:
-
-    server = serve("--on-wedge=respawn")
-    assert value(scrape(server), "actor_epoch", device="0") == 1
-    os.kill(server.actor_pid(), signal.SIGKILL)
-    eventually(lambda: value(scrape(server), "actor_respawns_total", device="0") == 1, what="respawned")
-    eventually(lambda: value(scrape(server), "actor_epoch", device="0") == 2, what="a new epoch")
