@@ -88,7 +88,7 @@ class Server:
             grpc_descriptors,
             clock,
             self.metrics.relay,
-            self.reserve.check,
+            self.reserve,
         )
         self.http: HttpServer | None = None
         self.handle.on_lost = self.sessions.end_lost
