@@ -205,6 +205,7 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
         # so that the probes tell what happens until the end.
         await life.enter_async_context(server.relay.serving(grpc_socket, grpc_tls))
         life.push_async_callback(calls.stop, _GRPC_GRACE_S)
+        life.callback(server.relay.close_spares)
         server.http = HttpServer(
             server.http_app(), server.connections, http_tls, config.limits, server.reserve.check
         )

@@ -84,6 +84,7 @@ class Relay:
         self._busy: dict[RelayedConnection, float] = {}
         self._evicted = 0  # since the last sweep
         self._spares: deque[tuple[socket.socket, float]] = deque()  # connections to grpc, and since when
+        self._most_spares = _SPARES
         self._target = -1  # the descriptor of grpc's socket
         self._server: asyncio.Server | None = None
         self.loop = asyncio.get_running_loop()
@@ -170,10 +171,15 @@ class Relay:
             raise
         return backend
 
+    def close_spares(self) -> None:
+        """Keep no connections to grpc that nobody uses: its server waits for them when it stops."""
+        self._most_spares = 0
+        self._open_spares()
+
     def _open_spares(self) -> None:
         """Have connections that grpc has accepted before they are needed, and that are not too old."""
         now_s = self._clock.now()
-        wanted = _SPARES if self.is_accepting and self._reserve.is_held else 0
+        wanted = self._most_spares if self.is_accepting and self._reserve.is_held else 0
         while self._spares and (not wanted or self._spares[0][1] < now_s - self._header_timeout_s / 2):
             self._spares.popleft()[0].close()
         with contextlib.suppress(OSError):
