@@ -95,7 +95,7 @@ class Server:
             grpc_descriptors,
             clock,
             self.metrics.relay,
-            self.reserve.check,
+            self.reserve,
         )
         self.http: HttpServer | None = None
         self.handle.on_lost = self.sessions.end_lost
@@ -210,6 +210,7 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
         # so that the probes tell what happens until the end.
         await life.enter_async_context(server.relay.serving(grpc_socket, grpc_tls))
         life.push_async_callback(calls.stop, _GRPC_GRACE_S)
+        life.callback(server.relay.close_spares)
         server.http = HttpServer(
             server.http_app(), server.connections, http_tls, config.limits, server.reserve.check
         )

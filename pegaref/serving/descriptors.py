@@ -44,6 +44,11 @@ class Reserve:
     def __init__(self) -> None:
         self._held = _open_up_to(RESERVE)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the reserve is there, so that there are descriptors to spare."""
+        return bool(self._held)
+
     def check(self, needed: int = 1) -> None:
         """Close the reserve if there are not so many others. Cheap: called before each accept."""
         if not self._held:

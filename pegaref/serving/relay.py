@@ -29,6 +29,7 @@ from typing import Any, Final, cast
 
 from pegaref.clock import Clock
 from pegaref.config import Limits
+from pegaref.serving.descriptors import Reserve
 from pegaref.serving.frames import (
     CONTINUATION,
     DATA,
@@ -69,13 +70,13 @@ class Relay:
         most_descriptors: int,
         clock: Clock,
         counters: RelayCounters,
-        check_reserve: Callable[[int], object],
+        reserve: Reserve,
     ) -> None:
         self._header_timeout_s = limits.header_timeout_s
         self._most = most
         self._most_descriptors = most_descriptors
         self._clock = clock
-        self._check_reserve = check_reserve
+        self._reserve = reserve
         self._places: dict[str, RelayedConnection] = {}  # by the name that grpc has for the peer
         # From the first to give way to the last: those that said nothing, have no open stream, and have some.
         self._silent: dict[RelayedConnection, float] = {}
@@ -83,6 +84,7 @@ class Relay:
         self._busy: dict[RelayedConnection, float] = {}
         self._evicted = 0  # since the last sweep
         self._spares: deque[tuple[socket.socket, float]] = deque()  # connections to grpc, and since when
+        self._most_spares = _SPARES
         self._target = -1  # the descriptor of grpc's socket
         self._server: asyncio.Server | None = None
         self.loop = asyncio.get_running_loop()
@@ -121,7 +123,7 @@ class Relay:
             lambda: RelayedConnection(self), sock=listener, backlog=2048, **handshake
         )
         try:
-            with accepting(listener, lambda: self._check_reserve(1)):
+            with accepting(listener, lambda: self._reserve.check(1)):
                 yield
         finally:
             self._server.close()
@@ -159,7 +161,7 @@ class Relay:
         return backend
 
     def _open(self) -> socket.socket:
-        self._check_reserve(2)  # grpc needs one too
+        self._reserve.check(2)  # grpc needs one too
         backend = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             backend.bind("")  # the kernel's choice of a name, by which a call's peer is known
@@ -169,13 +171,19 @@ class Relay:
             raise
         return backend
 
+    def close_spares(self) -> None:
+        """Keep no connections to grpc that nobody uses: its server waits for them when it stops."""
+        self._most_spares = 0
+        self._open_spares()
+
     def _open_spares(self) -> None:
         """Have connections that grpc has accepted before they are needed, and that are not too old."""
         now_s = self._clock.now()
-        while self._spares and self._spares[0][1] < now_s - self._header_timeout_s / 2:
+        wanted = self._most_spares if self.is_accepting and self._reserve.is_held else 0
+        while self._spares and (not wanted or self._spares[0][1] < now_s - self._header_timeout_s / 2):
             self._spares.popleft()[0].close()
         with contextlib.suppress(OSError):
-            while self.is_accepting and len(self._spares) < _SPARES:
+            while len(self._spares) < wanted:
                 self._spares.append((self._open(), now_s))
 
     def mark_idle(self, connection: RelayedConnection) -> None:
