@@ -131,6 +131,8 @@ class HttpServer(uvicorn.Server):
             await asyncio.wait([self._task])
             if not self._task.cancelled() and (error := self._task.exception()):
                 logger.error("uvicorn's task has died", exc_info=error)
+            for server in self.servers:  # if the task died, it has closed none of them
+                server.close()
 
     @property
     def is_accepting(self) -> bool:
