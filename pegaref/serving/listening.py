@@ -111,6 +111,7 @@ class HttpServer(uvicorn.Server):
             timeout_graceful_shutdown=_CLOSE_WITHIN_S,
         )
         super().__init__(config)
+        self.servers = []  # until `startup`
         self._connections = connections
         self._before_accept = before_accept
         self._tls = tls
