@@ -68,7 +68,8 @@ class Selector:
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
     """A process of the target. `python` is the version that its agent reported, empty where it has none;
-    `started` is in clock ticks since boot, as in /proc/PID/stat.
+    `started` is in clock ticks since boot, as in /proc/PID/stat; `agent_fds` are the descriptors in it that
+    are the agent's.
     """
 
     pid: int
@@ -77,6 +78,7 @@ class ProcessInfo:
     python: str
     started: int
     executable: str = ""
+    agent_fds: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.pid} ({' '.join(self.argv)[:80] or self.executable})"

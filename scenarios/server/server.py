@@ -80,8 +80,9 @@ class Server:
         return wanted if await self.matching(wanted) else None
 
     def held(self) -> Holding:
-        """What the target holds now, without the threads that its file ignores."""
-        return measure(self.pids(), self.target.spec.leaks.ignored_threads)
+        """What the target holds now, without the threads that its file ignores, and without the agents'."""
+        agents = {info.pid: info.agent_fds for info in self.controller.processes()}
+        return measure(self.pids(), self.target.spec.leaks.ignored_threads, agents)
 
     async def wait_ready(self) -> None:
         """Wait until it is ready, as the target file says. Raises `TargetFailed`."""
