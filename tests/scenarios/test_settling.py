@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from scenarios.server import settling
 from scenarios.server.resources import Holding
 from scenarios.server.settling import NeverSettled, Settling, wait_settled
+from tests.scenarios.conftest import RunSuite
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +61,76 @@ async def test_connections_that_are_not_judged_do_not_count_and_a_new_file_does(
         fds["/dev/zero of 1"] += 1
         quiet.read()
         assert quiet.disturbed()
+
+
+PROGRAM = """
+import http.server, subprocess, sys, threading, time
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+def grow(most):
+    for _ in range(most):
+        time.sleep(0.7)
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+
+def help():
+    while True:
+        subprocess.run(["sleep", "0.2"])
+        time.sleep(0.5)
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print("serving on port", server.server_port, flush=True)
+threading.Thread(target=grow, args=(int(sys.argv[1]),), daemon=True).start()
+threading.Thread(target=help, daemon=True).start()
+server.serve_forever()
+"""
+TARGET = """
+[target]
+name = "{name}"
+command = ["{{python}}", "program.py", "{most}"]
+ready = {{ line = 'serving on port (?P<port>\\d+)' }}
+ready_within_s = 6
+
+[[probe]]
+name = "http /"
+kind = "http"
+url = "http://127.0.0.1:{{port}}/"
+connections = ["fresh"]
+"""
+SUITE = """
+[suite]
+name = "settling"
+targets = ["staggered.toml", "endless.toml"]
+
+[[row]]
+name = "noop"
+fault = "noop"
+expect = "lit"
+because = "nothing is broken"
+"""
+
+
+@pytest.mark.once
+async def test_what_starts_later_is_no_leak_and_a_server_that_never_settles_is_unproven(
+    tmp_path: Path, run_suite: RunSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "suite.toml").write_text(SUITE)
+    for name, most in (("staggered", 4), ("endless", 10_000)):
+        (tmp_path / f"{name}.toml").write_text(TARGET.format(name=name, most=most))
+
+    report, troubles = await run_suite(tmp_path / "suite.toml")
+
+    staggered, endless = report.scenarios
+    assert not troubles
+    assert (staggered.verdict, staggered.reasons) == ("pass", ())
+    assert staggered.leaks.before is not None
+    assert staggered.leaks.before.threads >= 6
+    assert endless.verdict == "unproven"
+    assert "never settled: in 6 s" in endless.reasons[0]
+    assert "threads" in endless.reasons[0]
