@@ -128,7 +128,7 @@ def _process(seen: ProcessCheck) -> tuple[str, str, str]:
     program, _, arguments = seen.command.partition(" ")
     command = f"{Path(program).name} {arguments}"
     short = command if len(command) <= _WIDTH else command[: _WIDTH - 1] + "…"
-    names = f"{', '.join(seen.names)}: " if seen.names else ""
+    names = f"{', '.join(seen.names)}: " if seen.names else "a helper: " if seen.helper else ""
     if seen.agent is None:
         return "·", str(seen.pid), f"{names}{short} (no agent)"
     return _mark(True), str(seen.pid), f"{names}{short} (agent, Python {seen.agent})"

@@ -160,11 +160,14 @@ async def _processes(server: Server) -> tuple[list[ProcessCheck], dict[str, tupl
         name: await server.matching(name, within_s=_MATCH_WITHIN_S) for name in server.target.spec.processes
     }
     agents = {info.pid: info for info in server.controller.processes()}
+    no_helpers = await server.matching(Selector())
     seen = []
     for pid in server.pids():
         info = agents.get(pid)
         names = tuple(name for name, pids in selected.items() if pid in pids)
-        seen.append(ProcessCheck(pid, _command(pid, info), info.python if info is not None else None, names))
+        helper = info is not None and pid not in no_helpers and not names
+        python = info.python if info is not None else None
+        seen.append(ProcessCheck(pid, _command(pid, info), python, names, helper))
     return seen, selected
 
 

@@ -38,12 +38,13 @@ class ProbeCheck:
 @dataclass(frozen=True, slots=True)
 class ProcessCheck:
     """A process of the target. `agent`: the Python version its agent reported, None where there is no agent;
-    `names`: those of the file's selectors that select it."""
+    `names`: those of the file's selectors that select it; `helper`: it is multiprocessing's own."""
 
     pid: int
     command: str
     agent: str | None
     names: tuple[str, ...]
+    helper: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def _advice(checked: TargetCheck) -> Iterator[str]:
                 f"probe {asked.name!r} only connects, and the kernel accepts connections for a stuck process "
                 "too: give it `send` and `expect`"
             )
-    agents = {seen.pid for seen in checked.processes if seen.agent}
+    agents = {seen.pid for seen in checked.processes if seen.agent and not seen.helper}
     unnamed = agents.difference(*checked.selected.values())
     if unnamed and len(agents) > 1:
         yield (
