@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 
 from scenarios.judge.latency import decisive, gaps
-from scenarios.record import Sample, ScenarioRecord, Series, SeriesState
+from scenarios.record import Expectation, Sample, ScenarioRecord, Series, SeriesState
 
 MIN_SAMPLES = 5
 """A watched series with fewer decisive probes than this in the window says too little."""
@@ -26,11 +25,11 @@ MIN_SAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was seen. `observed` is None for neither lit nor dark, `detail` says why. `dark_gaps`: by series,
-    the silences that were longer than its budget. `too_few`: the series with fewer than `MIN_SAMPLES`
-    decisive probes, a line each; `fewest`: how many the series with the fewest had."""
+    """What was seen. `observed` is None where it was nothing that has a name, `detail` says why.
+    `dark_gaps`: by series, the silences that were longer than its budget. `too_few`: the series with fewer
+    than `MIN_SAMPLES` decisive probes, a line each; `fewest`: how many the series with the fewest had."""
 
-    observed: Literal["lit", "dark"] | None
+    observed: Expectation | None
     detail: str
     dark_gaps: Mapping[str, tuple[tuple[float, float], ...]]
     too_few: tuple[str, ...] = ()

@@ -18,9 +18,11 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from scenarios.judge import kubelet
+from scenarios.judge.admission import admission, with_admission
 from scenarios.judge.latency import fault_window_latency, ratio, stretch_latency
 from scenarios.judge.observation import Observation, observe, series_states
 from scenarios.record import (
+    Expectation,
     FaultWindow,
     Guard,
     Latency,
@@ -31,8 +33,25 @@ from scenarios.record import (
     Verdict,
 )
 
-_HELD: Final = {"lit": "stayed lit", "dark": "went dark"}
-_BROKEN: Final = {"lit": "had to stay lit", "dark": "had to go dark"}
+_HELD: Final[dict[Expectation, str]] = {
+    "lit": "stayed lit",
+    "dark": "went dark",
+    "partial": "was partial",
+    "lying": "was lying",
+}
+_BROKEN: Final[dict[Expectation, str]] = {
+    "lit": "had to stay lit",
+    "dark": "had to go dark",
+    "partial": "had to be partial",
+    "lying": "had to be lying",
+}
+_FOUND: Final[dict[Observed, str]] = {
+    "lit": "it stayed lit",
+    "dark": "it went dark",
+    "partial": "it was partial",
+    "lying": "it was lying",
+    "unproven": "it was neither lit nor dark",
+}
 """The claim about what was observed: its name by what was expected, when it held and when it did not."""
 
 
@@ -59,6 +78,9 @@ def judge(record: ScenarioRecord) -> ScenarioRecord:
     if window.closed_s is None or window.judged_until_s is None or not record.samples:
         return with_verdict(replace(record, states=series_states(record)), guards, None)
     seen = observe(record.series, record.samples, window.opened_s, window.judged_until_s, window.closed_s)
+    if record.admission is not None:
+        admitted = admission(record.admission, record.series, record.samples, window.closed_s)
+        seen, record = with_admission(seen, admitted), replace(record, admission=admitted)
     phases = _phases(record, seen, window.judged_until_s, window.closed_s)
     measured = replace(
         record,
@@ -121,8 +143,7 @@ def _expectation(record: ScenarioRecord, observed: Observed, seen: Observation |
     held = observed == record.expected
     detail = seen.detail if seen is not None else ""
     if not held:
-        found = {"lit": "it stayed lit", "dark": "it went dark", "unproven": "it was neither lit nor dark"}
-        detail = f"{found[observed]} ({detail})" if detail else found[observed]
+        detail = f"{_FOUND[observed]} ({detail})" if detail else _FOUND[observed]
     return Guard(
         name=(_HELD if held else _BROKEN)[record.expected],
         kind="claim",

@@ -16,9 +16,11 @@ from scenarios.record.measurements import (
 )
 from scenarios.record.model import (
     SCHEMA,
+    Admission,
     AssertionRecord,
     Bite,
     CallRecord,
+    Expectation,
     FaultRecord,
     FaultWindow,
     Guard,
@@ -48,10 +50,12 @@ from scenarios.record.model import (
 
 __all__ = [
     "SCHEMA",
+    "Admission",
     "AssertionRecord",
     "Bite",
     "CallRecord",
     "Distribution",
+    "Expectation",
     "FaultRecord",
     "FaultWindow",
     "Guard",

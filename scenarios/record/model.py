@@ -25,7 +25,10 @@ from scenarios.record.measurements import (
 
 SCHEMA: Final = "wedge-report/1"
 
-Observed = Literal["lit", "dark", "unproven"]
+Expectation = Literal["lit", "dark", "partial", "lying"]
+"""What a row may expect of a target: see the glossary for each word."""
+
+Observed = Literal["lit", "dark", "partial", "lying", "unproven"]
 Verdict = Literal["pass", "fail", "unproven"]
 
 
@@ -128,6 +131,28 @@ class StuckCalls(msgspec.Struct, frozen=True, kw_only=True):
     ended_after_release: int = 0
     expected: Literal["pending", "error", "answered", "ended"] = "pending"
     calls: tuple[CallRecord, ...] = ()
+
+
+class Admission(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the server admitted, by a readiness probe, that its calls hang.
+
+    `within_s` is the time that it has for that; `series` are those that say whether it is ready; `armed_s`
+    is when the fault was armed, `stuck_s` when the last of the stuck calls was stuck (None: nothing was). The
+    judge works out the rest: `took_s`, the time to admit; and the `outcome`. `admitted`: not ready was said
+    in time. `lying`: it was not, and ready was. `undecided`: the window closed before that could be told.
+    `unready`: not ready was said before the fault too, so that it means nothing. `unwatched`: no probe has
+    the role of readiness. `nothing stuck`: there was nothing to admit. `detail` says it in words.
+    """
+
+    within_s: float
+    series: tuple[str, ...] = ()
+    armed_s: float = 0.0
+    stuck_s: float | None = None
+    took_s: float | None = None
+    outcome: Literal["admitted", "lying", "undecided", "unready", "unwatched", "nothing stuck"] = (
+        "nothing stuck"
+    )
+    detail: str = ""
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,8 +272,8 @@ class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One scenario.
 
     The run leaves it raw: what was done, the samples, and the guards that only the run could find out. The
-    judge fills in `observed`, `verdict`, `reasons`, `states`, `phases`, `dark_gaps`, `ratios`, `kubelet` and
-    the guards that are its own.
+    judge fills in `observed`, `verdict`, `reasons`, `states`, `phases`, `dark_gaps`, `ratios`, `kubelet`,
+    what is left of `admission` (None in reports of before it was judged), and the guards that are its own.
 
     `reasons` says why the verdict is not `pass` and is empty when it is. `states`: by series, how it took the
     fault. `dark_gaps`: by watched series, the stretches without an expected answer that were longer than its
@@ -263,11 +288,12 @@ class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     target: str
     fault: FaultRecord
-    expected: Literal["lit", "dark"]
+    expected: Expectation
     observed: Observed = "unproven"
     verdict: Verdict = "unproven"
     bite: Bite = Bite()
     stuck: StuckCalls = StuckCalls()
+    admission: Admission | None = None
     phases: PhaseLatencies = PhaseLatencies()
     kubelet: KubeletReplay = KubeletReplay()
     leaks: LeakRecord = LeakRecord()

@@ -156,6 +156,7 @@ def _environment() -> Environment:
         "LOG_LINES": LOG_LINES,
         "STACK_CHARACTERS": STACK_CHARACTERS,
         "state": summary.state,
+        "time_to_admit": summary.time_to_admit,
     }
     return environment
 

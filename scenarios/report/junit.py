@@ -46,8 +46,13 @@ def _suite(root: ET.Element, report: Report, target: str, scenarios: Iterable[Sc
         attributes["timestamp"] = _clean(report.started_at)
     suite = ET.SubElement(root, "testsuite", attributes)
     properties = ET.SubElement(suite, "properties")
-    for name, value in _properties(report):
-        ET.SubElement(properties, "property", {"name": name, "value": _clean(value)})
+    admitted = [
+        (f"time to admit {scenario.name}", summary.time_to_admit(scenario))
+        for scenario in scenarios
+        if scenario.admission is not None and scenario.admission.outcome in ("admitted", "lying")
+    ]
+    for name, value in (*_properties(report), *admitted):
+        ET.SubElement(properties, "property", {"name": _clean(name), "value": _clean(value)})
     for scenario in scenarios:
         case = ET.SubElement(
             suite,
@@ -109,6 +114,8 @@ def _facts(scenario: ScenarioRecord) -> Iterable[str]:
         f"stuck calls: {stuck.started} started, {stuck.pending_in_window} pending in the window, "
         f"{stuck.ended_after_release} ended after release"
     )
+    if admitted := summary.time_to_admit(scenario):
+        yield f"time to admit: {admitted}"
     for series in summary.series_names(scenario):
         seen = scenario.phases.faulted.get(series)
         if seen is not None:

@@ -18,7 +18,7 @@ SIGNS: Final = {"pass": "✅", "fail": "❌", "unproven": "⚠️"}
 LIMIT_BYTES: Final = 900 * 1024
 _DETAILED: Final = 50
 _LEGEND: Final = (
-    "A time is the worst endpoint's p99 under the fault, of what stayed lit; ✅ dark: it had to go dark."
+    "A time is the worst endpoint's p99 under the fault, of what stayed lit; ✅ with a word: it had to be so."
 )
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$@!])")
 
@@ -98,8 +98,11 @@ def _pooled(report: Report) -> Iterable[str]:
 
 
 def _table(scenarios: Iterable[ScenarioRecord]) -> Iterable[str]:
-    yield "| | scenario | expected | observed | worst endpoint | in the fault window | × p50 / p99 | time |"
-    yield "|---|---|---|---|---|---|---:|---:|"
+    yield (
+        "| | scenario | expected | observed | admitted after | worst endpoint | in the fault window "
+        "| × p50 / p99 | time |"
+    )
+    yield "|---|---|---|---|---:|---|---|---:|---:|"
     for s in scenarios:
         series = summary.worst_series(s)
         cells = [
@@ -107,6 +110,7 @@ def _table(scenarios: Iterable[ScenarioRecord]) -> Iterable[str]:
             _code(s.name),
             s.expected,
             s.observed if s.observed == s.expected else f"**{s.observed}**",
+            summary.time_to_admit(s) or numbers.NONE,
             _text(series) if series else numbers.NONE,
             _state(s, series) if series else numbers.NONE,
             _ratios(s, series),

@@ -76,6 +76,15 @@ class ScenarioCalls:
         )
 
     @property
+    def stuck_since_s(self) -> float | None:
+        """When the last of the row's own calls began, if they have to be stuck and all of them still are;
+        None otherwise."""
+        batch = self._stuck
+        if batch is None or batch.wanted != "pending" or batch.pile is None:
+            return None
+        return batch.pile.last_began_s if batch.pile.pending == batch.pile.started else None
+
+    @property
     def pending(self) -> int:
         """How many of the row's own calls have not ended."""
         return self._stuck.pile.pending if self._stuck is not None and self._stuck.pile is not None else 0

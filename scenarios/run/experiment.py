@@ -24,10 +24,11 @@ from faults import (
 )
 from scenarios.errors import CouldNotRun, ProberFailed, SetupFailed
 from scenarios.judge import claim, judge, proof
+from scenarios.judge.admission import admission, readiness_series, with_admission
 from scenarios.judge.observation import Observation
 from scenarios.prober.handle import ProberHandle
 from scenarios.prober.series import series_set
-from scenarios.record import Guard, ScenarioRecord, microsecond
+from scenarios.record import Admission, Guard, ScenarioRecord, microsecond
 from scenarios.run import machine
 from scenarios.run.assertions import EndpointAssertions
 from scenarios.run.calls import ScenarioCalls
@@ -209,6 +210,9 @@ class Experiment:
         flapping = asyncio.create_task(injection.flap())
         try:
             seen, closed_s = await self._wait_decided(opening, watch, injection, assertions, loads)
+            admitted = self._admission(watch, injection, closed_s)
+            seen = with_admission(seen, admitted)
+            self._results = replace(self._results, admission=admitted)
             use = machine.cpu_use(before, machine.read_counters(self._server.pids()))
             injection.stop_flapping()
             stacks = await reading
@@ -259,12 +263,29 @@ class Experiment:
             met = assertions.met
             if met:
                 self._calls.start_extra(asserted=True)
-            return met and self._calls.done and injection.done and not loads.pending
+            if not (met and self._calls.done and injection.done and not loads.pending):
+                return False
+            known_s = watch.samples.known_until_s
+            admitted = self._admission(watch, injection, known_s)
+            tells_s = (admitted.stuck_s or 0.0) + admitted.within_s
+            return admitted.outcome != "undecided" or not known_s < tells_s < opening.opened_s + within_s
 
         # A server that replaces a process gets as much time as one that recovers by itself.
         replaces = self._row.ends_by == "server"
         within_s = self._timing.recover_within_s if replaces else self._timing.window_max_s
         return await watch.wait_window(opening.opened_s, self._timing.window_s, within_s, advance)
+
+    def _admission(self, watch: TargetWatch, injection: Injection, known_until_s: float) -> Admission:
+        """What the server has admitted until now: that its calls hang."""
+        began_s = self._calls.stuck_since_s
+        samples = watch.samples
+        given = Admission(
+            within_s=self._scenario.admits_within_s,
+            series=readiness_series(samples.series),
+            armed_s=microsecond(self._marks_s["arm"]),
+            stuck_s=None if began_s is None else microsecond(max(began_s, injection.biting_since_s)),
+        )
+        return admission(given, samples.series, samples.so_far(), known_until_s)
 
     async def _stop_server(self) -> None:
         """Ask the server to end, if the row says so, with the fault still biting."""

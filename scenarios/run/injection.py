@@ -83,6 +83,11 @@ class Injection:
         self._closing.set()
 
     @property
+    def biting_since_s(self) -> float:
+        """Since when the row's own fault bites (`time.monotonic()`); 0 if it does not."""
+        return self._main.status().times.get(State.BITING.value, 0.0)
+
+    @property
     def done(self) -> bool:
         """Whether everything that the window has to stay open for has happened: a flapping fault has bitten
         again, and the server has replaced a wedged process."""

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from scenarios.record import Expectation
 from scenarios.spec import loads
 from scenarios.spec.document import Document, Key
-from scenarios.spec.suite import After, Assertion, CallsDo, Expectation, FurtherFault, Row, Timing, Traffic
+from scenarios.spec.suite import After, Assertion, CallsDo, FurtherFault, Row, Timing, Traffic
 from scenarios.spec.target import Call, CommandProbe, GrpcProbe, HttpProbe, Probe, TcpProbe
 from scenarios.spec.target_file import LoadedTarget
 
@@ -47,6 +48,11 @@ class Scenario:
     timing: Timing
     beside: tuple[ExtraCalls, ...] = ()
     says: tuple[ProbeAssertion, ...] = ()
+
+    @property
+    def admits_within_s(self) -> float:
+        """How soon the server has to say that it is not ready, once its calls are stuck."""
+        return self.timing.admits_within_s or self.target.start.admits_within_s
 
     @property
     def destroys(self) -> bool:

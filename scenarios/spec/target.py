@@ -16,6 +16,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from scenarios.record import Expectation
+
 Role = Literal["liveness", "readiness"]
 ConnectionKind = Literal["fresh", "kept"]
 Until = Literal["headers", "message", "end"]
@@ -110,6 +112,13 @@ class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stop_within_s: Annotated[
         float, Meta(ge=0, description="Seconds between SIGTERM and SIGKILL at the end.")
     ] = 3.0
+    admits_within_s: Annotated[
+        Positive,
+        Meta(
+            description="Seconds within which a readiness probe must say that the server is not ready, once "
+            "calls are stuck in it; a server that does not is lying."
+        ),
+    ] = 10.0
     open_files: Annotated[
         Annotated[int, Meta(ge=16, le=1_000_000)] | None,
         Meta(
@@ -430,7 +439,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         LeakAllowance()
     )
     expect: Annotated[
-        dict[str, Literal["lit", "dark"]],
+        dict[str, Expectation],
         Meta(
             description="What this server is known to do under a suite's row, where it differs from what the "
             'suite expects of a server that nothing is known about: `"gil.hold" = "dark"`.'

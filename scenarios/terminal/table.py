@@ -100,6 +100,10 @@ def _bottom_lines(report: Report) -> list[str]:
         words.append(
             f"[yellow]controls not in this run, so nothing vouches for the wedge:[/] {escape(missing)}"
         )
+    words += [
+        f"[yellow]{escape(target)}:[/] {escape(summary.UNWATCHED_WORK)}"
+        for target in summary.unwatched_work(report)
+    ]
     if twice := summary.run_twice(report):
         words.append(f"[yellow]run again, alone, the machine having been too busy:[/] {escape(twice)}")
     words += [f"[yellow]not run:[/] {escape(left)}" for left in summary.not_run(report)]
