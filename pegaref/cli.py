@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from pegaref import __version__, config
+from pegaref import __version__, config, log
 from pegaref.config import Address, ConfigError, Limits, RegistrySettings, ServerConfig, Tls
 from pegaref.errors import RegistryError
 
@@ -35,10 +35,11 @@ _SERVE_HELP = """Serve the registry of shared GPU memory, over HTTP and gRPC.
       thread   on one separate thread: lit, unless the stuck call keeps the GIL
       process  in one child process per device: lit
 
-    Once the server listens, it prints one line on stdout; logs go to stderr:
+    When the server listens, it prints one line on stdout (two here); logs go to stderr:
 
     \b
-      pegaref listening http=127.0.0.1:9091 grpc=127.0.0.1:50055 pid=42 placement=process devices=0
+      pegaref listening http=127.0.0.1:9091 grpc=127.0.0.1:50055 pid=42
+          placement=process devices=0 device_types=cuda
 
     \b
     Try it:
@@ -95,6 +96,12 @@ _OPTIONS = (
         "0",
         "CUDA devices to serve, by index; one actor each.",
     ),
+    _option(
+        "--device-type",
+        Parsed("auto|cuda|cpu", lambda word: config.choose(word, config.DEVICE_TYPES, "device type")),
+        _DEFAULTS.device_type,
+        "What they are: GPUs; or host memory, without asking CUDA. `auto`: GPUs where the host has one.",
+    ),
     _option("--http-addr", _ADDRESS, str(_DEFAULTS.http), "Where HTTP listens. Port 0 picks a free one."),
     _option("--addr", _ADDRESS, str(_DEFAULTS.grpc), "Where gRPC listens. Port 0 picks a free one."),
     _option("--workers", _COUNT, _DEFAULTS.workers, "Shared workers of placement `pool`."),
@@ -144,7 +151,8 @@ _OPTIONS = (
         "--client-version",
         str,
         None,
-        "Accept only these client versions, such as 0.22.*. Repeatable.",
+        "Which clients may register: `any`; `equal`, as PegaFlow has it, to the version that this speaks, "
+        f"{config.PEGAFLOW_VERSION}; or a pattern such as 0.25.*. Repeatable.",
         multiple=True,
     ),
     _option(
@@ -186,15 +194,17 @@ def cli() -> None:
 def serve(**flags: Any) -> None:
     """Runs a server until it is stopped. Raises ConfigError or RegistryError if it cannot start."""
     settings = server_config(**flags)
+    log.open_streams()
     logging.basicConfig(
         stream=sys.stderr,
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     if settings.log_level != "debug":
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its own start and end lines
-    # gRPC reads these when it is loaded. Its log repeats our one line in paragraphs, and its fork handlers
-    # would stop all its threads whenever an actor starts, although that start only execs.
+        # It tells of its own start and end, and of each malformed request, which anybody may send many of.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    # Read by gRPC when it is first loaded. Its own log says in paragraphs what is said here in a line, and
+    # its fork handlers would stop all its threads whenever an actor is started, although that only execs.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from pegaref.server import run
@@ -209,6 +219,7 @@ def server_config(**flags: Any) -> ServerConfig:
     return ServerConfig(
         placement=flags["placement"],
         device_ids=flags["devices"],
+        device_type=flags["device_type"],
         http=flags["http_addr"],
         grpc=flags["addr"],
         workers=flags["workers"],
@@ -227,7 +238,7 @@ def server_config(**flags: Any) -> ServerConfig:
             deadline_s=flags["max_deadline"],
             cleanup_timeout_s=min(_LIMITS.cleanup_timeout_s, flags["max_deadline"]),
         ),
-        client_versions=tuple(flags["client_version"]),
+        client_versions=config.parse_client_versions(flags["client_version"]),
         token=None if token_file is None else config.read_token(token_file),
         tls=_tls(flags["tls_cert"], flags["tls_key"], flags["tls_client_ca"]),
         shutdown_grace_s=flags["shutdown_grace"],
@@ -252,8 +263,7 @@ def _leave() -> None:
     stuck.remove(threading.main_thread().name)
     if stuck:
         logging.getLogger(__name__).warning("left while these threads hang: %s", ", ".join(stuck))
-        logging.shutdown()
-        sys.stdout.flush()
+        log.finish()
         os._exit(0)
 
 

@@ -115,12 +115,14 @@ class DeadlineHeap:
     def _fire(self) -> None:
         self._armed, self._armed_s = None, math.inf
         now_s = self.now()
-        while self._heap and (self._heap[0][0] <= now_s or self._heap[0][2].callback is None):
-            due = heapq.heappop(self._heap)[2]
-            callback, due.callback = due.callback, None
-            if callback is None:
-                self._cancelled -= 1
-            else:
-                callback()
-        if self._heap and self._heap[0][0] < self._armed_s:
-            self._arm(self._heap[0][0])
+        try:
+            while self._heap and (self._heap[0][0] <= now_s or self._heap[0][2].callback is None):
+                due = heapq.heappop(self._heap)[2]
+                callback, due.callback = due.callback, None
+                if callback is None:
+                    self._cancelled -= 1
+                else:
+                    callback()
+        finally:  # a call that raises is the event loop's to report, and takes no other with it
+            if self._heap and self._heap[0][0] < self._armed_s:
+                self._arm(self._heap[0][0])

@@ -12,9 +12,13 @@ from typing import Literal, cast, get_args
 
 PlacementName = Literal["inline", "pool", "thread", "process"]
 WedgePolicy = Literal["report", "respawn"]
+DeviceType = Literal["auto", "cuda", "cpu"]
 
 PLACEMENTS: tuple[PlacementName, ...] = get_args(PlacementName)
 WEDGE_POLICIES: tuple[WedgePolicy, ...] = get_args(WedgePolicy)
+DEVICE_TYPES: tuple[DeviceType, ...] = get_args(DeviceType)
+
+PEGAFLOW_VERSION = "0.25.1"  # whose wire this is
 
 _LAST_PORT = 65535  # of TCP
 # No host has more GPUs; a longer list is a mistake.
@@ -115,6 +119,7 @@ class ServerConfig:
 
     placement: PlacementName = "process"
     device_ids: tuple[int, ...] = (0,)
+    device_type: DeviceType = "auto"
     http: Address = Address("127.0.0.1", 9091)
     grpc: Address = Address("127.0.0.1", 50055)
     workers: int = 2  # used only by placement `pool`
@@ -167,6 +172,14 @@ def parse_device_ids(text: str) -> tuple[int, ...]:
             f"{len(device_ids)} devices are more than one server takes: name at most {_MOST_DEVICES}"
         )
     return device_ids
+
+
+def parse_client_versions(words: Sequence[str]) -> tuple[str, ...]:
+    """The patterns of versions that may register, none for any: of `any`, `equal` (PegaFlow's own rule: the
+    version whose wire this is) and patterns. Raises ConfigError."""
+    if "any" in words and len(words) > 1:
+        raise ConfigError("--client-version any takes every version: leave the others out")
+    return tuple(PEGAFLOW_VERSION if word == "equal" else word for word in words if word != "any")
 
 
 def read_token(path: Path) -> str:

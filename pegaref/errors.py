@@ -98,7 +98,7 @@ class ActorRefused(RegistryError):
 
 
 class DeviceMissing(RegistryError):
-    """Raised by an actor that cannot start: the host has GPUs, but not the one it was told to serve."""
+    """Raised by an actor that cannot start because CUDA does not see the GPU that it is to serve."""
 
     code = "FAILED_PRECONDITION"
 

@@ -121,13 +121,17 @@ class Reply(Struct, frozen=True, array_like=True, tag="reply"):
 
 
 class Ready(Struct, frozen=True, array_like=True, tag="ready"):
-    """The first thing an actor sends: torch is loaded, and requests are read from now on."""
+    """The first thing an actor sends: torch is loaded, the device taken, and requests are read from now on.
+
+    `device_type` is what the actor has: `cuda`, its GPU; or `cpu`, the host's memory.
+    """
 
     torch_version: str
+    device_type: str
 
 
-class StartFailed(Struct, frozen=True, array_like=True, tag="start_failed"):
-    """The only message of an actor that cannot start; it exits right after it."""
+class Ending(Struct, frozen=True, array_like=True, tag="ending"):
+    """The last thing that an actor sends which cannot start, or whose device is lost; it ends at once."""
 
     reason: str
 

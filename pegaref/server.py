@@ -15,6 +15,7 @@ from dataclasses import replace
 from grpc_reflection.v1alpha import reflection
 from starlette.types import ASGIApp
 
+from pegaref import log
 from pegaref.clock import LoopClock
 from pegaref.config import Address, ServerConfig
 from pegaref.messages import Dropped
@@ -26,17 +27,18 @@ from pegaref.serving import (
     UNIMPLEMENTED,
     Access,
     Connections,
+    DirectAnswers,
     Endpoints,
     Engine,
     GenericHandler,
     Health,
     HealthService,
     HttpServer,
-    Liveness,
     Metrics,
     Reserve,
     Service,
     Sessions,
+    Turns,
     Unimplemented,
     bind_grpc,
     bound_address,
@@ -72,10 +74,14 @@ class Server:
         self.handle = RegistryHandle(config.device_ids, placement, settings=config.registry, clock=clock)
         self.health = Health(self.handle.snapshot, clock)
         self.sessions = Sessions(self._drop, most=config.limits.sessions)
-        self.metrics = Metrics(self.handle.snapshot, lambda: len(self.sessions))
-        self.connections = Connections(config.limits, clock, Liveness(placement.dispatch, self.metrics))
+        self.metrics = Metrics(self.handle.devices, lambda: len(self.sessions), log.lost_lines)
+        turns = Turns()
+        answers = DirectAnswers(placement.dispatch, self.metrics)
+        self.connections = Connections(config.limits, clock, answers, self.metrics.http.route("other"), turns)
         self.access = Access(config)
-        self.endpoints = Endpoints(config, self.handle, self.sessions, self.health, self.metrics, self.access)
+        self.endpoints = Endpoints(
+            config, self.handle, self.sessions, self.health, self.metrics, self.access, turns
+        )
         self.reserve = Reserve()
         self.handle.on_lost = self.sessions.end_lost
 
@@ -88,7 +94,6 @@ class Server:
     async def wait_stopped(self) -> None:
         """Wait until a shutdown is requested; meanwhile measure the loop's lag and sweep connections."""
         loop = asyncio.get_running_loop()
-        loading = loop.run_in_executor(None, self.endpoints.load_exposition)
         due = loop.time() + _TICK_S
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
@@ -100,7 +105,6 @@ class Server:
             self.connections.sweep()
             self.connections.make_room(self.reserve.refill())
             due = loop.time() + _TICK_S
-        await loading
 
     def http_app(self) -> ASGIApp:
         """The ASGI application."""
@@ -144,7 +148,7 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
         grpc_tls = None if config.tls is None else grpc_credentials(config.tls)
         http_socket = life.enter_context(open_socket(config.http, "--http-addr"))
         check_free(config.grpc, "--addr")
-        placement = open_placement(config.placement, workers=config.workers)
+        placement = open_placement(config.placement, device_type=config.device_type, workers=config.workers)
         life.callback(placement.close)
         server = Server(config, placement, LoopClock(asyncio.get_running_loop()))
         life.callback(server.reserve.close)
@@ -164,7 +168,9 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
         await server.handle.start()
         await grpc_server.start()
 
-        server.line = _listening_line(config, bound_address(http_socket, config.http), grpc_address)
+        server.line = _listening_line(
+            config, placement.device_type, bound_address(http_socket, config.http), grpc_address
+        )
         if warning := explain(config):
             logger.warning("%s", warning)
         yield server
@@ -197,9 +203,10 @@ def run(config: ServerConfig, announce: Announce) -> None:
         runner.run(serve(config, announce))
 
 
-def _listening_line(config: ServerConfig, http: Address, grpc_address: Address) -> str:
+def _listening_line(config: ServerConfig, device_type: str, http: Address, grpc_address: Address) -> str:
     devices = ",".join(str(device_id) for device_id in config.device_ids)
+    types = ",".join(device_type for _ in config.device_ids)
     return (
         f"pegaref listening http={http} grpc={grpc_address} pid={os.getpid()} "
-        f"placement={config.placement} devices={devices}"
+        f"placement={config.placement} devices={devices} device_types={types}"
     )

@@ -11,15 +11,17 @@ import faulthandler
 import logging
 import os
 import resource
+import select
 import signal
-import sys
+import time
 from typing import Final, NoReturn
 
+from pegaref import log
 from pegaref.actor.frames import AnswerPipe, FrameError, FrameReader, request_reader
 from pegaref.actor.heartbeat import TRACEBACK_SIGNAL, Heartbeat, PulsePage
 from pegaref.actor.loop import ActorLoop, load_actor
 from pegaref.errors import RegistryError
-from pegaref.messages import Request, StartFailed
+from pegaref.messages import Ending, Request
 
 logger = logging.getLogger("pegaref.actor.child")
 
@@ -29,11 +31,16 @@ PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 EXIT_PARENT_GONE: Final = 3
 EXIT_BAD_FRAME: Final = 4
 EXIT_START_FAILED: Final = 5
+EXIT_DEVICE_LOST: Final = 6
+
+CHECK_EVERY_S: Final = 1.0  # how often the device is looked at
 
 
 def main() -> NoReturn:
     """Serve requests from the inherited pipe until it is closed."""
     arguments = _arguments()
+    if arguments.lost_lines_fd is not None:
+        log.open_streams(log.LostLines(arguments.lost_lines_fd, cell=1 + arguments.device_id))
     logging.basicConfig(
         level=arguments.log_level,
         format=(
@@ -48,7 +55,7 @@ def main() -> NoReturn:
     _offer_traceback(arguments.trace_fd, page)
     _raise_descriptor_limit()
     try:
-        _serve(arguments.requests_fd, arguments.answers_fd, arguments.device_id, page)
+        _serve(arguments, page)
     except FrameError as error:
         logger.error("the control process is not understood: %s", error)
         _exit(EXIT_BAD_FRAME)
@@ -61,6 +68,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pegaref.actor.child")
     for name in ("device-id", "epoch", "parent", "requests-fd", "answers-fd", "page-fd", "trace-fd"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--device-type", choices=("cuda", "cpu"), required=True)
+    parser.add_argument("--lost-lines-fd", type=int)
     parser.add_argument("--log-level", type=int, default=logging.INFO)
     return parser.parse_args()
 
@@ -91,28 +100,45 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _serve(requests_fd: int, answers_fd: int, device_id: int, page: PulsePage) -> None:
-    answers = AnswerPipe(answers_fd)
+def _serve(arguments: argparse.Namespace, page: PulsePage) -> None:
+    answers = AnswerPipe(arguments.answers_fd)
     try:
-        loop, ready = load_actor(device_id, page, answers)
-    except (ImportError, RegistryError, RuntimeError) as error:  # CUDA reports a failure as RuntimeError
+        loop, ready = load_actor(arguments.device_id, arguments.device_type, page, answers)
+    except (ImportError, RegistryError, RuntimeError) as error:  # the last is how CUDA says that it cannot
         logger.error("the actor cannot start: %s", error)
-        answers.send_ready(StartFailed(f"it cannot start: {error}"))
+        answers.send_state(Ending(f"it cannot start: {error}"))
         _exit(EXIT_START_FAILED)
-    answers.send_ready(ready)
-    _answer_until_closed(requests_fd, request_reader(), loop)
+    answers.send_state(ready)
+    has_gpu = arguments.device_type == "cuda"
+    if failure := _answer_until_lost(arguments.requests_fd, request_reader(), loop, has_gpu=has_gpu):
+        logger.error("the device is lost: %s", failure)
+        answers.send_state(Ending(f"the device is lost: {failure}"))
+        _exit(EXIT_DEVICE_LOST)
 
 
-def _answer_until_closed(requests_fd: int, reader: FrameReader[Request], loop: ActorLoop) -> None:
-    while data := os.read(requests_fd, RECEIVE_BYTES):
-        for request in reader.feed(data):
-            loop.handle(request)
+def _answer_until_lost(
+    requests_fd: int, reader: FrameReader[Request], loop: ActorLoop, *, has_gpu: bool
+) -> str:
+    """Answer until the pipe is closed, and return ''; or until the GPU is lost, and return why."""
+    requests = select.poll()
+    requests.register(requests_fd, select.POLLIN)
+    check_s = time.monotonic() + CHECK_EVERY_S
+    while True:
+        if not has_gpu or requests.poll(1000 * CHECK_EVERY_S):
+            data = os.read(requests_fd, RECEIVE_BYTES)
+            if not data:
+                return ""
+            for request in reader.feed(data):
+                loop.handle(request)
+        if has_gpu and (now_s := time.monotonic()) >= check_s:
+            if failure := loop.device_failure():
+                return failure
+            check_s = now_s + CHECK_EVERY_S
 
 
 def _exit(code: int) -> NoReturn:
-    """Exit at once. The kernel frees everything the process has; cleaning up here could hang."""
-    logging.shutdown()
-    sys.stderr.flush()
+    """End at once: there is nothing to tidy that the kernel does not, and tidying could hang."""
+    log.finish()
     os._exit(code)
 
 

@@ -12,9 +12,9 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from pegaref.messages import MAX_FRAME_BYTES, Ready, Reply, Request, StartFailed
+from pegaref.messages import MAX_FRAME_BYTES, Ending, Ready, Reply, Request
 
-FromActor: TypeAlias = Ready | Reply | StartFailed
+FromActor: TypeAlias = Ready | Reply | Ending
 
 HEADER: Final = struct.Struct(">I")
 
@@ -51,8 +51,8 @@ class AnswerPipe:
         self._fd = fd
         self._writer = FrameWriter()
 
-    def send_ready(self, message: Ready | StartFailed) -> None:
-        """Report that the actor now reads requests, or that it could not start. Raises BrokenPipeError."""
+    def send_state(self, message: Ready | Ending) -> None:
+        """Say that requests are read from now on, or that none is any more. Raises BrokenPipeError."""
         self._write(self._writer.frame(message))
 
     def send_reply(self, reply: Reply) -> None:

@@ -44,6 +44,10 @@ class TensorRegistry(Protocol):
         """Release everything."""
         ...
 
+    def device_failure(self) -> str:
+        """Why the device can do no more work; '' while it can."""
+        ...
+
 
 class ReplySender(Protocol):
     """How the actor's answers reach the control process: by a pipe, or by the event loop if they share a
@@ -68,6 +72,10 @@ class ActorLoop:
         answer = self._answer(request)
         self._sender.send_reply(Reply(request.serial, answer))
         self._page.finish(request.serial)
+
+    def device_failure(self) -> str:
+        """Why the device can do no more work; '' while it can."""
+        return self._registry.device_failure()
 
     def _answer(self, request: Request) -> Answer:
         command = request.command
@@ -95,18 +103,22 @@ class ActorLoop:
         return answer
 
 
-def load_actor(device_id: int, page: PulsePage, sender: ReplySender) -> tuple[ActorLoop, Ready]:
-    """Import torch and open the device, which takes seconds.
+def load_actor(
+    device_id: int, device_type: str, page: PulsePage, sender: ReplySender
+) -> tuple[ActorLoop, Ready]:
+    """Import torch and, for device type `cuda`, take the GPU: it takes seconds. For `cpu` CUDA is not asked.
 
     Raises ImportError if torch cannot be loaded, DeviceMissing if the GPU does not exist, and RuntimeError if
     CUDA cannot open it.
     """
     import torch
 
-    from pegaref.actor.tensors import CudaTensorRegistry
+    from pegaref.actor.tensors import CudaTensorRegistry, take_device
 
     torch.set_num_threads(1)
-    registry = CudaTensorRegistry(device_id, page.step)
+    if device_type == "cuda":
+        take_device(device_id)
+    registry = CudaTensorRegistry(device_id, device_type, page.step)
     gc.collect()
-    gc.freeze()  # torch's own objects live for ever, so garbage collections after a release can skip them
-    return ActorLoop(registry, page, sender), Ready(str(torch.__version__))
+    gc.freeze()  # torch's own objects are never garbage: a collection after a release need not look at them
+    return ActorLoop(registry, page, sender), Ready(str(torch.__version__), device_type)

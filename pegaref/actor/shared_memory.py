@@ -85,7 +85,8 @@ def checked_stride(
     whole_bytes: int,
     item_bytes: int,
 ) -> tuple[int, ...]:
-    """The strides in elements (`stride` None: contiguous).
+    """The strides in elements, once it is sure that no index reaches outside `whole_bytes`, and that no two
+    reach the same bytes: a stride of 0 makes any number of elements out of one.
 
     Raises InvalidCommand if any index would reach outside the `whole_bytes` of the object.
     """
@@ -94,14 +95,25 @@ def checked_stride(
     if stride is None:
         steps = itertools.accumulate(reversed(shape[1:]), operator.mul, initial=1) if shape else ()
         stride = tuple(steps)[::-1]
-    if len(stride) != len(shape) or any(step < 0 for step in stride):
-        raise InvalidCommand("stride needs a step for each size in shape, 0 or more", field=FIELD)
+    if len(stride) != len(shape) or not all(0 <= step <= sys.maxsize for step in stride):
+        raise InvalidCommand(
+            f"stride needs a step for each size in shape, from 0 to {sys.maxsize}", field=FIELD
+        )
     if whole_bytes < 1 or offset_bytes < 0 or offset_bytes % item_bytes:
         raise InvalidCommand("the memory needs a byte or more, and an offset of whole items", field=FIELD)
     last = sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     end_bytes = offset_bytes + (last + 1) * item_bytes
     if end_bytes > whole_bytes:
         raise InvalidCommand(f"the tensor ends at byte {end_bytes} of {whole_bytes}", field=FIELD)
+    reached = 0  # items that the dimensions with smaller steps span; one of size 1 may have any step
+    for step, size in sorted((step, size) for size, step in zip(shape, stride, strict=True) if size > 1):
+        if step <= reached:
+            raise InvalidCommand(
+                f"the tensor overlaps itself: stride has a step of {step} items over dimensions that take "
+                f"{reached + 1}",
+                field=FIELD,
+            )
+        reached += (size - 1) * step
     return stride
 
 
@@ -120,6 +132,14 @@ def _mapping(wrapper: SharedMemory, files: OpenFiles) -> Mapping:
             raise InvalidCommand(
                 f"{wrapper.name!r} has {info.st_size} bytes, not {wrapper.nbytes}", field=FIELD
             )
+        # An object is sparse until it is written to, and may be longer than its file system can ever hold.
+        room = os.fstatvfs(fd)
+        if 0 < room.f_blocks * room.f_frsize < wrapper.nbytes:
+            raise InvalidCommand(
+                f"{wrapper.name!r} cannot have {wrapper.nbytes} bytes of memory: "
+                f"{SHM_DIR} has {room.f_blocks * room.f_frsize} in all",
+                field=FIELD,
+            )
         mapping = files.mappings[wrapper.name, wrapper.nbytes] = _map(fd, wrapper)
         return mapping
     finally:
@@ -132,7 +152,9 @@ def _map(fd: int, wrapper: SharedMemory) -> Mapping:
         if sys.version_info >= (3, 13):
             return Mapping(fd, wrapper.nbytes, trackfd=False)
         return Mapping(fd, wrapper.nbytes)
-    except (OSError, ValueError) as error:
+    except ValueError as error:  # it was made shorter since its size was looked at
+        raise InvalidCommand(f"{wrapper.name!r} cannot be mapped: {error}", field=FIELD) from None
+    except (OSError, OverflowError) as error:
         raise RegistryError(
             f"{wrapper.name!r} cannot be mapped: {error}", code="RESOURCE_EXHAUSTED", field=FIELD
         ) from None

@@ -60,6 +60,7 @@ class LocalLink:
     def __init__(
         self,
         device_id: int,
+        device_type: str,
         events: ActorEvents,
         loop: asyncio.AbstractEventLoop,
         run: Callable[[Work], object],
@@ -75,7 +76,9 @@ class LocalLink:
         self._ended = False
         self._gone = False
         self._heartbeat.start()
-        threading.Thread(target=self._load, args=(device_id,), name=f"load-{device_id}", daemon=True).start()
+        threading.Thread(
+            target=self._load, args=(device_id, device_type), name=f"load-{device_id}", daemon=True
+        ).start()
 
     @property
     def vitals(self) -> Vitals:
@@ -118,10 +121,10 @@ class LocalLink:
             if self._ended:
                 self._call_soon(self._leave, "it was closed")
 
-    def _load(self, device_id: int) -> None:
-        """Import torch on a separate thread, so that the event loop keeps running."""
+    def _load(self, device_id: int, device_type: str) -> None:
+        """Import torch on a thread of its own: the event loop goes on meanwhile."""
         try:
-            self._actor, ready = load_actor(device_id, self._page, self)
+            self._actor, ready = load_actor(device_id, device_type, self._page, self)
         except Exception as error:
             logger.exception("device %d: the actor cannot start", device_id)
             self._call_soon(self._leave, f"it cannot start: {error}")
@@ -151,13 +154,14 @@ class InlinePlacement:
 
     name = "inline"
 
-    def __init__(self) -> None:
+    def __init__(self, device_type: str) -> None:
+        self.device_type = device_type
         self.dispatch: Dispatch = DirectDispatch()
 
     def launch(self, device_id: int, epoch: int, events: ActorEvents) -> Link:
         """Make an actor. torch is imported on a thread; the work is done on the event loop."""
         loop = asyncio.get_running_loop()
-        return LocalLink(device_id, events, loop, loop.call_soon)
+        return LocalLink(device_id, self.device_type, events, loop, loop.call_soon)
 
     def close(self) -> None:
         """Does nothing: the placement itself holds nothing."""
@@ -168,7 +172,8 @@ class ThreadPlacement:
 
     name = "thread"
 
-    def __init__(self) -> None:
+    def __init__(self, device_type: str) -> None:
+        self.device_type = device_type
         self.dispatch: Dispatch = DirectDispatch()
         self._queues: list[queue.SimpleQueue[Work | None]] = []
 
@@ -177,7 +182,7 @@ class ThreadPlacement:
         works: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._queues.append(works)
         threading.Thread(target=serve_queue, args=(works,), name=f"actor-{device_id}", daemon=True).start()
-        return LocalLink(device_id, events, asyncio.get_running_loop(), works.put)
+        return LocalLink(device_id, self.device_type, events, asyncio.get_running_loop(), works.put)
 
     def close(self) -> None:
         """Tell each thread to end once it has done what is queued."""

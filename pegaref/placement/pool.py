@@ -107,7 +107,8 @@ class PoolPlacement:
 
     name = "pool"
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, device_type: str, workers: int) -> None:
+        self.device_type = device_type
         self._pool = WorkerPool(workers)
         self._unattended: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self.dispatch: Dispatch = self._pool
@@ -117,7 +118,7 @@ class PoolPlacement:
 
     def launch(self, device_id: int, epoch: int, events: ActorEvents) -> Link:
         """Make an actor."""
-        return LocalLink(device_id, events, asyncio.get_running_loop(), self._run)
+        return LocalLink(device_id, self.device_type, events, asyncio.get_running_loop(), self._run)
 
     def close(self) -> None:
         """Let idle workers end."""

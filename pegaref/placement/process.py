@@ -12,8 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pegaref import log
 from pegaref.actor import TRACEBACK_SIGNAL, FrameError, FrameWriter, PulsePage, answer_reader, shared_page_fd
-from pegaref.messages import Pulse, Ready, Request, StartFailed
+from pegaref.messages import Ending, Pulse, Ready, Request
 from pegaref.placement.dispatch import DirectDispatch, Dispatch
 from pegaref.placement.pipes import Pipes
 from pegaref.registry import ActorEvents, Link, Vitals
@@ -34,12 +35,13 @@ class ProcessPlacement:
 
     name = "process"
 
-    def __init__(self) -> None:
+    def __init__(self, device_type: str) -> None:
+        self.device_type = device_type
         self.dispatch: Dispatch = DirectDispatch()
 
     def launch(self, device_id: int, epoch: int, events: ActorEvents) -> Link:
-        """Start a child. Raises OSError if descriptors or processes run out."""
-        return ProcessLink(device_id, epoch, events, asyncio.get_running_loop())
+        """Start a child. Raises OSError when there are no descriptors or processes to be had."""
+        return ProcessLink(device_id, self.device_type, epoch, events, asyncio.get_running_loop())
 
     def close(self) -> None:
         """Does nothing: each link frees what it holds."""
@@ -92,7 +94,12 @@ class ProcessLink:
     """One child and the pipes to it. Its messages are checked; a child that breaks the protocol is killed."""
 
     def __init__(
-        self, device_id: int, epoch: int, events: ActorEvents, loop: asyncio.AbstractEventLoop
+        self,
+        device_id: int,
+        device_type: str,
+        epoch: int,
+        events: ActorEvents,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._loop = loop
         self._events = events
@@ -109,7 +116,7 @@ class ProcessLink:
             opened.callback(os.close, trace_fd)
             page = PulsePage(page_fd)
             opened.callback(page.close)
-            self._process = _spawn(device_id, epoch, self._pipes.childs_fds, page_fd, trace_fd)
+            self._process = _spawn(device_id, device_type, epoch, self._pipes.childs_fds, page_fd, trace_fd)
             opened.callback(_end_now, self._process)
             self._pidfd = os.pidfd_open(self._process.pid)
             opened.pop_all()
@@ -151,7 +158,7 @@ class ProcessLink:
                 return
             if isinstance(message, Ready):
                 self._events.on_ready(message)
-            elif isinstance(message, StartFailed):
+            elif isinstance(message, Ending):
                 self._expect_exit(message.reason)
             else:
                 self._events.on_reply(message)
@@ -193,11 +200,12 @@ class ProcessLink:
 
 
 def _spawn(
-    device_id: int, epoch: int, pipe_fds: tuple[int, int], page_fd: int, trace_fd: int
+    device_id: int, device_type: str, epoch: int, pipe_fds: tuple[int, int], page_fd: int, trace_fd: int
 ) -> subprocess.Popen[bytes]:
     requests_fd, answers_fd = pipe_fds
     options = {
         "device-id": device_id,
+        "device-type": device_type,
         "epoch": epoch,
         "parent": os.getpid(),
         "requests-fd": requests_fd,
@@ -206,7 +214,11 @@ def _spawn(
         "trace-fd": trace_fd,
         "log-level": logging.getLogger().getEffectiveLevel(),
     }
-    # The child finds modules where this process does, in the working directory only if this process does.
+    shared_fds = [*pipe_fds, page_fd, trace_fd]
+    if (lost_lines_fd := log.lost_lines_fd()) is not None:
+        options["lost-lines-fd"] = lost_lines_fd
+        shared_fds.append(lost_lines_fd)
+    # The child finds modules where this process does: in the working directory only if this one does, too.
     safe_path = [] if {"", str(Path.cwd())} & set(sys.path) else ["-P"]
     return subprocess.Popen(
         [
@@ -219,7 +231,7 @@ def _spawn(
         stdin=subprocess.DEVNULL,
         stdout=2,  # stdout is the control process's alone
         process_group=0,  # and so is a terminal's Ctrl-C
-        pass_fds=(*pipe_fds, page_fd, trace_fd),
+        pass_fds=shared_fds,
     )
 
 

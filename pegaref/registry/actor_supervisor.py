@@ -43,6 +43,7 @@ class ActorStatus:
     """The state of a device's actor. `hang_age_s` is 0.0 if it does not hang, `reason` is '' if it is
     ready."""
 
+    device_type: str
     phase: Phase
     accepting: bool
     reason: str
@@ -76,12 +77,13 @@ class ActorSupervisor:
         self._ready_s: float | None = None
         self._killed_s: float | None = None
         self._wedged_polls = 0
-        self._detail = ""
+        self._detail = ""  # why the last actor ended; '' once another is ready
         self._epoch = 0
         self._hang: Hang | None = None
         self._hang_since_s = 0.0
         self._traceback = ""
         self._respawns = 0
+        self._device_type = ""  # until an actor has said it
         self._gone = asyncio.Event()
         self._gone.set()
         self.phase = Phase.DEAD
@@ -100,6 +102,7 @@ class ActorSupervisor:
     def status(self) -> ActorStatus:
         """The actor's state, from memory."""
         return ActorStatus(
+            device_type=self._device_type,
             phase=self.phase,
             accepting=self.accepting,
             reason=self.reason(),
@@ -111,6 +114,14 @@ class ActorSupervisor:
             respawns=self._respawns,
         )
 
+    def mark(self) -> tuple[object, ...] | None:
+        """A value that is another one whenever a number of `status` is; None while a hang gets older."""
+        return (
+            None
+            if self._hang is not None
+            else (self.accepting, self._epoch, self._respawns, self._device_type)
+        )
+
     def reason(self) -> str:
         """Why the device is not ready; '' when it is."""
         age_s = self._clock.now() - self._changed_s
@@ -118,7 +129,8 @@ class ActorSupervisor:
             case Phase.READY:
                 return ""
             case Phase.STARTING:
-                return f"the actor is loading torch, for {age_s:.1f} s"
+                before = f"; the one before it is gone: {self._detail}" if self._detail else ""
+                return f"the actor is loading torch, for {age_s:.1f} s{before}"
             case Phase.WEDGED:
                 return f"the actor hangs ({self._hang}), for {self._clock.now() - self._hang_since_s:.1f} s"
             case Phase.DEAD:
@@ -213,10 +225,13 @@ class ActorSupervisor:
         if self._killed_s is not None or self.phase is Phase.CLOSED:
             return
         self._ready_s = self._clock.now()
+        self._device_type = ready.device_type
+        self._detail = ""
         self._clear_hang()
         logger.info(
-            "device %d: actor ready, epoch %d, pid %s, torch %s, after %.2f s",
+            "device %d (%s): actor ready, epoch %d, pid %s, torch %s, after %.2f s",
             self._device_id,
+            ready.device_type,
             self._epoch,
             self._pid,
             ready.torch_version,

@@ -116,17 +116,20 @@ class Cleanup:
 class CommandCounters:
     """Counts one device's commands by outcome. A respawn does not reset the counts."""
 
-    __slots__ = ("finished", "lost_replies", "rejected", "rolled_back")
+    __slots__ = ("ended", "finished", "lost_replies", "rejected", "rolled_back", "unexpected_replies")
 
     def __init__(self) -> None:
         self.finished: Counter[tuple[str, str]] = Counter()  # (operation, outcome) -> commands
+        self.ended = 0  # all of those together
         self.rejected = 0
         self.rolled_back = 0
         self.lost_replies = 0
+        self.unexpected_replies = 0
 
     def count(self, command: PendingRegister | Cleanup, outcome: str) -> None:
         """Count a command that ended, by its operation and its outcome."""
         self.finished[OPERATION_NAMES[type(command.command)], outcome] += 1
+        self.ended += 1
 
 
 def command_bytes(command: RegisterLayers) -> int:

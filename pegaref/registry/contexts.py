@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
+from collections.abc import Iterator
+from typing import Final
+
 from pegaref.messages import (
     NOTHING_DROPPED,
     CleanupCommand,
@@ -14,6 +18,9 @@ from pegaref.messages import (
 )
 from pegaref.registry.snapshot import ContextSummary
 
+_FEW: Final = 32  # keys are put in their places one by one; more are sorted with the rest
+_STALE: Final = 1024  # keys of contexts that are gone may lie in the order, besides as many as there are
+
 
 class ContextTable:
     """The contexts of one device: settled (confirmed by the actor) or pending (its register was sent)."""
@@ -21,6 +28,10 @@ class ContextTable:
     def __init__(self) -> None:
         self._contexts: dict[ContextKey, ContextSummary] = {}
         self._by_instance: dict[str, set[ContextKey]] = {}
+        # The keys in order, kept lazily, since pages are rare: removed keys stay in it, a key that came
+        # back is in it twice, and new ones wait until a page is asked for.
+        self._order: list[ContextKey] = []
+        self._new: list[ContextKey] = []
         self.tensors = 0
         self.bytes = 0
 
@@ -33,12 +44,17 @@ class ContextTable:
             return False
         self._contexts[key] = ContextSummary(key, 0, 0, settled=False)
         self._by_instance.setdefault(key.instance_id, set()).add(key)
+        self._new.append(key)
+        if len(self._order) + len(self._new) > 2 * len(self._contexts) + _STALE:
+            self._order, self._new = sorted(self._contexts), []
         return True
 
     def settle(self, key: ContextKey, registered: Registered) -> None:
-        """Mark the context as confirmed by the actor, with its numbers of tensors and bytes."""
-        self._pop(key)
-        self.add_pending(key)
+        """Note that the actor has the context, with this many tensors and bytes."""
+        if not self.add_pending(key):
+            before = self._contexts[key]
+            self.tensors -= before.tensors
+            self.bytes -= before.bytes
         self._contexts[key] = ContextSummary(key, registered.tensors, registered.bytes, settled=True)
         self.tensors += registered.tensors
         self.bytes += registered.bytes
@@ -59,9 +75,21 @@ class ContextTable:
         """Whether the cleanup matches any context, settled or pending."""
         return bool(self._matching(command))
 
-    def contexts(self) -> tuple[ContextSummary, ...]:
-        """Every context, settled or pending."""
-        return tuple(self._contexts.values())
+    def contexts(self, after: ContextKey | None = None) -> Iterator[ContextSummary]:
+        """The contexts, settled or pending, in the order of their keys: all, or those after a key."""
+        if len(self._new) <= _FEW:
+            for key in self._new:
+                insort(self._order, key)
+        else:
+            self._order += self._new
+            self._order.sort()
+        self._new.clear()
+        order, before = self._order, None
+        for index in range(0 if after is None else bisect_right(order, after), len(order)):
+            key = order[index]
+            if key != before and (summary := self._contexts.get(key)) is not None:
+                yield summary
+            before = key
 
     def settled_generations(self) -> frozenset[tuple[str, int]]:
         """The (instance, generation) pairs of the settled contexts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from pegaref.clock import Clock, answer_within_s
@@ -73,7 +73,7 @@ class Device:
         clock: Clock,
         on_lost: Callable[[frozenset[tuple[str, int]]], None],
     ) -> None:
-        self._device_id = device_id
+        self.device_id = device_id
         self._settings = settings
         self._clock = clock
         self._on_lost = on_lost
@@ -81,8 +81,8 @@ class Device:
         self._contexts = ContextTable()
         self._running: PendingRegister | Cleanup | None = None
         self._serial = 0
-        self._created = False  # whether the context of the running register was new to the table
-        self._given_up: set[int] = set()  # serials of requests whose late answers are ignored
+        self._created = False  # whether the running register's context was new in the table
+        self._unwatched = ""  # why the actor could not be checked on
         self._retry = CleanupRetry(clock, self._start_next)
         self._counters = CommandCounters()
         self._supervisor = ActorSupervisor(device_id, launcher, settings, clock, self)
@@ -152,8 +152,17 @@ class Device:
         return self._supervisor.is_wedged
 
     def poll(self) -> None:
-        """Check the actor; called every `hang_detector.poll_interval_s`."""
-        if self._supervisor.poll(0 if self._running is None else self._serial):
+        """Check on the actor; called every `hang_detector.poll_interval_s`. A device that cannot be checked
+        on is not ready: nobody would notice a hang."""
+        try:
+            overdue = self._supervisor.poll(0 if self._running is None else self._serial)
+        except Exception as error:
+            if not self._unwatched:
+                logger.exception("device %d: the actor cannot be watched", self.device_id)
+            self._unwatched = f"the actor cannot be watched: {type(error).__name__}: {error}"
+            return
+        self._unwatched = ""
+        if overdue:
             self._give_up_on_reply()
 
     def close(self) -> None:
@@ -180,13 +189,21 @@ class Device:
         self._start_next()
 
     def on_reply(self, reply: Reply) -> None:
-        """End the command that the actor answered, and send it the next."""
+        """End the command that the actor answered, and send it the next.
+
+        An answer that no command waits for (it came twice, or after it was given up) means nothing: serials
+        are never used again, so it can be no other command's.
+        """
         running, answer = self._running, reply.answer
         if running is None or reply.serial != self._serial:
-            if reply.serial in self._given_up:
-                self._given_up.discard(reply.serial)
-            else:
-                self._supervisor.replace(f"reply {reply.serial} was not asked for")
+            self._counters.unexpected_replies += 1
+            if self._counters.unexpected_replies.bit_count() == 1:  # at 1, 2, 4, …: it may be a flood
+                logger.warning(
+                    "device %d: dropped reply %d, which no command waits for; %d so far",
+                    self.device_id,
+                    reply.serial,
+                    self._counters.unexpected_replies,
+                )
             return
         if isinstance(running, PendingRegister) and isinstance(answer, (Registered, Refused)):
             self._running = None
@@ -201,10 +218,9 @@ class Device:
         self._start_next()
 
     def on_lost(self, reason: str) -> None:
-        """End all commands and empty the context table, because the actor is gone with all that it held."""
-        self._given_up.clear()
+        """End all commands and empty the context table: the actor has ended, with everything that it held."""
         self._retry.stop()
-        self._fail_registers(DeviceLost(f"the actor of device {self._device_id} died: {reason}"))
+        self._fail_registers(DeviceLost(f"the actor of device {self.device_id} died: {reason}"))
         for cleanup in self._take_cleanups():
             self._counters.count(cleanup, DONE)
             cleanup.finish(self._contexts.remove(cleanup.command))
@@ -256,7 +272,7 @@ class Device:
             self._counters.count(cleanup, DONE)
             cleanup.finish(answer)
             return
-        logger.error("device %d: cleanup refused: %s; it is tried again", self._device_id, answer)
+        logger.error("device %d: cleanup refused: %s; it is tried again", self.device_id, answer)
         self._counters.count(cleanup, REFUSED)
         self._retry_later(cleanup)
 
@@ -265,12 +281,11 @@ class Device:
         assert running is not None
         logger.error(
             "device %d: the answer to request %d (%s) is lost",
-            self._device_id,
+            self.device_id,
             self._serial,
             OPERATION_NAMES[type(running.command)],
         )
         self._counters.lost_replies += 1
-        self._given_up.add(self._serial)
         self._running = None
         if isinstance(running, PendingRegister):
             self._roll_back_unknown(running.command.key)
@@ -340,9 +355,33 @@ class Device:
 
     # ---- what it shows, from memory
 
-    def contexts(self) -> tuple[ContextSummary, ...]:
-        """The contexts that the actor holds, or may hold."""
-        return self._contexts.contexts()
+    def contexts(self, after: ContextKey | None) -> Iterator[ContextSummary]:
+        """The contexts that the actor holds, or may hold, in the order of their keys, after one of them."""
+        return self._contexts.contexts(after)
+
+    @property
+    def context_count(self) -> int:
+        """How many contexts there are."""
+        return len(self._contexts)
+
+    def mark(self) -> tuple[object, ...] | None:
+        """A value that is another one whenever a number of `snapshot` is. None while one of them ages, as the
+        times of commands that wait or run and of a hang do. It costs a tenth of a snapshot."""
+        mailbox, contexts, counters = self._mailbox, self._contexts, self._counters
+        actor = self._supervisor.mark()
+        if actor is None or self._running is not None or mailbox.register_count or mailbox.cleanup_count:
+            return None
+        return (
+            actor,
+            len(contexts),
+            contexts.tensors,
+            contexts.bytes,
+            counters.ended,
+            counters.rejected,
+            counters.rolled_back,
+            counters.lost_replies,
+            counters.unexpected_replies,
+        )
 
     def snapshot(self) -> DeviceSnapshot:
         """The device's state and counters."""
@@ -363,10 +402,11 @@ class Device:
             submitted_s.append(running.submitted_s)
         now_s = self._clock.now()
         return DeviceSnapshot(
-            device_id=self._device_id,
+            device_id=self.device_id,
+            device_type=actor.device_type,
             phase=actor.phase,
-            ready=actor.accepting,
-            reason=actor.reason,
+            ready=actor.accepting and not self._unwatched,
+            reason=actor.reason or self._unwatched,
             hang=actor.hang,
             hang_age_s=actor.hang_age_s,
             traceback=actor.traceback,
@@ -385,4 +425,5 @@ class Device:
             rejected=counters.rejected,
             rolled_back=counters.rolled_back,
             lost_replies=counters.lost_replies,
+            unexpected_replies=counters.unexpected_replies,
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from heapq import merge
 
 from pegaref.clock import Clock, DeadlineHeap, LoopClock, answer_within_s
 from pegaref.config import RegistrySettings
@@ -150,10 +151,24 @@ class RegistryHandle:
         """The state of every device, from memory."""
         return RegistrySnapshot({device_id: device.snapshot() for device_id, device in self._devices.items()})
 
-    def contexts(self) -> tuple[ContextSummary, ...]:
-        """The contexts that the registry holds, in the order of their keys."""
-        found = [summary for device in self._devices.values() for summary in device.contexts()]
-        return tuple(sorted(found, key=lambda summary: summary.key))
+    def devices(self) -> Collection[Device]:
+        """The devices, for who reads them one at a time; none before the start."""
+        return self._devices.values()
+
+    def contexts(self, after: ContextKey | None = None) -> Iterator[ContextSummary]:
+        """The contexts that the registry holds, in the order of their keys: all, or those after a key.
+
+        What is taken from it is all that it costs. It must be used up before anything else happens on the
+        loop.
+        """
+        return merge(
+            *(device.contexts(after) for device in self._devices.values()), key=lambda summary: summary.key
+        )
+
+    @property
+    def context_count(self) -> int:
+        """How many contexts the registry holds."""
+        return sum(device.context_count for device in self._devices.values())
 
     # ---- cleanups: wait for all devices, but only up to a deadline
 
@@ -210,9 +225,9 @@ class RegistryHandle:
         self._deadlines.call_at(self._deadlines.now() + every_s, self._poll)
 
     def _poll(self) -> None:
+        self._schedule_poll()
         for device in self._devices.values():
             device.poll()
-        self._schedule_poll()
 
     def _report_lost(self, lost: frozenset[tuple[str, int]]) -> None:
         if self.on_lost is None:

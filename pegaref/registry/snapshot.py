@@ -45,6 +45,7 @@ class DeviceSnapshot:
     """One device. Counters only grow and survive respawns. Ages are in seconds; 0.0 means none."""
 
     device_id: int
+    device_type: str  # what its actor said that it has, `cuda` or `cpu`; '' until one has been ready
     phase: Phase
     ready: bool
     reason: str  # '' when ready
@@ -66,6 +67,12 @@ class DeviceSnapshot:
     rejected: int  # refused because the mailbox was full
     rolled_back: int  # registers undone because nobody waited for them any more
     lost_replies: int
+    unexpected_replies: int  # dropped, since no command waited for them: they came twice, or too late
+
+    @property
+    def started(self) -> bool:
+        """Whether an actor of the device has been ready once, whatever became of it."""
+        return bool(self.device_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +85,8 @@ class RegistrySnapshot:
     def ready(self) -> bool:
         """Whether every device is ready."""
         return bool(self.devices) and all(device.ready for device in self.devices.values())
+
+    @property
+    def started(self) -> bool:
+        """True, for good, once every device has been ready."""
+        return bool(self.devices) and all(device.started for device in self.devices.values())

@@ -4,6 +4,7 @@ health and metrics read memory."""
 from pegaref.serving.access import Access, explain
 from pegaref.serving.connections import Connections
 from pegaref.serving.descriptors import Reserve, connections_within, raise_limit
+from pegaref.serving.direct import DirectAnswers
 from pegaref.serving.engine import SERVICE as ENGINE_SERVICE
 from pegaref.serving.engine import UNIMPLEMENTED, Engine
 from pegaref.serving.health import SERVICE as HEALTH_SERVICE
@@ -19,10 +20,10 @@ from pegaref.serving.listening import (
     make_grpc_server,
     open_socket,
 )
-from pegaref.serving.liveness import Liveness
 from pegaref.serving.metrics import Metrics
 from pegaref.serving.rpc import GenericHandler, Service, Unimplemented
 from pegaref.serving.sessions import Sessions
+from pegaref.serving.turns import Turns
 
 __all__ = [
     "ENGINE_SERVICE",
@@ -30,17 +31,18 @@ __all__ = [
     "UNIMPLEMENTED",
     "Access",
     "Connections",
+    "DirectAnswers",
     "Endpoints",
     "Engine",
     "GenericHandler",
     "Health",
     "HealthService",
     "HttpServer",
-    "Liveness",
     "Metrics",
     "Reserve",
     "Service",
     "Sessions",
+    "Turns",
     "Unimplemented",
     "bind_grpc",
     "bound_address",

@@ -1,4 +1,4 @@
-"""HTTP connections that cannot crowd out liveness: their number, header bytes and time are limited.
+"""HTTP connections that cannot crowd liveness out: bounded in number, in memory, and in time.
 
 At the limit, the connection that has waited longest without a request in progress is closed for the new one.
 So no number of idle connections or half-sent requests keeps a probe out.
@@ -14,8 +14,9 @@ from uvicorn.server import ServerState
 
 from pegaref.clock import Clock
 from pegaref.config import Limits
-from pegaref.serving.liveness import Liveness, LivenessCycle
+from pegaref.serving.direct import DirectAnswers, DirectCycle, DirectRoute
 from pegaref.serving.metrics import RouteCounters
+from pegaref.serving.turns import ENDPOINT_S, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +26,25 @@ _TOO_LARGE = (
     b"request head is too large\n"
 )
 
+# What a connection may have unparsed and unsent: a peer that sends on, or does not read, waits for its turn.
+_READ_BYTES = 4096
+_UNSENT_BYTES = 4096
+_HEAD_END = b"\r\n\r\n"
+_READ = memoryview(bytearray(_READ_BYTES))  # filled and emptied within one call: all connections share it
+
 
 class Connections:
     """All connections, and which of them may be closed for a new one."""
 
-    def __init__(self, limits: Limits, clock: Clock, liveness: Liveness) -> None:
+    def __init__(
+        self, limits: Limits, clock: Clock, answers: DirectAnswers, malformed: RouteCounters, turns: Turns
+    ) -> None:
         self._limits = limits
         self._clock = clock
-        self._liveness = liveness
-        # When each began to wait for a request (or the rest of one) or to work on one; oldest first.
+        self._answers = answers
+        self._malformed = malformed
+        self._turns = turns
+        # Since when each waits for a request or the rest of one, or works on one; the oldest first.
         self._waiting: dict[BoundedHttpProtocol, float] = {}
         self._working: dict[BoundedHttpProtocol, float] = {}
         self._evicted = 0  # since the last sweep
@@ -43,17 +54,20 @@ class Connections:
 
     def protocol(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None
-    ) -> "BoundedHttpProtocol":
-        """Make the protocol of a new connection; the signature is uvicorn's."""
-        return BoundedHttpProtocol(
+    ) -> "BoundedReads":
+        """Makes the protocol of a new connection; the signature is uvicorn's."""
+        http = BoundedHttpProtocol(
             config,
             server_state,
             app_state,
             _loop,
             connections=self,
             limits=self._limits,
-            liveness=self._liveness,
+            answers=self._answers,
+            malformed=self._malformed,
+            turns=self._turns,
         )
+        return BoundedReads(http)
 
     def add(self, connection: "BoundedHttpProtocol") -> None:
         """Add an accepted connection; if there are too many, close another."""
@@ -111,8 +125,34 @@ class Connections:
         connection.transport.abort()
 
 
+class BoundedReads(asyncio.BufferedProtocol):
+    """Reads no more than 4 KiB at a time for a protocol, which has no say in that itself.
+
+    uvloop and asyncio read 256 KiB at once unless a protocol brings the buffer, and uvicorn's cannot be of
+    that kind too.
+    """
+
+    def __init__(self, protocol: "BoundedHttpProtocol") -> None:
+        self._received = protocol.data_received
+        for name in ("connection_made", "connection_lost", "eof_received", "pause_writing", "resume_writing"):
+            setattr(self, name, getattr(protocol, name))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the transport puts what it reads."""
+        return _READ
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand on what was read."""
+        self._received(bytes(_READ[:nbytes]))
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with limits on header bytes and time."""
+    """uvicorn's protocol with limits.
+
+    It parses one request a turn, and none while the answer to the one before it is to come or is not read.
+    What it has not parsed is 4 KiB at most, since it reads no more until then; how much it has not sent is
+    bounded, too.
+    """
 
     def __init__(
         self,
@@ -123,40 +163,102 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         *,
         connections: Connections,
         limits: Limits,
-        liveness: Liveness,
+        answers: DirectAnswers,
+        malformed: RouteCounters,
+        turns: Turns,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._connections = connections
-        self._liveness = liveness
+        self._answers = answers
+        self._malformed = malformed
+        self._turns = turns
         self._most_head_bytes = limits.header_bytes
         self._head_bytes = 0  # of the head that is being received; 0 if none is
         self._too_large = False
-        self.between_requests = False  # the last request was answered and no byte of the next has come
+        self._unparsed = b""
+        self._in_turn = False  # its turn is due, or has come
+        self._answered = False  # the last request was answered, and no byte of the next has come
 
     @property
     def unread(self) -> bool:
         """Whether the peer has left so much unread that writing is paused."""
         return self.flow.write_paused
 
+    @property
+    def between_requests(self) -> bool:
+        """Whether all that came was answered, and the answers were taken."""
+        return self._answered and not self._unparsed and not self.unread
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        # With a client authority configured, TLS has verified any certificate that the peer sent.
+        transport.set_write_buffer_limits(high=_UNSENT_BYTES)
+        # With a client authority configured, TLS verified whatever certificate the peer showed.
         if transport.get_extra_info("peercert"):
             self.app_state = {**self.app_state, "certified": True}
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._unparsed = b""
         self._connections.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.between_requests:
-            self.between_requests = False
+        """Parse what came, now or in a later turn."""
+        if self._answered:
+            self._answered = False
             self._connections.mark_waiting(self)
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if self._head_bytes > self._most_head_bytes and not self.transport.is_closing():
-            self._refuse_head()
+        self._unparsed += data
+        if not self._in_turn:
+            self._in_turn = True
+            self._turns.run(self._parse)
+        if self._unparsed:
+            self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on with what came, since the peer reads again."""
+        super().resume_writing()
+        self._go_on()
+
+    def on_response_complete(self) -> None:
+        if not self.pipeline:
+            self._answered = True
+            self._connections.mark_waiting(self)
+        super().on_response_complete()
+        self._go_on()
+
+    @property
+    def _blocked(self) -> bool:
+        """Whether the next request has to wait for the answer to the one before it, or for the peer."""
+        cycle = self.cycle
+        return self.flow.write_paused or not (cycle is None or cycle.response_complete or cycle.more_body)
+
+    def _go_on(self) -> None:
+        if self._unparsed:
+            self.flow.pause_reading()  # which an answer has resumed
+            if not self._in_turn:
+                self._in_turn = True
+                self._turns.run_later(self._parse)
+
+    def _parse(self) -> None:
+        """Parse as far as the end of the next head, and have the rest wait for another turn."""
+        if self._unparsed and not self._blocked and not self.transport.is_closing():
+            end = self._unparsed.find(_HEAD_END) + len(_HEAD_END)
+            if end < len(_HEAD_END) or end == len(self._unparsed):
+                piece, self._unparsed = self._unparsed, b""
+            else:
+                piece, self._unparsed = self._unparsed[:end], self._unparsed[end:]
+            self._head_bytes += len(piece)
+            super().data_received(piece)
+            if self._head_bytes > self._most_head_bytes and not self.transport.is_closing():
+                self._refuse_head()
+        self._in_turn = False
+        if self.transport.is_closing():
+            self._unparsed = b""
+        elif not self._unparsed:
+            self.flow.resume_reading()
+        elif not self._blocked:
+            self._in_turn = True
+            self._turns.run_later(self._parse)
 
     def on_headers_complete(self) -> None:
         # The parser reports that a head ended, not where; so all bytes that came by then are counted.
@@ -165,17 +267,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if head_bytes > self._most_head_bytes:
             self._too_large = True
             raise ValueError("the request's head is too large")
-        route = self._liveness.route(self.url)
+        route = self._answers.route(self.url)
         if route is not None:
-            self._answer_liveness(route)
+            self._answer_directly(route)
             return
         self._connections.mark_working(self)
+        self._turns.charge(ENDPOINT_S)
         super().on_headers_complete()
 
-    def _answer_liveness(self, route: RouteCounters) -> None:
+    def _answer_directly(self, route: DirectRoute) -> None:
         is_behind_another = self.cycle is not None and not self.cycle.response_complete
-        cycle = LivenessCycle(
-            self._liveness,
+        cycle = DirectCycle(
+            self._answers,
             route,
             self.parser.get_method(),
             transport=self.transport,
@@ -193,24 +296,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._connections.mark_working(self)
 
     def on_body(self, body: bytes) -> None:
+        """Let go of it: no endpoint reads a body, and so nobody can have the server keep one."""
         self._head_bytes = 0
-        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
         super().on_message_complete()
 
-    def on_response_complete(self) -> None:
-        if not self.pipeline:
-            self.between_requests = True
-            self._connections.mark_waiting(self)
-        super().on_response_complete()
-
     def send_400_response(self, msg: str) -> None:
         if self._too_large:
             self._refuse_head()
-        else:
-            super().send_400_response(msg)
+            return
+        self._malformed.end(self._malformed.begin(), "400")
+        super().send_400_response(msg)
 
     def _refuse_head(self) -> None:
         self.transport.write(_TOO_LARGE)

@@ -20,18 +20,19 @@ logger = logging.getLogger(__name__)
 
 SERVICE = engine_pb2.DESCRIPTOR.services_by_name["Engine"]
 
-# Methods of PegaFlow's service that are not served; see engine.proto.
+# Methods of the real service that are not served; see engine.proto. The last four are gone since 0.25.
 UNIMPLEMENTED = (
     "Save",
     "Load",
-    "LoadPdReceive",
     "QueryPrefetch",
-    "Unpin",
+    "Release",
     "QueryBlocksForTransfer",
     "ReleaseTransferLock",
+    "RdmaHandshake",
+    "LoadPdReceive",
+    "Unpin",
     "PreparePdReceive",
     "GetPdReceiveDescriptor",
-    "RdmaHandshake",
 )
 
 _OK = engine_pb2.ResponseStatus(ok=True)
@@ -75,7 +76,9 @@ class Engine:
         if not self._config.accepts(request.client_version):
             accepted = ", ".join(self._config.client_versions)
             raise VersionRefused(
-                f"{request.client_version!r} is not accepted here; accepted: {accepted}",
+                # PegaFlow's connector looks for the first three words.
+                f"PegaFlow version mismatch: {request.client_version!r} is not accepted here; "
+                f"accepted: {accepted}",
                 field="client_version",
             )
         instance_id = request.instance_id

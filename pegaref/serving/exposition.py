@@ -1,103 +1,227 @@
-"""The Prometheus text, which prometheus_client makes from plain numbers at each scrape.
+"""The Prometheus text, made from plain numbers at each scrape.
 
-The server has its own collector registry and leaves the library's process-wide one alone. A scrape only reads
-memory, so it also works while a device hangs. Loading the library takes a fifth of the server's loading time,
-so this module is loaded once the server listens.
+A scrape reads memory and waits for nothing, so a device that hangs is seen hanging. It is made on the event
+loop, which stands meanwhile: text that did not change since the last scrape is used again, a route's until
+a request of it begins or ends, a device's until its mark changes. Everything else is formatted anew, so no
+value is older than its scrape.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate
+from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from typing import Final, NamedTuple
 
 from pegaref.registry import DeviceSnapshot, Hang
-from pegaref.serving.metrics import BUCKETS_S, Metrics, RequestCounters
+from pegaref.serving.metrics import BUCKETS_S, DeviceReading, Metrics, RequestCounters, RouteCounters
+
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _LE = (*(str(bound) for bound in BUCKETS_S), "+Inf")
+_EXPONENT_FROM: Final = 1_000_000  # larger numbers are written as 1.5e+06, as Prometheus' own libraries do
 
 _Reading = Callable[[DeviceSnapshot], float]
+_Samples = tuple[bytes, ...]  # one route's, or one device's, in each of the families; b"" where it has none
 
 
 class Exposition:
     """Makes the text of one server's metrics."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(ServerCollector(metrics))
+        self._metrics = metrics
+        self._rpc = _RequestFamilies(metrics.rpc, "grpc", "method", "code")
+        self._http = _RequestFamilies(metrics.http, "http", "route", "status")
+        self._devices = _DeviceFamilies(metrics.devices)
 
     def text(self) -> bytes:
-        """The metrics as text, as they are now."""
-        return generate_latest(self._registry)
+        """The metrics as they are now."""
+        own = "".join([f"{head}{number(read(self._metrics))}\n" for head, read in _OWN])
+        return b"".join((self._rpc.text(), self._http.text(), own.encode(), self._devices.text()))
 
 
-class ServerCollector(Collector):
-    """Turns the numbers of a `Metrics` into the library's families of samples."""
+def number(value: float) -> str:
+    """A number as Prometheus' libraries write it."""
+    if isinstance(value, int) and -_EXPONENT_FROM < value < _EXPONENT_FROM:
+        return f"{value}.0"
+    text = repr(float(value))
+    point = text.find(".")
+    if value >= _EXPONENT_FROM and point > 0 and "e" not in text:
+        digits = f"{text[0]}.{text[1:point]}{text[point + 1 :]}".rstrip("0.")
+        return f"{digits}e+{point - 1:02}"
+    return text
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
 
-    def describe(self) -> Iterable[Metric]:
-        """Yields nothing; without this method the library would collect once at registration."""
-        return ()
+class _Known(NamedTuple):
+    """Samples, and what they were made from."""
 
-    def collect(self) -> Iterator[Metric]:
-        """Yields the metric families."""
-        metrics = self._metrics
-        yield from _requests(metrics.rpc, "grpc", "method", "code")
-        yield from _requests(metrics.http, "http", "route", "status")
-        yield GaugeMetricFamily("pegaref_sessions", "Open sessions.", metrics.sessions())
-        yield GaugeMetricFamily(
-            "pegaref_event_loop_lag_seconds",
-            "How late the event loop ran its last timer.",
-            metrics.loop_lag_s,
+    mark: object
+    samples: _Samples
+
+
+class _Families:
+    """Some families in their order, each with the samples of every route or of every device."""
+
+    def __init__(self, families: Sequence[tuple[str, str, str]]) -> None:
+        self._heads = [_head(*family).encode() for family in families]
+        self._known: dict[str | int, _Known] = {}
+        self._text: bytes | None = None
+
+    def changed(self, key: str | int, mark: object) -> bool:
+        """Whether the samples have to be made anew."""
+        known = self._known.get(key)
+        return known is None or mark is None or known.mark != mark
+
+    def set(self, key: str | int, mark: object, samples: _Samples) -> None:
+        """Keep the samples of one route or device."""
+        self._known[key] = _Known(mark, samples)
+        self._text = None
+
+    def joined(self) -> bytes:
+        """The families' text."""
+        if self._text is None:
+            parts: list[bytes] = []
+            columns = zip(*(known.samples for known in self._known.values()), strict=True)
+            for head, column in zip(
+                self._heads, columns if self._known else ((),) * len(self._heads), strict=True
+            ):
+                parts.append(head)
+                parts += column
+            self._text = b"".join(parts)
+        return self._text
+
+
+class _RequestFamilies(_Families):
+    """What is counted of one protocol's requests. A route that was never asked for has no samples."""
+
+    def __init__(self, requests: RequestCounters, wire: str, label: str, outcome: str) -> None:
+        self._requests = requests
+        self._prefix = f"pegaref_{wire}_request"
+        self._label = label
+        self._outcome = outcome
+        self._bounds: dict[str, tuple[str, ...]] = {}  # what stands before the numbers of a route's histogram
+        super().__init__(
+            (
+                (f"{self._prefix}s_total", f"{wire} requests answered.", "counter"),
+                (f"{self._prefix}_duration_seconds", f"Time to answer {wire} requests.", "histogram"),
+                (f"{self._prefix}s_in_flight", f"{wire} requests not answered yet.", "gauge"),
+            )
         )
-        yield GaugeMetricFamily(
-            "pegaref_event_loop_lag_max_seconds",
-            "The latest that the event loop has run a timer since the server started.",
-            metrics.loop_lag_most_s,
+
+    def text(self) -> bytes:
+        for name, route in self._requests.routes.items():
+            if route.changes and self.changed(name, route.changes):
+                self.set(name, route.changes, self._samples(name, route))
+        return self.joined()
+
+    def _samples(self, name: str, route: RouteCounters) -> _Samples:
+        prefix, labelled = self._prefix, f'{self._label}="{_escaped(name)}"'
+        bounds = self._bounds.get(name)
+        if bounds is None:
+            bucket = f"{prefix}_duration_seconds_bucket"
+            bounds = self._bounds[name] = tuple(f'{bucket}{{le="{le}",{labelled}}} ' for le in _LE)
+        # The library sorts the labels of a sample by name.
+        pairs = [
+            ",".join(sorted((f'{self._outcome}="{_escaped(outcome)}"', labelled)))
+            for outcome in route.outcomes
+        ]
+        counts = [
+            f"{prefix}s_total{{{pair}}} {number(ended)}\n"
+            for pair, ended in zip(pairs, route.outcomes.values(), strict=True)
+        ]
+        below = list(accumulate(route.buckets))
+        histogram = [f"{bound}{number(count)}\n" for bound, count in zip(bounds, below, strict=True)]
+        histogram.append(f"{prefix}_duration_seconds_count{{{labelled}}} {number(below[-1])}\n")
+        histogram.append(f"{prefix}_duration_seconds_sum{{{labelled}}} {number(route.seconds)}\n")
+        in_flight = f"{prefix}s_in_flight{{{labelled}}} {number(route.in_flight)}\n"
+        return "".join(counts).encode(), "".join(histogram).encode(), in_flight.encode()
+
+
+class _DeviceFamilies(_Families):
+    """What is told of each device."""
+
+    def __init__(self, devices: Callable[[], Iterable[DeviceReading]]) -> None:
+        self._devices = devices
+        super().__init__(
+            (
+                *((f"pegaref_{name}", help_, "gauge") for name, help_, _ in _GAUGES),
+                *((f"pegaref_{name}_total", help_, "counter") for name, help_, _ in _COUNTERS),
+                ("pegaref_device_info", "1, for the type of a device that has been ready once.", "gauge"),
+                ("pegaref_wedged", "1 for the kind of hang that a device's actor is in.", "gauge"),
+                ("pegaref_commands_in_flight", "Commands that wait or run.", "gauge"),
+                ("pegaref_commands_total", "Commands by how they ended.", "counter"),
+            )
         )
-        devices = tuple(metrics.snapshot().devices.values())
-        for name, help_, gauge in _GAUGES:
-            family = GaugeMetricFamily(f"pegaref_{name}", help_, labels=("device",))
-            for device in devices:
-                family.add_metric((str(device.device_id),), gauge(device))
-            yield family
-        for name, help_, counter in _COUNTERS:
-            counted = CounterMetricFamily(f"pegaref_{name}", help_, labels=("device",))
-            for device in devices:
-                counted.add_metric((str(device.device_id),), counter(device))
-            yield counted
-        yield _wedged(devices)
-        yield _in_flight(devices)
-        yield _finished(devices)
+
+    def text(self) -> bytes:
+        for device in self._devices():
+            mark = device.mark()
+            if self.changed(device.device_id, mark):
+                self.set(device.device_id, mark, _device_samples(device.snapshot()))
+        return self.joined()
 
 
-def _requests(requests: RequestCounters, wire: str, label: str, outcome: str) -> Iterator[Metric]:
-    count = CounterMetricFamily(
-        f"pegaref_{wire}_requests", f"{wire} requests answered.", labels=(label, outcome)
+def _device_samples(device: DeviceSnapshot) -> _Samples:
+    labelled = f'device="{device.device_id}"'
+    lines = [f"pegaref_{name}{{{labelled}}} {number(read(device))}\n" for name, _, read in _GAUGES]
+    lines += [f"pegaref_{name}_total{{{labelled}}} {number(read(device))}\n" for name, _, read in _COUNTERS]
+    info = (
+        f'pegaref_device_info{{{labelled},type="{device.device_type}"}} {number(1)}\n'
+        if device.device_type
+        else ""
     )
-    duration = HistogramMetricFamily(
-        f"pegaref_{wire}_request_duration_seconds", f"Time to answer {wire} requests.", labels=(label,)
-    )
-    in_flight = GaugeMetricFamily(
-        f"pegaref_{wire}_requests_in_flight", f"{wire} requests not answered yet.", labels=(label,)
-    )
-    for name, route in requests.routes.items():
-        if not route.used:
-            continue
-        for ended, number in route.outcomes.items():
-            count.add_metric((name, ended), number)
-        buckets = list(zip(_LE, accumulate(route.buckets), strict=True))
-        duration.add_metric((name,), buckets, route.seconds)
-        in_flight.add_metric((name,), route.in_flight)
-    yield from (count, duration, in_flight)
+    kinds = [
+        f'pegaref_wedged{{{labelled},kind="{kind}"}} {number(int(device.hang is kind))}\n' for kind in Hang
+    ]
+    in_flight = [
+        f'pegaref_commands_in_flight{{{labelled},operation="{operation}"}} {number(commands)}\n'
+        for operation, commands in sorted(device.in_flight.items())
+    ]
+    finished = [
+        f'pegaref_commands_total{{{labelled},operation="{operation}",outcome="{outcome}"}} {number(ended)}\n'
+        for (operation, outcome), ended in sorted(device.finished.items())
+    ]
+    families = (*lines, info, "".join(kinds), "".join(in_flight), "".join(finished))
+    return tuple(family.encode() for family in families)
 
+
+def _head(name: str, help_: str, kind: str) -> str:
+    return f"# HELP {name} {help_}\n# TYPE {name} {kind}\n"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _own(
+    name: str, help_: str, kind: str, read: Callable[[Metrics], float]
+) -> tuple[str, Callable[[Metrics], float]]:
+    return f"{_head(name, help_, kind)}{name} ", read
+
+
+_OWN: tuple[tuple[str, Callable[[Metrics], float]], ...] = (
+    _own("pegaref_sessions", "Open sessions.", "gauge", lambda m: m.sessions()),
+    _own(
+        "pegaref_event_loop_lag_seconds",
+        "How late the event loop ran its last timer.",
+        "gauge",
+        lambda m: m.loop_lag_s,
+    ),
+    _own(
+        "pegaref_event_loop_lag_max_seconds",
+        "The latest that the event loop has run a timer since the server started.",
+        "gauge",
+        lambda m: m.loop_lag_most_s,
+    ),
+    _own(
+        "pegaref_log_lines_lost_total",
+        "Lines of the log that nobody read in time.",
+        "counter",
+        lambda m: m.lost_log_lines(),
+    ),
+)
 
 _GAUGES: tuple[tuple[str, str, _Reading], ...] = (
-    ("device_ready", "1 when the device's actor takes work.", lambda d: float(d.ready)),
+    ("device_ready", "1 when the device's actor takes work.", lambda d: int(d.ready)),
     ("mailbox_commands", "Registers that wait for the actor.", lambda d: d.mailbox_depth),
     ("mailbox_bytes", "Bytes of the registers that wait for the actor.", lambda d: d.mailbox_bytes),
     ("mailbox_cleanups", "Cleanups that wait for the actor.", lambda d: d.cleanup_depth),
@@ -122,34 +246,9 @@ _COUNTERS: tuple[tuple[str, str, _Reading], ...] = (
         lambda d: d.rolled_back,
     ),
     ("replies_lost", "Commands whose answer never came.", lambda d: d.lost_replies),
+    (
+        "replies_unexpected",
+        "Answers that were dropped, since no command waited for them.",
+        lambda d: d.unexpected_replies,
+    ),
 )
-
-
-def _wedged(devices: tuple[DeviceSnapshot, ...]) -> Metric:
-    family = GaugeMetricFamily(
-        "pegaref_wedged", "1 for the kind of hang that a device's actor is in.", labels=("device", "kind")
-    )
-    for device in devices:
-        for kind in Hang:
-            family.add_metric((str(device.device_id), str(kind)), float(device.hang is kind))
-    return family
-
-
-def _in_flight(devices: tuple[DeviceSnapshot, ...]) -> Metric:
-    family = GaugeMetricFamily(
-        "pegaref_commands_in_flight", "Commands that wait or run.", labels=("device", "operation")
-    )
-    for device in devices:
-        for operation, commands in sorted(device.in_flight.items()):
-            family.add_metric((str(device.device_id), operation), commands)
-    return family
-
-
-def _finished(devices: tuple[DeviceSnapshot, ...]) -> Metric:
-    family = CounterMetricFamily(
-        "pegaref_commands", "Commands by how they ended.", labels=("device", "operation", "outcome")
-    )
-    for device in devices:
-        for (operation, outcome), commands in sorted(device.finished.items()):
-            family.add_metric((str(device.device_id), operation, outcome), commands)
-    return family

@@ -1,7 +1,8 @@
 """Liveness, readiness and `grpc.health.v1`. All are read from memory and never ask an actor.
 
-Liveness says only that the control process runs: a wedged GPU must not get the server restarted. Readiness
-says whether work would be accepted and, for each device, why not.
+Liveness says that the control process runs, and nothing else: a wedged GPU must not get it restarted.
+Readiness says whether work would be accepted, and if not, why, device by device. Start-up says whether every
+device has been ready once, and goes on saying it: until then a kubelet asks for nothing else.
 """
 
 import asyncio
@@ -24,6 +25,10 @@ SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 LIVENESS_SERVICES = frozenset({"", "liveness"})
 READINESS_SERVICES = frozenset({"readiness", "pegaflow.Engine"})
+STARTUP_SERVICE = "startup"
+SERVICES = LIVENESS_SERVICES | READINESS_SERVICES | {STARTUP_SERVICE}
+
+_TRACEBACK_CHARACTERS = 16 * 1024  # of one that is shown; the log has all of it
 
 # The longest delay before a watcher learns of a change. Snapshots send no notice, so they are polled.
 WATCH_PERIOD_S = 0.1
@@ -46,13 +51,18 @@ class Health:
         # resolved at the next change; None while nobody waits
         self._change: asyncio.Future[None] | None = None
         self._waiting = 0
-        self._ready_before = False  # readiness when the wait began
+        self._before = (False, False)  # what is watched, when the waiting began
         self._timer: Timer | None = None
 
     @property
     def ready(self) -> bool:
         """Whether work would be accepted on every device."""
         return self._stage is Stage.SERVING and self._snapshot().ready
+
+    @property
+    def started(self) -> bool:
+        """Whether every device has been ready once."""
+        return self._snapshot().started
 
     def stop(self) -> None:
         """End readiness for good, and tell watchers at once. Liveness is not affected."""
@@ -65,6 +75,8 @@ class Health:
             return SERVING
         if service in READINESS_SERVICES:
             return SERVING if self.ready else NOT_SERVING
+        if service == STARTUP_SERVICE:
+            return SERVING if self.started else NOT_SERVING
         return None
 
     def report(self, *, tracebacks: bool) -> dict[str, Any]:
@@ -76,6 +88,19 @@ class Health:
             "devices": {
                 str(device_id): _device_json(device, tracebacks=tracebacks)
                 for device_id, device in snapshot.devices.items()
+            },
+        }
+
+    def startup_report(self) -> dict[str, Any]:
+        """Whether the server has started, and what each device waits for that has not, as JSON values."""
+        devices = self._snapshot().devices
+        return {
+            "started": self.started,
+            "devices": {
+                str(device_id): {"started": True}
+                if device.started
+                else {"started": False, "reason": device.reason}
+                for device_id, device in devices.items()
             },
         }
 
@@ -93,7 +118,7 @@ class Health:
     async def _wait_changed(self) -> None:
         if self._change is None:
             self._change = asyncio.get_running_loop().create_future()
-            self._ready_before = self.ready
+            self._before = (self.ready, self.started)
             self._poll_later()
         self._waiting += 1
         try:
@@ -105,7 +130,7 @@ class Health:
         self._timer = self._clock.call_at(self._clock.now() + WATCH_PERIOD_S, self._poll)
 
     def _poll(self) -> None:
-        if self.ready != self._ready_before or not self._waiting:
+        if (self.ready, self.started) != self._before or not self._waiting:
             self._wake_watchers()
         else:
             self._poll_later()
@@ -136,7 +161,7 @@ class HealthService:
         """The status of one service. Raises NotFound."""
         status = self._health.status(request.service)
         if status is None:
-            known = ", ".join(sorted(repr(name) for name in LIVENESS_SERVICES | READINESS_SERVICES))
+            known = ", ".join(sorted(repr(name) for name in SERVICES))
             raise NotFound(f"no service {request.service!r} here; known: {known}", field="service")
         return health_pb2.HealthCheckResponse(status=status)
 
@@ -144,11 +169,10 @@ class HealthService:
         self, request: health_pb2.HealthListRequest, context: CallContext
     ) -> health_pb2.HealthListResponse:
         """The status of every service."""
-        names = LIVENESS_SERVICES | READINESS_SERVICES
         return health_pb2.HealthListResponse(
             statuses={
                 name: health_pb2.HealthCheckResponse(status=self._health.status(name))
-                for name in sorted(names)
+                for name in sorted(SERVICES)
             }
         )
 
@@ -165,6 +189,8 @@ class HealthService:
 
 def _device_json(device: DeviceSnapshot, *, tracebacks: bool) -> dict[str, Any]:
     report: dict[str, Any] = {"ready": device.ready, "phase": str(device.phase), "epoch": device.epoch}
+    if device.device_type:
+        report["type"] = device.device_type
     if device.pid is not None:
         report["pid"] = device.pid
     if not device.ready:
@@ -173,5 +199,5 @@ def _device_json(device: DeviceSnapshot, *, tracebacks: bool) -> dict[str, Any]:
         report["hang"] = str(device.hang)
         report["hang_age_s"] = round(device.hang_age_s, 3)
     if device.traceback and tracebacks:
-        report["traceback"] = device.traceback
+        report["traceback"] = device.traceback[:_TRACEBACK_CHARACTERS]
     return report

@@ -1,14 +1,15 @@
-"""The HTTP endpoints except liveness. The cleanups are two of the five places that call the registry.
+"""The HTTP endpoints but for liveness and the metrics. Two of the registry's five call sites are here: the
+cleanups.
 
 Every body runs through the placement's dispatch and returns a response, which the event loop sends.
 """
 
 import contextlib
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,18 +19,23 @@ from starlette.types import ASGIApp
 
 from pegaref.config import ServerConfig
 from pegaref.errors import CleanupPending, RegistryError
-from pegaref.messages import Dropped, merge_dropped
+from pegaref.messages import Dropped
 from pegaref.placement import Dispatch
 from pegaref.registry import RegistryHandle
 from pegaref.serving.access import Access, Caller
 from pegaref.serving.health import Health
 from pegaref.serving.metrics import Metrics
 from pegaref.serving.refusal import NotFound, as_json, http_headers, http_status
-from pegaref.serving.requests import check_name, only_parameters, timeout_s
+from pegaref.serving.requests import (
+    check_name,
+    context_cursor,
+    context_key,
+    only_parameters,
+    page_limit,
+    timeout_s,
+)
 from pegaref.serving.sessions import Sessions
-
-if TYPE_CHECKING:
-    from pegaref.serving.exposition import Exposition
+from pegaref.serving.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +44,10 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 CleanupOutcome = Dropped | RegistryError | None  # of one device; None while it is still to come
 
 _AT_ONCE_S = 0.001
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# What one answer has at most: it is made on the event loop, and a client that does not read it has the
+# server keep it.
+PAGE_CONTEXTS: Final = 1000
+_PAGE_CHARACTERS: Final = 32 * 1024  # of names
 
 
 class Endpoints:
@@ -52,6 +61,7 @@ class Endpoints:
         health: Health,
         metrics: Metrics,
         access: Access,
+        turns: Turns,
     ) -> None:
         self._config = config
         self._handle = handle
@@ -59,15 +69,15 @@ class Endpoints:
         self._health = health
         self._metrics = metrics
         self._access = access
+        self._turns = turns
         self._waits = 0
-        self._exposition: Exposition | None = None
 
     def app(self, dispatch: Dispatch) -> ASGIApp:
         """The ASGI application."""
         table: tuple[tuple[str, str, Endpoint], ...] = (
             ("GET", "/ready", self.ready),
             ("GET", "/readyz", self.ready),
-            ("GET", "/metrics", self.metrics),
+            ("GET", "/startupz", self.startup),
             ("GET", "/instances", self.instances),
             ("POST", "/instances/cleanup", self.cleanup_instances),
             ("POST", "/cache/memory/cleanup", self.cleanup_memory),
@@ -79,14 +89,6 @@ class Endpoints:
         ]
         return Starlette(routes=routes, exception_handlers={HTTPException: self._unrouted})
 
-    def load_exposition(self) -> "Exposition":
-        """Load the code that makes the metrics' text; called on a thread, so that no scrape waits for it."""
-        if self._exposition is None:
-            from pegaref.serving.exposition import Exposition
-
-            self._exposition = Exposition(self._metrics)
-        return self._exposition
-
     async def ready(self, request: Request) -> Response:
         """200 if every device takes commands, else 503 with the reason for each device that does not.
 
@@ -95,33 +97,51 @@ class Endpoints:
         report = self._health.report(tracebacks=self._access.trusts(_caller(request)))
         return _json_response(200 if report["ready"] else 503, report)
 
-    async def metrics(self, request: Request) -> Response:
-        """The metrics as Prometheus text, from memory."""
-        return Response(self.load_exposition().text(), media_type=_METRICS_TYPE)
+    async def startup(self, request: Request) -> Response:
+        """503 until every device has been ready once, with what each waits for; 200 from then on."""
+        report = self._health.startup_report()
+        return _json_response(200 if report["started"] else 503, report)
 
     async def instances(self, request: Request) -> Response:
-        """The instances and their contexts, as the control process knows them."""
-        contexts = self._handle.contexts()
-        return _json_response(
-            200,
-            {
-                "instances": sorted({context.key.instance_id for context in contexts}),
-                "contexts": [
-                    {
-                        "instance": context.key.instance_id,
-                        "generation": context.key.generation,
-                        "tp_rank": context.key.tp_rank,
-                        "pp_rank": context.key.pp_rank,
-                        "device": context.key.device_id,
-                        "tensors": context.tensors,
-                        "bytes": context.bytes,
-                        "settled": context.settled,
-                    }
-                    for context in contexts
-                ],
-                "sessions": len(self._sessions),
-            },
-        )
+        """A page of the contexts, as the control process knows them, and the instances that they are of.
+
+        `?limit=` contexts at most (PAGE_CONTEXTS by default, and never more), those after `?after=`; what
+        an answer has as `next` is the `after` of the next page, and null on the last one.
+        """
+        query = request.query_params
+        only_parameters(query, ("limit", "after"))
+        limit = page_limit(query.get("limit"), most=PAGE_CONTEXTS)
+        after = None if (cursor := query.get("after")) is None else context_key(cursor)
+        names: dict[str, None] = {}
+        rows: list[dict[str, Any]] = []
+        weight, last, following = 0, None, None
+        for context in self._handle.contexts(after):
+            if len(rows) == limit or weight > _PAGE_CHARACTERS:
+                following = last
+                break
+            last = key = context.key
+            names[key.instance_id] = None
+            weight += len(key.instance_id)
+            rows.append(
+                {
+                    "instance": key.instance_id,
+                    "generation": key.generation,
+                    "tp_rank": key.tp_rank,
+                    "pp_rank": key.pp_rank,
+                    "device": key.device_id,
+                    "tensors": context.tensors,
+                    "bytes": context.bytes,
+                    "settled": context.settled,
+                }
+            )
+        body = {
+            "instances": list(names),
+            "contexts": rows,
+            "sessions": len(self._sessions),
+            "total_contexts": self._handle.context_count,
+            "next": None if following is None else context_cursor(following),
+        }
+        return _json_response(200, body)
 
     async def cleanup_instances(self, request: Request) -> Response:
         """Drops one instance (`?id=`) or all instances, on every device. 404 if there is no such instance."""
@@ -187,11 +207,14 @@ class Endpoints:
 
     def _dispatched(self, path: str, endpoint: Endpoint, dispatch: Dispatch) -> Endpoint:
         route = self._metrics.http.route(path)
+        is_probe = path in ("/ready", "/readyz")
 
         async def answer(request: Request) -> Response:
             began = route.begin()
             status = 500
             try:
+                if not is_probe:
+                    await self._turns.wait_slow()
                 response = await dispatch.run(lambda: endpoint(request))
                 status = response.status_code
             except CleanupPending as pending:
@@ -226,28 +249,42 @@ def _caller(request: Request) -> Caller:
 def _json_response(
     status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A response with one JSON value and a newline."""
-    content = json.dumps(body, separators=(",", ":")) + "\n"
-    return Response(content, status_code=status, headers=headers, media_type="application/json")
+    """One JSON value and a newline."""
+    return Response(
+        msgspec.json.encode(body) + b"\n", status_code=status, headers=headers, media_type="application/json"
+    )
 
 
-def _released(dropped: Dropped) -> dict[str, Any]:
-    """What a cleanup released. The first two keys are PegaFlow's."""
+def _released(*parts: Dropped) -> dict[str, Any]:
+    """What a cleanup released, on all devices that are given; the first two keys are those of PegaFlow.
+
+    Not more than a page of names is told; `removed_instances_cut` says that there are others.
+    """
+    names: set[str] = set()
+    weight, cut = 0, False
+    for name in (name for part in parts for name in part.instances):
+        if name in names:
+            continue
+        if cut := len(names) == PAGE_CONTEXTS or weight > _PAGE_CHARACTERS:
+            break
+        names.add(name)
+        weight += len(name)
     body: dict[str, Any] = {
-        "removed_instances": list(dropped.instances),
-        "removed_tensors": dropped.tensors,
-        "removed_contexts": dropped.contexts,
-        "removed_bytes": dropped.bytes,
+        "removed_instances": sorted(names),
+        "removed_tensors": sum(part.tensors for part in parts),
+        "removed_contexts": sum(part.contexts for part in parts),
+        "removed_bytes": sum(part.bytes for part in parts),
     }
-    if dropped.note:
-        body["note"] = dropped.note
+    if cut:
+        body["removed_instances_cut"] = True
+    if note := "; ".join(part.note for part in parts if part.note):
+        body["note"] = note
     return body
 
 
 def _outcomes(devices: Mapping[int, CleanupOutcome]) -> dict[str, Any]:
-    """What has been released so far in total, and the state on each device."""
-    in_all = merge_dropped(tuple(outcome for outcome in devices.values() if isinstance(outcome, Dropped)))
-    return _released(in_all) | {
+    """What has been released so far in all, and how it stands on each device."""
+    return _released(*(outcome for outcome in devices.values() if isinstance(outcome, Dropped))) | {
         "devices": {str(device_id): _outcome_json(devices[device_id]) for device_id in devices}
     }
 

@@ -27,7 +27,10 @@ from pegaref.serving.connections import Connections
 from pegaref.serving.rpc import GenericHandler
 
 _BACKLOG = 2048
-_KEEP_ALIVE_S = 75  # idle connections are closed when room is needed, so a long time-out costs nothing
+_KEEP_ALIVE_S = 75  # idle connections give way when room is needed, so patience costs nothing
+# The kernel's part of a connection: requests are short, and a client that does not read has answers waiting.
+_RECEIVE_BYTES = 64 * 1024
+_SEND_BYTES = 256 * 1024
 _CLOSE_WITHIN_S = 1  # for answers in progress when the server stops
 
 
@@ -131,6 +134,9 @@ class HttpServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on the sockets given."""
         loop = asyncio.get_running_loop()
+        for listener in sockets or []:  # which hands it down to its connections
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
         make = functools.partial(self._connections.protocol, self.config, self.server_state, {}, loop)
         handshake: dict[str, Any] = {}
         if self._tls is not None:

@@ -5,10 +5,11 @@ text.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter
+from typing import Protocol
 
-from pegaref.registry import RegistrySnapshot
+from pegaref.registry import DeviceSnapshot
 
 # From a health answer to the longest deadline. Few, since every series adds to the cost of a scrape.
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.01, 0.1, 1.0, 2.0, 10.0, 60.0)
@@ -17,31 +18,29 @@ BUCKETS_S = (0.0005, 0.001, 0.0025, 0.01, 0.1, 1.0, 2.0, 10.0, 60.0)
 class RouteCounters:
     """The requests of one HTTP route or one gRPC method."""
 
-    __slots__ = ("buckets", "in_flight", "outcomes", "seconds")
+    __slots__ = ("buckets", "changes", "in_flight", "outcomes", "seconds")
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = {}  # outcome -> number of requests
         self.buckets = [0] * (len(BUCKETS_S) + 1)  # not cumulative; the last counts requests that took longer
         self.seconds = 0.0
         self.in_flight = 0
+        self.changes = 0  # counted up with each change of the others; 0 for a route that was never used
 
     def begin(self) -> float:
-        """Count a request in flight; returns the start time that `end` needs."""
+        """Count a request in flight; returns what `end` needs to time it."""
+        self.changes += 1
         self.in_flight += 1
         return perf_counter()
 
     def end(self, began: float, outcome: str) -> None:
-        """Count a request that was answered or whose caller left."""
+        """Count a request that was answered, or whose caller left."""
+        self.changes += 1
         self.in_flight -= 1
         seconds = perf_counter() - began
         self.seconds += seconds
         self.buckets[bisect_left(BUCKETS_S, seconds)] += 1
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-
-    @property
-    def used(self) -> bool:
-        """Whether there has been any request."""
-        return bool(self.outcomes or self.in_flight)
 
 
 class RequestCounters:
@@ -55,12 +54,35 @@ class RequestCounters:
         return self.routes.setdefault(name, RouteCounters())
 
 
+class DeviceReading(Protocol):
+    """One device, as far as a scrape reads it."""
+
+    @property
+    def device_id(self) -> int:
+        """The device's index."""
+        ...
+
+    def mark(self) -> object:
+        """A value that is another one whenever a number of the snapshot is; None while one of them ages."""
+        ...
+
+    def snapshot(self) -> DeviceSnapshot:
+        """The device's state and its counters."""
+        ...
+
+
 class Metrics:
     """All counters of one server, and the functions from which other values are read."""
 
-    def __init__(self, snapshot: Callable[[], RegistrySnapshot], sessions: Callable[[], int]) -> None:
-        self.snapshot = snapshot
+    def __init__(
+        self,
+        devices: Callable[[], Iterable[DeviceReading]],
+        sessions: Callable[[], int],
+        lost_log_lines: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.devices = devices
         self.sessions = sessions
+        self.lost_log_lines = lost_log_lines
         self.rpc = RequestCounters()
         self.http = RequestCounters()
         self.loop_lag_s = 0.0

@@ -80,6 +80,28 @@ def timeout_s(text: str | None, *, default_s: float, most_s: float) -> float:
     return min(seconds, most_s)
 
 
+def page_limit(text: str | None, *, most: int) -> int:
+    """Reads `?limit=`, tightened to `most`. Raises InvalidCommand unless it is a number above zero."""
+    if text is None:
+        return most
+    if not (text.isascii() and text.isdigit() and text.strip("0")):
+        raise InvalidCommand(f"{text[:80]!r} is no whole number above 0", field="limit")
+    return most if len(text) > len(str(_MOST)) else min(int(text), most)
+
+
+def context_cursor(key: ContextKey) -> str:
+    """A context's key as `?after=` takes it."""
+    return f"{key.instance_id}:{key.generation}:{key.tp_rank}:{key.pp_rank}:{key.device_id}"
+
+
+def context_key(cursor: str) -> ContextKey:
+    """Reads `?after=`, which need not be of a context that is still there. Raises InvalidCommand."""
+    instance_id, *numbers = cursor.rsplit(":", 4)
+    if len(numbers) != 4 or not all(word.isascii() and word.isdigit() and len(word) < 20 for word in numbers):
+        raise InvalidCommand("give the 'next' of the page before, encoded as a URL has it", field="after")
+    return ContextKey(instance_id, *(int(word) for word in numbers))
+
+
 def _layers(request: engine_pb2.RegisterContextRequest) -> tuple[Layer, ...]:
     count = len(request.layer_names)
     if count == 0:

@@ -24,37 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pegaref/wire/engine.proto\x12\x08pegaflow\"-\n\x0eResponseStatus\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x9e\x03\n\x16RegisterContextRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0f\n\x07tp_rank\x18\x03 \x01(\r\x12\x0f\n\x07tp_size\x18\x04 \x01(\r\x12\x12\n\nworld_size\x18\x05 \x01(\r\x12\x11\n\tdevice_id\x18\x06 \x01(\x05\x12\x13\n\x0blayer_names\x18\x08 \x03(\t\x12\x15\n\rwrapper_bytes\x18\t \x03(\x0c\x12\x12\n\nnum_blocks\x18\n \x03(\x04\x12\x17\n\x0f\x62ytes_per_block\x18\x0b \x03(\x04\x12\x17\n\x0fkv_stride_bytes\x18\x0c \x03(\x04\x12\x10\n\x08segments\x18\r \x03(\r\x12\x0f\n\x07pp_rank\x18\x0e \x01(\r\x12\x16\n\x0e\x63lient_version\x18\x0f \x01(\t\x12-\n\rtransfer_mode\x18\x11 \x01(\x0e\x32\x16.pegaflow.TransferMode\x12\x12\n\npage_first\x18\x12 \x01(\x08\x12\x17\n\x0flayer_group_ids\x18\x13 \x03(\rJ\x04\x08\x07\x10\x08J\x04\x08\x10\x10\x11\"C\n\x17RegisterContextResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.pegaflow.ResponseStatus\"(\n\x11UnregisterRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\">\n\x12UnregisterResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.pegaflow.ResponseStatus\"]\n\x0eSessionRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0f\n\x07tp_size\x18\x03 \x01(\r\x12\x12\n\nworld_size\x18\x04 \x01(\r\"\x0e\n\x0cSessionEvent\"\x11\n\x0fShutdownRequest\"<\n\x10ShutdownResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.pegaflow.ResponseStatus\"\x0f\n\rHealthRequest\":\n\x0eHealthResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.pegaflow.ResponseStatus*-\n\x0cTransferMode\x12\x1d\n\x19TRANSFER_MODE_UNSPECIFIED\x10\x00\x32\xf4\x02\n\x06\x45ngine\x12[\n\x14RegisterContextBatch\x12 .pegaflow.RegisterContextRequest\x1a!.pegaflow.RegisterContextResponse\x12N\n\x11UnregisterContext\x12\x1b.pegaflow.UnregisterRequest\x1a\x1c.pegaflow.UnregisterResponse\x12=\n\x07Session\x12\x18.pegaflow.SessionRequest\x1a\x16.pegaflow.SessionEvent0\x01\x12\x41\n\x08Shutdown\x12\x19.pegaflow.ShutdownRequest\x1a\x1a.pegaflow.ShutdownResponse\x12;\n\x06Health\x12\x17.pegaflow.HealthRequest\x1a\x18.pegaflow.HealthResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pegaref/wire/engine.proto\x12\x08pegaflow\"-\n\x0eResponseStatus\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xb5\x03\n\x16RegisterContextRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0f\n\x07tp_rank\x18\x03 \x01(\r\x12\x0f\n\x07tp_size\x18\x04 \x01(\r\x12\x12\n\nworld_size\x18\x05 \x01(\r\x12\x11\n\tdevice_id\x18\x06 \x01(\x05\x12\x13\n\x0blayer_names\x18\x08 \x03(\t\x12\x15\n\rwrapper_bytes\x18\t \x03(\x0c\x12\x12\n\nnum_blocks\x18\n \x03(\x04\x12\x17\n\x0f\x62ytes_per_block\x18\x0b \x03(\x04\x12\x17\n\x0fkv_stride_bytes\x18\x0c \x03(\x04\x12\x10\n\x08segments\x18\r \x03(\r\x12\x0f\n\x07pp_rank\x18\x0e \x01(\r\x12\x16\n\x0e\x63lient_version\x18\x0f \x01(\t\x12-\n\rtransfer_mode\x18\x11 \x01(\x0e\x32\x16.pegaflow.TransferMode\x12\x12\n\npage_first\x18\x12 \x01(\x08\x12\x17\n\x0flayer_group_ids\x18\x13 \x03(\rJ\x04\x08\x07\x10\x08J\x04\x08\x10\x10\x11R\nnum_layersR\tlayer_ids\"C\n\x17RegisterContextResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.pegaflow.ResponseStatus\"(\n\x11UnregisterRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\">\n\x12UnregisterResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.pegaflow.ResponseStatus\"]\n\x0eSessionRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0f\n\x07tp_size\x18\x03 \x01(\r\x12\x12\n\nworld_size\x18\x04 \x01(\r\"\x0e\n\x0cSessionEvent\"\x11\n\x0fShutdownRequest\"<\n\x10ShutdownResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.pegaflow.ResponseStatus\"\x0f\n\rHealthRequest\":\n\x0eHealthResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.pegaflow.ResponseStatus*B\n\x0cTransferMode\x12\x18\n\x14TRANSFER_MODE_DIRECT\x10\x00\x12\x18\n\x14TRANSFER_MODE_KERNEL\x10\x01\x32\xf4\x02\n\x06\x45ngine\x12[\n\x14RegisterContextBatch\x12 .pegaflow.RegisterContextRequest\x1a!.pegaflow.RegisterContextResponse\x12N\n\x11UnregisterContext\x12\x1b.pegaflow.UnregisterRequest\x1a\x1c.pegaflow.UnregisterResponse\x12=\n\x07Session\x12\x18.pegaflow.SessionRequest\x1a\x16.pegaflow.SessionEvent0\x01\x12\x41\n\x08Shutdown\x12\x19.pegaflow.ShutdownRequest\x1a\x1a.pegaflow.ShutdownResponse\x12;\n\x06Health\x12\x17.pegaflow.HealthRequest\x1a\x18.pegaflow.HealthResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pegaref.wire.engine_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRANSFERMODE']._serialized_start=947
-  _globals['_TRANSFERMODE']._serialized_end=992
+  _globals['_TRANSFERMODE']._serialized_start=970
+  _globals['_TRANSFERMODE']._serialized_end=1036
   _globals['_RESPONSESTATUS']._serialized_start=39
   _globals['_RESPONSESTATUS']._serialized_end=84
   _globals['_REGISTERCONTEXTREQUEST']._serialized_start=87
-  _globals['_REGISTERCONTEXTREQUEST']._serialized_end=501
-  _globals['_REGISTERCONTEXTRESPONSE']._serialized_start=503
-  _globals['_REGISTERCONTEXTRESPONSE']._serialized_end=570
-  _globals['_UNREGISTERREQUEST']._serialized_start=572
-  _globals['_UNREGISTERREQUEST']._serialized_end=612
-  _globals['_UNREGISTERRESPONSE']._serialized_start=614
-  _globals['_UNREGISTERRESPONSE']._serialized_end=676
-  _globals['_SESSIONREQUEST']._serialized_start=678
-  _globals['_SESSIONREQUEST']._serialized_end=771
-  _globals['_SESSIONEVENT']._serialized_start=773
-  _globals['_SESSIONEVENT']._serialized_end=787
-  _globals['_SHUTDOWNREQUEST']._serialized_start=789
-  _globals['_SHUTDOWNREQUEST']._serialized_end=806
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=808
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=868
-  _globals['_HEALTHREQUEST']._serialized_start=870
-  _globals['_HEALTHREQUEST']._serialized_end=885
-  _globals['_HEALTHRESPONSE']._serialized_start=887
-  _globals['_HEALTHRESPONSE']._serialized_end=945
-  _globals['_ENGINE']._serialized_start=995
-  _globals['_ENGINE']._serialized_end=1367
+  _globals['_REGISTERCONTEXTREQUEST']._serialized_end=524
+  _globals['_REGISTERCONTEXTRESPONSE']._serialized_start=526
+  _globals['_REGISTERCONTEXTRESPONSE']._serialized_end=593
+  _globals['_UNREGISTERREQUEST']._serialized_start=595
+  _globals['_UNREGISTERREQUEST']._serialized_end=635
+  _globals['_UNREGISTERRESPONSE']._serialized_start=637
+  _globals['_UNREGISTERRESPONSE']._serialized_end=699
+  _globals['_SESSIONREQUEST']._serialized_start=701
+  _globals['_SESSIONREQUEST']._serialized_end=794
+  _globals['_SESSIONEVENT']._serialized_start=796
+  _globals['_SESSIONEVENT']._serialized_end=810
+  _globals['_SHUTDOWNREQUEST']._serialized_start=812
+  _globals['_SHUTDOWNREQUEST']._serialized_end=829
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=831
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=891
+  _globals['_HEALTHREQUEST']._serialized_start=893
+  _globals['_HEALTHREQUEST']._serialized_end=908
+  _globals['_HEALTHRESPONSE']._serialized_start=910
+  _globals['_HEALTHRESPONSE']._serialized_end=968
+  _globals['_ENGINE']._serialized_start=1039
+  _globals['_ENGINE']._serialized_end=1411
 # @@protoc_insertion_point(module_scope)

@@ -9,8 +9,10 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 class TransferMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
-    TRANSFER_MODE_UNSPECIFIED: _ClassVar[TransferMode]
-TRANSFER_MODE_UNSPECIFIED: TransferMode
+    TRANSFER_MODE_DIRECT: _ClassVar[TransferMode]
+    TRANSFER_MODE_KERNEL: _ClassVar[TransferMode]
+TRANSFER_MODE_DIRECT: TransferMode
+TRANSFER_MODE_KERNEL: TransferMode
 
 class ResponseStatus(_message.Message):
     __slots__ = ("ok", "message")

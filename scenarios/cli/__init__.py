@@ -43,11 +43,11 @@ _OWN = {
     "run": "Run scenarios (all of the suite by default) and judge them.",
     "list": "List scenarios: what is broken on which target, and what must be seen.",
     "report": "Judge a stored report again and render it, offline.",
-    "compare": "What changed from one run to another: verdicts, scenarios, latency under the fault.",
+    "compare": "Show what changed from one run to another: verdicts, scenarios, latency under the fault.",
     "target": "Describe your own server: write a target file, and try it.",
-    "watch": "The endpoints of a server that runs already, live: lit or dark, how fast, and since when.",
-    "shell": "Start TARGET and break it by hand: single keys arm and release faults, its endpoints beside"
-    " them, live.",
+    "watch": "Watch the endpoints of a running server, live: lit or dark, how fast, and since when.",
+    "shell": "Start TARGET and break it by hand: single keys arm and release faults, next to the live"
+    " endpoints.",
 }
 _MODULES = {"list": "run", "compare": "report", "watch": "live", "shell": "live"}
 """Where a command is, unless the module has its name."""

@@ -19,7 +19,7 @@ from scenarios.server.environment import Say, prepare_interpreter
 from scenarios.server.resources import Holding, measure
 from scenarios.spec import LoadedTarget
 from scenarios.spec.placeholders import fill, free_ports
-from scenarios.spec.target_file import check_filled
+from scenarios.spec.target_file import check_filled, check_ports
 from scenarios.traffic.caller import Caller
 from scenarios.traffic.client import client_process
 
@@ -155,6 +155,7 @@ async def serving(target: LoadedTarget, say: Say | None = None) -> AsyncIterator
     environment has to be built first. Raises `TargetFailed`."""
     start = target.start
     placeholders = {"python": await prepare_interpreter(target, say), "here": str(target.path.parent)}
+    check_ports(target)
     placeholders |= free_ports([start.command, start.env])
     async with AsyncExitStack() as stack:
         controller = await stack.enter_async_context(Controller(selectors(target), target.spec.sites))

@@ -23,7 +23,7 @@ METHOD = re.compile(r"/?[\w.]+/\w+")
 """`package.Service/Method`."""
 
 _UNKNOWN = "\ue000"
-_HEAD = re.compile(r"[^/?#]*(?:://[^/?#]*)?")
+_HEAD = re.compile(r"(?:[^:/?#]*://)?[^/?#]*")
 _MOST_COMMANDS = 64
 """Commands of one probe that may run at a time, when every one of them hangs."""
 
@@ -40,9 +40,6 @@ class _StandIns(dict[str, str]):
 
 def problems(probe: Probe) -> Iterator[tuple[Key, str]]:
     """What is wrong in the file: the key within the probe, and the problem in words."""
-    if probe.budget_s <= 0 or probe.period_s <= 0:
-        yield (), "budget_s and period_s must be above 0"
-        return
     if not probe.connections:
         yield ("connections",), 'is empty: give "fresh", "kept" or both'
     match probe:

@@ -255,7 +255,7 @@ class CommandProbe(msgspec.Struct, frozen=True, tag="command", tag_field="kind",
         tuple[str, ...], Meta(description="The program and its arguments, as they are: no shell reads them.")
     ]
     budget_s: _Budget = 2.0
-    period_s: Annotated[float, Meta(description="Seconds between two starts of the command.")] = 0.25
+    period_s: Annotated[Positive, Meta(description="Seconds between two starts of the command.")] = 0.25
     watched: _Watched = True
     role: _Asker = None
 

@@ -106,6 +106,14 @@ def _check(document: Document, target: Target, folder: Path) -> None:
         raise document.malformed(("leaks",), "growth is allowed without saying why: give `because`")
 
 
+def check_ports(loaded: LoadedTarget) -> None:
+    """Raises `Malformed` for a `{port:NAME}` that the server is not told of: nothing would listen there."""
+    start = loaded.spec.start
+    ports = [name for name in placeholder_names([start.command, start.env]) if _is_port(name)]
+    groups = re.compile(start.ready.line or "").groupindex
+    _check_placeholders(loaded.document, loaded.spec, groups, ports)
+
+
 def check_filled(loaded: LoadedTarget, names: Mapping[str, str]) -> None:
     """Raises `Malformed` for a probe that cannot be asked with these values of its placeholders."""
     for i, probe in enumerate(loaded.spec.probe):
@@ -136,9 +144,10 @@ def _check_processes(document: Document, target: Target) -> None:
         _groups(document, (*at, "cmdline"), selector.cmdline)
 
 
-def _check_placeholders(document: Document, target: Target, groups: tuple[str, ...]) -> None:
+def _check_placeholders(
+    document: Document, target: Target, groups: Iterable[str], ports: Iterable[str] = (_ANY_PORT,)
+) -> None:
     owners = [client.name for client in target.client if client.when == "server"]
-    ports = (name for name in placeholder_names([target.start.command, target.start.env]) if _is_port(name))
     after_start = {*_ALWAYS, *groups, *ports}
 
     def check(key: Key, names: set[str], clients: Iterable[str] = ()) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -108,8 +109,15 @@ def show_rows(scenarios: Sequence[ScenarioRecord], console: Console) -> None:
             *(["× faulted over baseline, worst endpoint"] if layout.ratio else []),
             *(["admits: seconds until readiness said so"] if layout.admits else []),
             *(["restarts: by a kubelet, had the fault gone on"] if layout.restarts else []),
+            *(f"restarts -: {escape(reason)}" for reason in _not_replayed(scenarios) if layout.restarts),
         ]
         console.print(f"[dim]{' · '.join(notes)}[/dim]")
+
+
+def _not_replayed(scenarios: Iterable[ScenarioRecord]) -> Iterable[str]:
+    """Why there is no number of restarts, each reason once."""
+    replays = [scenario.kubelet for scenario in scenarios if scenario.window.closed_s is not None]
+    return dict.fromkeys(one.not_replayed["liveness"] for one in replays if "liveness" in one.not_replayed)
 
 
 def _rows_table(scenarios: Sequence[ScenarioRecord], endpoints: Sequence[str], layout: _Layout) -> Table:

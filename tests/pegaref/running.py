@@ -25,7 +25,8 @@ Result = TypeVar("Result")
 DEADLINE_S = 60.0  # for anything that has to happen: far above what it takes, also on a busy machine
 LINE = re.compile(
     r"pegaref listening http=(?P<http>\S+) grpc=(?P<grpc>\S+) pid=(?P<pid>\d+) "
-    r"placement=(?P<placement>\w+) devices=(?P<devices>[\d,]+)"
+    r"placement=(?P<placement>\w+) devices=(?P<devices>[\d,]+) "
+    r"device_types=(?P<types>[a-z,]+)"
 )
 
 
@@ -138,6 +139,7 @@ def running(
         "serve",
         "--http-addr=127.0.0.1:0",
         "--addr=127.0.0.1:0",
+        "--device-type=cpu",  # on a host with GPUs, too
         *flags,
     ]
     with log.open("w") as stderr:

@@ -84,7 +84,7 @@ async def running(
     """A started handle whose actors have loaded torch; after it none of their processes may be left."""
     if placement != "process":  # it is imported here, where a warning of its own is an error
         pytest.importorskip("torch", reason="the placement imports torch into this process")
-    opened = open_placement(placement, workers=workers)
+    opened = open_placement(placement, device_type="cpu", workers=workers)
     handle = RegistryHandle(devices, opened, settings=settings or RegistrySettings())
     await handle.start()
     made = Running(handle, opened)

@@ -226,7 +226,7 @@ class SimulatedPlacement:
         self.actors.append(actor)
         self.by_device[device_id] = actor
         if self.ready:
-            asyncio.get_running_loop().call_soon(events.on_ready, Ready("simulated"))
+            asyncio.get_running_loop().call_soon(events.on_ready, Ready("simulated", "cpu"))
         return actor
 
 

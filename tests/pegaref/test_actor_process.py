@@ -70,7 +70,7 @@ async def test_a_batch_with_one_bad_layer_maps_nothing() -> None:
                 await r.handle.register(command, deadline_s=60)
             assert refusal.value.field == "wrapper_bytes"
             assert mapped(name, r.pid()) == 0
-            assert r.handle.contexts() == ()
+            assert r.handle.context_count == 0
             await r.handle.register(good, deadline_s=60)
             with pytest.raises(AlreadyExists):
                 await r.handle.register(good, deadline_s=60)

@@ -12,7 +12,7 @@ import pytest
 
 from pegaref.config import RegistrySettings
 from pegaref.errors import OutcomeUnknown
-from pegaref.messages import Dropped, Ready, Registered, Reply, StartFailed
+from pegaref.messages import Dropped, Ending, Ready, Registered, Reply
 from pegaref.placement import open_placement
 from pegaref.registry import DeviceSnapshot, Phase, RegistryHandle
 from tests.pegaref.shared import until
@@ -40,7 +40,7 @@ def message(value: object) -> bytes:
     return frame(msgspec.msgpack.encode(value))
 
 
-READY = message(Ready("rogue"))
+READY = message(Ready("rogue", "cpu"))
 
 
 @dataclass(slots=True)
@@ -70,8 +70,7 @@ HOSTILE = {
     "wrong field": message(["reply", "one", ["dropped", [], 0, 0, 0, ""]]),
     "a tag that is no text": frame(b"\x91\xa3\x00\x00\x80"),
     "deep nesting": frame(b"\x91" * 100_000 + b"\xc0"),
-    "an answer to nothing": READY + message(Reply(1, Registered(1, 1))),
-    "an answer to the future": READY + message(Reply(77, Dropped())),
+    "garbage after an answer to nothing": READY + message(Reply(1, Registered(1, 1))) + frame(b"\xde\xad"),
 }
 
 
@@ -96,6 +95,15 @@ async def test_what_a_child_may_not_say_ends_it_and_nothing_else(said: bytes, ro
     assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.promise("reply-twice")
+@pytest.mark.torch
+async def test_answers_that_nobody_asked_for_cost_the_child_nothing(rogue: Rogue) -> None:
+    answers = message(Reply(1, Registered(1, 1))) + 2 * message(Reply(77, Dropped()))
+    await rogue.start(READY + answers)
+    await until(lambda: rogue.device.unexpected_replies == 3)
+    assert (rogue.device.phase, rogue.device.epoch) == (Phase.READY, 1)
+
+
 @pytest.mark.torch
 async def test_the_child_that_comes_after_a_rogue_works(rogue: Rogue) -> None:
     await rogue.start(HOSTILE["garbage"])
@@ -107,7 +115,7 @@ async def test_the_child_that_comes_after_a_rogue_works(rogue: Rogue) -> None:
 
 @pytest.mark.torch
 async def test_a_child_that_cannot_start_says_why_in_the_reason(rogue: Rogue) -> None:
-    await rogue.start(message(StartFailed("it cannot start: there is no device 7 on this host")))
+    await rogue.start(message(Ending("it cannot start: there is no device 7 on this host")))
     await until(lambda: "there is no device 7" in rogue.device.reason)
     assert rogue.device.phase is not Phase.READY
 

@@ -59,7 +59,8 @@ def test_no_flags_are_the_default_configuration() -> None:
 def test_every_flag_lands_in_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("0123456789abcdef")
     flags = (
-        "--placement=pool --devices=0,3 --http-addr=127.0.0.1:0 --addr=[::1]:0 --workers=7 --wedge-after=1.5 "
+        "--placement=pool --devices=0,3 --device-type=cpu --http-addr=127.0.0.1:0 --addr=[::1]:0 "
+        "--workers=7 --wedge-after=1.5 "
         "--on-wedge=respawn --max-deadline=9 --mailbox-commands=5 --mailbox-bytes=6 --max-message-bytes=7 "
         "--max-header-bytes=8 --max-connections=9 --header-timeout=12 --max-sessions=11 --client-version=1.* "
         f"--token-file={tmp_path / 'token'} --tls-cert=c.pem --tls-key=k.pem --tls-client-ca=a.pem "
@@ -88,6 +89,8 @@ def test_version_is_that_of_the_package() -> None:
         (["serve", "--on-wedge", "restart"], "report, respawn"),
         (["serve", "--devices", "0,0"], "name it once"),
         (["serve", "--devices", "gpu0"], "such as 0,1"),
+        (["serve", "--device-type", "gpu"], "choose one of auto, cuda, cpu"),
+        (["serve", "--client-version", "any", "--client-version", "1.*"], "leave the others out"),
         (["serve", "--http-addr", "9091"], "write HOST:PORT"),
         (["serve", "--addr", "host:99999"], "0 to 65535"),
         (["serve", "--workers", "0"], "x>=1"),
@@ -141,6 +144,7 @@ def test_the_first_line_says_where_it_listens_and_how(serve: Serve) -> None:
     match = LINE.fullmatch(server.line.rstrip("\n"))
     assert match
     assert (match["placement"], match["devices"], int(match["pid"])) == ("thread", "0,1", server.process.pid)
+    assert match["types"] == "cpu,cpu"
     assert server.get("/health").text == "ok"
     with server.client() as client:
         client.health()

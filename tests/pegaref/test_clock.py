@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,3 +63,20 @@ async def test_a_call_made_from_a_call_is_made_too() -> None:
     await clock.advance(10)
     assert len(called) == 3
     assert clock.pending == 0
+
+
+async def test_a_call_that_raises_takes_no_other_with_it() -> None:
+    clock = VirtualClock()
+    heap = DeadlineHeap(clock)
+    called: list[float] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    heap.call_at(clock.now() + 1, fail)
+    heap.call_at(clock.now() + 1, lambda: called.append(1))
+    heap.call_at(clock.now() + 2, lambda: called.append(2))
+    with pytest.raises(ZeroDivisionError):
+        await clock.advance(1)
+    await clock.advance(2)
+    assert called == [1, 2]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,13 +14,15 @@ from msgspec import structs
 
 torch = pytest.importorskip("torch", reason="the actor's side needs torch")
 
-from pegaref.actor.tensors import CudaTensorRegistry  # noqa: E402
+from pegaref.actor.tensors import CudaTensorRegistry, take_device  # noqa: E402
 from pegaref.errors import InvalidCommand, RegistryError  # noqa: E402
 from pegaref.messages import ContextKey, Layer, RegisterLayers  # noqa: E402
+from pegaref.placement import open_placement  # noqa: E402
+from pegaref.registry import RegistryHandle  # noqa: E402
 from pegaref.wrapper import CudaIpc, decode_wrapper, encode_wrapper  # noqa: E402
+from tests.pegaref.shared import until  # noqa: E402
 
 pytestmark = pytest.mark.torch
-without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="what is refused where there is no GPU")
 with_gpu = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
@@ -46,9 +49,27 @@ def register(wrapper: bytes, nbytes: int = 4096) -> RegisterLayers:
     return RegisterLayers(KEY, (Layer("layer.0", wrapper, 1, nbytes, 0, 1),))
 
 
+# In an actor's process: a kernel that fails breaks the process's context for good.
+BREAKING = """
+import sys
+if "pegaref.actor.child" in sys.orig_argv:
+    import pathlib, threading, time
+    flag = pathlib.Path({flag!r})
+    def run():
+        while not flag.exists():
+            time.sleep(0.05)
+        flag.unlink()
+        import torch
+        torch.zeros(1, device="cuda")[torch.tensor([9], device="cuda")].item()
+    threading.Thread(target=run, daemon=True).start()
+"""
+
+
 @pytest.fixture
 def registry() -> CudaTensorRegistry:
-    return CudaTensorRegistry(0, lambda: None)
+    if torch.cuda.is_available():
+        take_device(0)
+    return CudaTensorRegistry(0, "cuda", lambda: None)
 
 
 def test_a_gpu_without_memory_is_not_the_senders_mistake(
@@ -78,9 +99,9 @@ def test_memory_of_another_devices_gpu_is_refused_before_it_is_opened(
     assert not opened
 
 
-@without_gpu
-def test_gpu_memory_is_refused_with_the_remedy_where_there_is_no_gpu(registry: CudaTensorRegistry) -> None:
-    with pytest.raises(RegistryError, match="sees no GPU") as refused:
+def test_gpu_memory_is_refused_with_the_remedy_by_a_device_that_is_host_memory() -> None:
+    registry = CudaTensorRegistry(0, "cpu", lambda: None)
+    with pytest.raises(RegistryError, match="start it with --device-type cuda") as refused:
         registry.register_layers(register(encode_wrapper(WRAPPER)))
     assert refused.value.code == "FAILED_PRECONDITION"
 
@@ -94,6 +115,10 @@ def test_gpu_memory_is_refused_with_the_remedy_where_there_is_no_gpu(registry: C
         {"offset": -1},
         {"dtype": "complex64"},
         {"shape": (2,), "stride": (-1,)},
+        {"shape": (4096, 1_000_000), "stride": (1, 0)},
+        {"storage_offset_bytes": -4096},
+        {"ref_counter_offset": 10_000},
+        {"ref_counter_offset": -1},
     ],
 )
 def test_a_tensor_that_reaches_outside_its_memory_is_refused_before_any_is_opened(
@@ -158,6 +183,41 @@ class TestOnAGpu:
         moved = msgspec.structs.replace(known, device_index=7)  # as under another CUDA_VISIBLE_DEVICES
         assert registry.register_layers(register(encode_wrapper(moved), NBYTES)).tensors == 1
         registry.clear()
+
+    @pytest.mark.parametrize(
+        "claim",
+        [
+            {"storage_bytes": 1 << 40, "shape": (1 << 40,)},
+            {"storage_offset_bytes": 1 << 40},
+            {"storage_offset_bytes": NBYTES, "storage_bytes": NBYTES},
+        ],
+        ids=str,
+    )
+    def test_more_memory_than_was_shared_is_refused_and_nothing_stays_mapped(
+        self, exporter: subprocess.Popen[str], registry: CudaTensorRegistry, claim: dict[str, object]
+    ) -> None:
+        known = decode_wrapper(shared_by(exporter))
+        assert isinstance(known, CudaIpc)
+        with pytest.raises(InvalidCommand, match="of GPU memory that has"):
+            registry.register_layers(register(encode_wrapper(structs.replace(known, **claim)), NBYTES))
+        assert registry.register_layers(register(encode_wrapper(known), NBYTES)).bytes == NBYTES
+        registry.clear()
+
+    async def test_an_actor_whose_context_a_kernel_broke_is_replaced_and_ready_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        flag = tmp_path / "break"
+        (tmp_path / "sitecustomize.py").write_text(BREAKING.format(flag=str(flag)))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        handle = RegistryHandle((0,), open_placement("process", device_type="cuda"))
+        try:
+            await handle.start()
+            await until(lambda: handle.snapshot().ready)
+            flag.touch()
+            await until(lambda: handle.snapshot().devices[0].epoch == 2 and handle.snapshot().ready)
+            assert "(the device is lost: CUDA error" in caplog.text
+        finally:
+            await handle.close(grace_s=3)
 
     def test_views_keep_their_offset_and_stride(self, registry: CudaTensorRegistry) -> None:
         code = (

@@ -242,15 +242,17 @@ def test_reflection_lists_the_services_and_gives_the_proto(server: Running) -> N
 def test_only_accepted_client_versions_may_register(
     serve: Serve, tensor: SharedTensor, instance: str
 ) -> None:
-    server = serve("--client-version=0.22.*", "--client-version=1.0.0")
+    server = serve("--client-version=0.22.*", "--client-version=equal")
     request = register_of(instance, tensor)
     with server.stub() as stub:
         request.client_version = "0.21.9"
         error = refusal(lambda: stub.RegisterContextBatch(request, timeout=DEADLINE_S))
         assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert "0.22.*, 1.0.0" in error.details()
-        request.client_version = "0.22.4"
-        assert stub.RegisterContextBatch(request, timeout=DEADLINE_S).status.ok
+        assert "PegaFlow version mismatch: '0.21.9'" in error.details()
+        assert "0.22.*, 0.25.1" in error.details()
+        for rank, version in enumerate(("0.22.4", "0.25.1")):
+            request.client_version, request.pp_rank = version, rank
+            assert stub.RegisterContextBatch(request, timeout=DEADLINE_S).status.ok
 
 
 def test_a_hostile_pickle_is_invalid_argument_and_does_nothing(

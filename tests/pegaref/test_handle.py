@@ -118,7 +118,7 @@ async def test_a_register_that_ran_past_its_deadline_is_rolled_back() -> None:
         assert list(b.actor.held) == [key()]
         b.actor.work()
         assert not b.actor.held
-        assert b.handle.contexts() == ()
+        assert b.handle.context_count == 0
         assert b.handle.snapshot().devices[0].rolled_back == 1
 
 
@@ -162,7 +162,7 @@ async def test_a_caller_that_goes_while_its_register_runs_leaves_nothing() -> No
         b.actor.work()
         await settle()
         assert not b.actor.held
-        assert b.handle.contexts() == ()
+        assert b.handle.context_count == 0
 
 
 @pytest.mark.promise("no-orphans")

@@ -14,7 +14,8 @@ from pegaref.errors import (
     OutcomeUnknown,
     ShuttingDown,
 )
-from pegaref.messages import Dropped, Ready
+from pegaref.messages import Dropped, Pulse, Ready
+from pegaref.registry import Phase
 from tests.pegaref.simulation import LAYER_BYTES, bench, key, register_of, settle
 
 
@@ -75,7 +76,7 @@ async def test_commands_that_come_before_torch_is_loaded_wait_for_it() -> None:
         assert not call.done()
         assert not b.handle.snapshot().ready
         assert "torch" in b.handle.snapshot().devices[0].reason
-        b.actor.events.on_ready(Ready("simulated"))
+        b.actor.events.on_ready(Ready("simulated", "cpu"))
         await call
         assert b.handle.snapshot().ready
 
@@ -140,4 +141,21 @@ async def test_a_launch_that_fails_is_tried_again() -> None:
         with pytest.raises(DeviceUnavailable):
             await b.handle.register(register_of(key()), deadline_s=5)
         await b.clock.advance(30)
+        assert b.handle.snapshot().ready
+
+
+async def test_an_actor_that_cannot_be_watched_is_not_ready_and_is_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreadable() -> Pulse:
+        raise OSError("Input/output error")
+
+    async with bench() as b:
+        with monkeypatch.context() as patch:
+            patch.setattr(b.actor, "pulse", unreadable)
+            await b.clock.advance(1)
+            device = b.handle.snapshot().devices[0]
+            assert (device.ready, device.phase) == (False, Phase.READY)
+            assert device.reason == "the actor cannot be watched: OSError: Input/output error"
+        await b.clock.advance(1)
         assert b.handle.snapshot().ready

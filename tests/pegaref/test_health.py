@@ -65,7 +65,7 @@ class Watched:
 
 @pytest.mark.promise("grpc-health")
 @needs_torch
-@pytest.mark.parametrize("service", ["", "liveness", "readiness", "pegaflow.Engine"])
+@pytest.mark.parametrize("service", ["", "liveness", "readiness", "startup", "pegaflow.Engine"])
 def test_every_service_of_a_ready_server_is_serving(server: Running, service: str) -> None:
     assert check(server, service) == Status.SERVING
 
@@ -83,7 +83,7 @@ def test_an_unknown_service_is_not_found(server: Running) -> None:
 def test_list_names_every_service(server: Running) -> None:
     with health_stub(server) as stub:
         statuses = stub.List(health_pb2.HealthListRequest(), timeout=DEADLINE_S).statuses
-    assert sorted(statuses) == ["", "liveness", "pegaflow.Engine", "readiness"]
+    assert sorted(statuses) == ["", "liveness", "pegaflow.Engine", "readiness", "startup"]
 
 
 @pytest.mark.promise("readiness")
@@ -97,8 +97,10 @@ def test_a_wedge_ends_readiness_and_not_liveness_and_says_why(server: Running) -
         assert device["reason"]
         assert server.ready()["devices"]["0"]["ready"] is True
         assert server.get("/health").status_code == 200
-        for service, status in (("", SERVING), ("liveness", SERVING), ("readiness", NOT_SERVING)):
-            assert check(server, service) == status, service
+        assert server.get("/startupz").json()["started"] is True  # it has been ready, and that is for good
+        for service in ("", "liveness", "startup"):
+            assert check(server, service) == SERVING, service
+        assert check(server, "readiness") == NOT_SERVING
     server.wait_ready()
 
 
@@ -126,15 +128,40 @@ def test_watching_an_unknown_service_is_service_unknown(server: Running) -> None
         watched.cancel()
 
 
+@pytest.mark.promise("startup")
 @pytest.mark.promise("liveness")
 @needs_torch
 def test_liveness_comes_before_torch_is_loaded_and_readiness_follows(serve: Serve) -> None:
     server = serve(ready=False)
     assert server.get("/health").status_code == 200
-    report = server.ready()
+    report, startup = server.ready(), server.get("/startupz")
     assert (report["ready"], report["devices"]["0"]["phase"]) == (False, "starting")
     assert report["devices"]["0"]["reason"]
-    server.wait_ready()
+    assert (startup.status_code, startup.json()["started"]) == (503, False)
+    assert "loading torch" in startup.json()["devices"]["0"]["reason"]
+    with health_stub(server) as stub:
+        watched = Watched(stub, "startup")
+        assert (watched.next(), watched.next()) == (NOT_SERVING, SERVING)
+        watched.cancel()
+    assert server.get("/startupz").json() == {"started": True, "devices": {"0": {"started": True}}}
+    assert server.ready()["devices"]["0"]["type"] == "cpu"
+
+
+@pytest.mark.promise("device-type")
+@needs_torch
+def test_a_gpu_that_is_not_there_is_never_served_by_host_memory(serve: Serve) -> None:
+    server = serve("--devices=7", "--device-type=cuda", ready=False)
+    assert server.line.endswith("devices=7 device_types=cuda\n")
+    eventually(lambda: "--device-type cpu" in server.ready()["devices"]["7"]["reason"], what="why")
+    eventually(
+        lambda: server.ready()["devices"]["7"]["epoch"] >= 2, what="another try"
+    )  # and it still says why
+    startup = server.get("/startupz")
+    assert startup.status_code == 503
+    assert "there is no device 7 on this host: CUDA has" in startup.json()["devices"]["7"]["reason"]
+    assert "type" not in server.ready()["devices"]["7"]
+    assert (check(server, "startup"), check(server, "readiness")) == (NOT_SERVING, NOT_SERVING)
+    assert server.get("/health").status_code == 200
 
 
 @pytest.mark.promise("health-asks-nobody")

@@ -12,8 +12,7 @@ import httpx
 import pytest
 
 from pegaref.placement.pool import WorkerPool
-from pegaref.registry import RegistrySnapshot
-from pegaref.serving.liveness import Liveness, LivenessCycle
+from pegaref.serving.direct import DirectAnswers, DirectCycle
 from pegaref.serving.metrics import Metrics
 from tests.pegaref.running import DEADLINE_S, Running, running
 
@@ -137,13 +136,13 @@ class Wire(asyncio.Transport):
 @pytest.mark.promise("one-dispatch")
 @pytest.mark.parametrize("leaves", [False, True])
 def test_the_answer_waits_for_the_dispatch_and_for_nobody_who_left(leaves: bool) -> None:
-    dispatch, metrics, wire = HeldDispatch(), Metrics(RegistrySnapshot, lambda: 0), Wire()
-    liveness = Liveness(dispatch, metrics)  # type: ignore[arg-type]  # its `run` is never called
-    route = liveness.route(b"/health")
+    dispatch, metrics, wire = HeldDispatch(), Metrics(tuple, lambda: 0), Wire()
+    answers = DirectAnswers(dispatch, metrics)  # type: ignore[arg-type]  # its `run` is never called
+    route = answers.route(b"/health")
     assert route is not None
     completed: list[bool] = []
-    cycle = LivenessCycle(
-        liveness,
+    cycle = DirectCycle(
+        answers,
         route,
         b"GET",
         transport=wire,
@@ -152,12 +151,12 @@ def test_the_answer_waits_for_the_dispatch_and_for_nobody_who_left(leaves: bool)
         on_response=lambda: completed.append(True),
     )
     cycle.start()
-    assert (wire.written, route.in_flight) == (b"", 1)
+    assert (wire.written, route.counters.in_flight) == (b"", 1)
     cycle.disconnected = leaves
     dispatch.held.pop()()
     assert wire.written.endswith(b"\r\n\r\nok") is not leaves
-    assert route.outcomes == ({"499": 1} if leaves else {"200": 1})
-    assert (bool(completed), route.in_flight) == (not leaves, 0)
+    assert route.counters.outcomes == ({"499": 1} if leaves else {"200": 1})
+    assert (bool(completed), route.counters.in_flight) == (not leaves, 0)
 
 
 @pytest.mark.promise("one-dispatch")

@@ -69,7 +69,7 @@ def test_requests_arrive_however_the_stream_is_cut(sent: list[Request], lengths:
 @given(st.lists(st.builds(Reply, whole, answers), max_size=4), st.lists(st.integers(1, 50), max_size=40))
 def test_answers_arrive_however_the_stream_is_cut(sent: list[Reply], lengths: list[int]) -> None:
     writer, reader = FrameWriter(), answer_reader()
-    messages: list[Ready | Reply] = [Ready("2.0"), *sent]
+    messages: list[Ready | Reply] = [Ready("2.0", "cpu"), *sent]
     stream = b"".join(writer.frame(message) for message in messages)
     assert [message for piece in cut(stream, lengths) for message in reader.feed(piece)] == messages
 

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pegaref.client import ClientError, SharedTensor
-from pegaref.registry import DeviceSnapshot, Hang, Phase, RegistrySnapshot
+from pegaref.registry import DeviceSnapshot, Hang, Phase
 from pegaref.serving.exposition import Exposition
 from pegaref.serving.metrics import Metrics
 from tests.pegaref.conftest import Serve
@@ -56,9 +56,11 @@ def complaints(text: bytes) -> str:
     return said
 
 
-def snapshot() -> RegistrySnapshot:
-    device = DeviceSnapshot(
-        device_id=0,
+def wedged(device_id: int = 0) -> DeviceSnapshot:
+    """A device about which there is something to tell in every family."""
+    return DeviceSnapshot(
+        device_id=device_id,
+        device_type="cuda",
         phase=Phase.WEDGED,
         ready=False,
         reason="hangs",
@@ -80,12 +82,29 @@ def snapshot() -> RegistrySnapshot:
         rejected=9,
         rolled_back=10,
         lost_replies=11,
+        unexpected_replies=13,
     )
-    return RegistrySnapshot({0: device})
+
+
+class StillDevice:
+    """A device that stays as it is until it is given another snapshot."""
+
+    def __init__(self, snapshot: DeviceSnapshot | None = None) -> None:
+        self.now = snapshot or wedged()
+
+    @property
+    def device_id(self) -> int:
+        return self.now.device_id
+
+    def mark(self) -> object:
+        return id(self.now)
+
+    def snapshot(self) -> DeviceSnapshot:
+        return self.now
 
 
 def test_everything_in_a_devices_snapshot_is_told() -> None:
-    series = parse(Exposition(Metrics(snapshot, lambda: 12)).text().decode())
+    series = parse(Exposition(Metrics(lambda: [StillDevice()], lambda: 12)).text().decode())
     told = {
         "device_ready": 0.0,
         "mailbox_commands": 4,
@@ -101,21 +120,23 @@ def test_everything_in_a_devices_snapshot_is_told() -> None:
         "commands_rejected_total": 9,
         "registers_rolled_back_total": 10,
         "replies_lost_total": 11,
+        "replies_unexpected_total": 13,
     }
     assert {name: value(series, name, device="0") for name in told} == told
     assert value(series, "commands_in_flight", device="0", operation="register") == 4
     assert value(series, "commands_total", device="0", operation="register", outcome="done") == 8
+    assert value(series, "device_info", device="0", type="cuda") == 1
     assert value(series, "sessions") == 12
 
 
 def test_exactly_the_kind_of_hang_is_one() -> None:
-    series = parse(Exposition(Metrics(snapshot, lambda: 0)).text().decode())
+    series = parse(Exposition(Metrics(lambda: [StillDevice()], lambda: 0)).text().decode())
     kinds = {str(kind): value(series, "wedged", device="0", kind=str(kind)) for kind in Hang}
     assert kinds == {"stalled": 0, "gil_held": 1, "stopped": 0, "unkillable": 0, "dead": 0}
 
 
 def test_every_family_has_help_a_unit_and_counters_end_in_total() -> None:
-    metrics = Metrics(snapshot, lambda: 0)
+    metrics = Metrics(lambda: [StillDevice()], lambda: 0)
     route = metrics.http.route("/x")
     route.end(route.begin(), "200")
     for family in text_string_to_metric_families(Exposition(metrics).text().decode()):
@@ -128,14 +149,14 @@ def test_every_family_has_help_a_unit_and_counters_end_in_total() -> None:
 
 
 def test_a_route_without_a_request_has_no_series() -> None:
-    metrics = Metrics(RegistrySnapshot, lambda: 0)
+    metrics = Metrics(tuple, lambda: 0)
     metrics.http.route("/never")
     assert b"/never" not in Exposition(metrics).text()
 
 
 @needs_promtool
 def test_promtool_finds_nothing() -> None:
-    metrics = Metrics(snapshot, lambda: 0)
+    metrics = Metrics(lambda: [StillDevice()], lambda: 0)
     for requests in (metrics.http, metrics.rpc):
         route = requests.route("/x")
         route.end(route.begin(), "200")

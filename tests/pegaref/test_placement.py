@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pegaref.config import RegistrySettings
+from pegaref.config import DEVICE_TYPES, RegistrySettings
 from pegaref.errors import OutcomeUnknown, RegistryError, TorchMissing, UnknownPlacement
 from pegaref.messages import Reply
-from pegaref.placement import PLACEMENTS, open_placement
+from pegaref.placement import PLACEMENTS, gpu_trace, open_placement
 from pegaref.placement.local import LocalLink
 from pegaref.placement.pool import WorkerPool
 from pegaref.registry import Hang, RegistryHandle
@@ -86,6 +86,35 @@ async def test_every_placement_maps_and_releases(name: str) -> None:
 def test_an_unknown_placement_is_refused_with_the_names_that_there_are() -> None:
     with pytest.raises(UnknownPlacement, match="inline, pool, thread, process"):
         open_placement("fiber")
+
+
+@pytest.mark.promise("device-type")
+@pytest.mark.parametrize(
+    ("made", "trace"),
+    [
+        ((), ""),
+        (("dev/null", "proc/driver/rtc"), ""),
+        (("dev/nvidia0",), "dev/nvidia0"),
+        (("dev/nvidiactl", "proc/driver/nvidia/version"), "dev/nvidiactl"),
+        (
+            ("proc/driver/nvidia/version",),
+            "proc/driver/nvidia",
+        ),  # in a container without its nodes
+        (("dev/dxg",), "dev/dxg"),
+    ],
+)
+def test_auto_is_cuda_wherever_the_host_shows_a_gpu(
+    made: tuple[str, ...], trace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="the placement asks for it")
+    for name in made:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = gpu_trace(tmp_path / "dev", tmp_path / "proc")
+    assert found == (trace and str(tmp_path / trace))
+    monkeypatch.setattr("pegaref.placement.gpu_trace", lambda: found)
+    types = [open_placement("process", device_type=asked).device_type for asked in DEVICE_TYPES]
+    assert types == ["cuda" if trace else "cpu", "cuda", "cpu"]
 
 
 @pytest.mark.parametrize("name", PLACEMENTS)
@@ -330,22 +359,39 @@ async def test_an_actor_that_cannot_start_is_gone_and_says_why(
         placement.close()
 
 
+# What CUDA does where a kernel has failed: every call in that process raises from then on.
+BROKEN_GPU = """
+import sys
+if "pegaref.actor.child" in sys.orig_argv:
+    import pathlib, torch, pegaref.actor.tensors
+    def call(*_):
+        if pathlib.Path({flag!r}).exists():
+            raise RuntimeError("CUDA error: unspecified launch failure\\nCompile with TORCH_USE_CUDA_DSA")
+    torch.cuda.mem_get_info = pegaref.actor.tensors.take_device = call
+"""
+
+
+@pytest.mark.promise("device-type")
 @pytest.mark.torch
-async def test_a_child_whose_device_this_host_does_not_have_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_an_actor_whose_gpu_is_lost_ends_and_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "if 'pegaref.actor.child' in sys.orig_argv:\n"
-        "    import torch\n"
-        "    torch.cuda.device_count = lambda: 1\n"
-    )
+    flag = tmp_path / "broken"
+    (tmp_path / "sitecustomize.py").write_text(BROKEN_GPU.format(flag=str(flag)))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     pytest.importorskip("torch", reason="the placement asks for it")
-    handle = RegistryHandle((7,), open_placement("process"))
+    handle = RegistryHandle((0,), open_placement("process", device_type="cuda"))
+    lost: list[object] = []
+    handle.on_lost = lost.append
     try:
         await handle.start()
-        await until(lambda: "no device 7 on this host: CUDA has 1" in handle.snapshot().devices[7].reason)
-        assert not handle.snapshot().ready
+        await until(lambda: handle.snapshot().ready)
+        assert handle.snapshot().devices[0].device_type == "cuda"
+        with shared_memory() as name:
+            await handle.register(register_shared(name, key("a")), deadline_s=60)
+        flag.touch()
+        await until(lambda: "cannot start: CUDA error" in handle.snapshot().devices[0].reason)
+        assert "(the device is lost: CUDA error: unspecified launch failure)" in caplog.text
+        assert lost == [frozenset({("a", 0)})]
     finally:
         await handle.close(grace_s=2)

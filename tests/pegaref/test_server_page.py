@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -16,11 +17,11 @@ from pegaref.config import ServerConfig
 from pegaref.placement import Dispatch
 from pegaref.placement.dispatch import DirectDispatch
 from pegaref.registry import Hang
-from pegaref.serving import ENGINE_SERVICE, UNIMPLEMENTED, Access, Endpoints, Metrics
-from pegaref.serving.exposition import ServerCollector
-from pegaref.serving.liveness import PATHS
+from pegaref.serving import ENGINE_SERVICE, UNIMPLEMENTED, Access, Endpoints, Metrics, Turns
+from pegaref.serving.direct import DirectAnswers
+from pegaref.serving.exposition import Exposition
 from pegaref.serving.refusal import _HTTP_STATUS
-from tests.pegaref.test_metrics import snapshot
+from tests.pegaref.test_metrics import StillDevice
 
 PAGE = Path(__file__).parents[2] / "docs" / "server.md"
 
@@ -47,12 +48,12 @@ def test_every_flag_is_there_with_its_default() -> None:
 
 
 def test_every_metric_is_there_with_its_type_and_labels() -> None:
-    metrics = Metrics(snapshot, lambda: 0)
+    metrics = Metrics(lambda: [StillDevice()], lambda: 0)
     for requests in (metrics.http, metrics.rpc):
         route = requests.route("/x")
         route.end(route.begin(), "200")
     real = {}
-    for family in ServerCollector(metrics).collect():
+    for family in text_string_to_metric_families(Exposition(metrics).text().decode()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         real[name] = (family.type, labels)
@@ -68,11 +69,11 @@ def test_every_kind_of_hang_is_explained(kind: Hang) -> None:
 @pytest.mark.promise("routes")
 def test_every_route_is_there() -> None:
     dispatch: Dispatch = DirectDispatch()
-    metrics = Metrics(snapshot, lambda: 0)
+    metrics = Metrics(lambda: [StillDevice()], lambda: 0)
     # Routes are made of the endpoints' names; nothing else of the server is asked for.
-    app = Endpoints(ServerConfig(), None, None, None, metrics, Access(ServerConfig())).app(dispatch)  # type: ignore[arg-type]
+    app = Endpoints(ServerConfig(), None, None, None, metrics, Access(ServerConfig()), Turns()).app(dispatch)  # type: ignore[arg-type]
     assert isinstance(app, Starlette)
-    real = {path.decode() for path in PATHS}
+    real = set(DirectAnswers(dispatch, metrics).paths)
     real |= {route.path.replace("{operation_id}", "ID") for route in app.routes if isinstance(route, Route)}
     told = {path for cells in rows("HTTP") for path in re.findall(r"(?:GET|POST) (/[\w/]+)", cells[0])}
     assert told == real

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import os
 import resource
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.pegaref.simulation import key
 torch = pytest.importorskip("torch", reason="the actor's side; run where pegaref[torch] is installed")
 pytestmark = pytest.mark.torch
 
-from pegaref.actor.tensors import CudaTensorRegistry  # noqa: E402 (imports torch)
+from pegaref.actor.tensors import CudaTensorRegistry, take_device  # noqa: E402 (imports torch)
 
 
 class Steps:
@@ -41,7 +42,7 @@ def steps() -> Steps:
 
 @pytest.fixture
 def registry(steps: Steps) -> CudaTensorRegistry:
-    return CudaTensorRegistry(0, steps)
+    return CudaTensorRegistry(0, "cpu", steps)
 
 
 @pytest.fixture
@@ -52,19 +53,23 @@ def emptied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_an_actor_whose_device_is_not_among_the_hosts_gpus_does_not_start(
-    steps: Steps, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("count", "visible", "said"),
+    [
+        (1, None, r"no device 7 on this host: CUDA has 1; .*--device-type cpu"),
+        (0, None, r"no device 7 on this host: CUDA has none; .*--device-type cpu"),
+        (0, "", r"CUDA has none with CUDA_VISIBLE_DEVICES=''; .*--device-type cpu"),
+    ],
+)
+def test_a_gpu_that_cuda_does_not_see_is_not_taken(
+    count: int, visible: str | None, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(DeviceMissing, match="there is no device 7 on this host: CUDA has 1"):
-        CudaTensorRegistry(7, steps)
-
-
-def test_on_a_host_without_a_gpu_any_device_is_an_actor_for_host_memory(
-    steps: Steps, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    CudaTensorRegistry(7, steps)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(DeviceMissing, match=said):
+        take_device(7)
 
 
 def one_layer(wrapper: SharedMemory, *, num_blocks: int = 1, bytes_per_block: int = 1) -> RegisterLayers:
@@ -275,6 +280,12 @@ def test_another_users_object_is_refused(registry: CudaTensorRegistry) -> None:
         {"stride": (-1,)},
         {"stride": (1, 1)},
         {"stride": (2**62,)},
+        {"shape": (1,), "stride": (2**64 - 1,)},
+        {"shape": (8192, 1_000_000), "stride": (1, 0)},
+        {"shape": (2,), "stride": (0,)},
+        {"shape": (4, 8), "stride": (4, 1)},
+        {"shape": (8, 4), "stride": (1, 4)},
+        {"shape": (1, 2, 3), "stride": (0, 5, 3)},
         {"offset": 1},
         {"offset": -8},
         {"offset": 2**62},
@@ -295,6 +306,7 @@ def test_a_tensor_that_does_not_fit_its_object_is_refused(
         registry.clear()
 
 
+@pytest.mark.promise("mapped-memory")
 @pytest.mark.parametrize(
     ("num_blocks", "bytes_per_block", "kv_stride_bytes", "segments", "fits"),
     [
@@ -303,9 +315,14 @@ def test_a_tensor_that_does_not_fit_its_object_is_refused(
         (4, 1024, 4096, 2, True),
         (4, 1024, 4097, 2, False),
         (2**62, 2**62, 0, 1, False),
+        (4, 1024, 1024, 2, True),  # K and V of each block side by side
+        (5, 1024, 1024, 2, False),
+        (4, 1024, 0, 2, False),  # V over K
+        (4, 1024, 1023, 2, False),
+        (4, 1024, 4095, 2, False),
     ],
 )
-def test_blocks_must_lie_inside_the_tensor(
+def test_blocks_must_lie_inside_the_tensor_and_beside_each_other(
     registry: CudaTensorRegistry,
     num_blocks: int,
     bytes_per_block: int,
@@ -320,9 +337,71 @@ def test_blocks_must_lie_inside_the_tensor(
         if fits:
             registry.register_layers(command)
         else:
+            with pytest.raises(InvalidCommand, match=r"blocks end|overlap"):
+                registry.register_layers(command)
+            assert mapped(name) == 0
+        registry.clear()
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "shape", "stride", "offset", "blocks", "fits"),
+    [
+        (1024, (8, 4, 16), None, 0, (8, 128, 0, 1), True),  # blocks first
+        (512, (2, 8, 16), None, 0, (8, 32, 256, 2), True),  # K first
+        (640, (2, 8, 16), (160, 20, 1), 0, (8, 40, 320, 2), True),  # K first, blocks padded
+        (512, (8, 16), (32, 1), 0, (8, 64, 0, 1), True),  # blocks padded, the last one too
+        (480, (8, 16), (32, 1), 0, (8, 64, 0, 1), False),  # where the padding of the last is not mapped
+        (1024, (8, 4, 16), (64, 1, 4), 0, (8, 128, 0, 1), True),  # permuted
+        (256, (1, 8, 16), (7, 16, 1), 0, (8, 32, 0, 1), True),  # of one, any step
+        (512, (4, 16), None, 256, (4, 32, 0, 1), True),  # a layer among others of one object
+        (512, (4, 16), None, 256, (9, 32, 0, 1), False),  # past the object's end
+        (512, (4, 16), None, 0, (5, 32, 0, 1), False),  # over the next layer
+    ],
+)
+def test_the_layouts_of_engines_are_taken(
+    registry: CudaTensorRegistry,
+    nbytes: int,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...] | None,
+    offset: int,
+    blocks: tuple[int, int, int, int],
+    fits: bool,
+) -> None:
+    with shared_memory(1024) as name:
+        wrapper = encode_wrapper(SharedMemory(name, nbytes, "float16", shape, stride, offset))
+        command = RegisterLayers(key(), (Layer("l", wrapper, *blocks),))
+        if fits:
+            assert registry.register_layers(command).bytes == 2 * math.prod(shape)
+        else:
             with pytest.raises(InvalidCommand, match="blocks end"):
                 registry.register_layers(command)
         registry.clear()
+
+
+@pytest.mark.promise("mapped-memory")
+def test_an_object_that_its_file_system_cannot_hold_is_refused(registry: CudaTensorRegistry) -> None:
+    with shared_memory(2**50) as name:  # sparse: it takes no memory
+        command = one_layer(SharedMemory(name, 2**50, "uint8", (2**50,)), bytes_per_block=2**50)
+        with pytest.raises(InvalidCommand, match="cannot have 1125899906842624 bytes of memory"):
+            registry.register_layers(command)
+        registry.register_layers(one_layer(SharedMemory(name, 8192, "uint8", (8192,))))
+        registry.clear()
+
+
+def test_an_object_that_is_shortened_or_replaced_while_it_is_held_ends_nothing(
+    registry: CudaTensorRegistry,
+) -> None:
+    with shared_memory() as name:
+        path = Path(f"/dev/shm/{name}")
+        registry.register_layers(register_shared(name, key("a")))
+        os.truncate(path, 0)  # to read it would be the end of this process, by SIGBUS
+        with pytest.raises(InvalidCommand, match="has 0 bytes, not 8192"):
+            registry.register_layers(register_shared(name, key("b")))
+        path.unlink()
+        path.write_bytes(bytes(8192))
+        registry.register_layers(register_shared(name, key("c")))
+        assert registry.clear().contexts == 2
+        assert mapped(name) == 0
 
 
 def test_a_loop_answers_errors_as_data(registry: CudaTensorRegistry) -> None:

@@ -75,6 +75,8 @@ def test_register_fields_have_pegaflows_numbers_and_leave_its_reserved_ones() ->
     proto = descriptor_pb2.DescriptorProto()
     message.CopyToProto(proto)
     assert [(r.start, r.end) for r in proto.reserved_range] == [(7, 8), (16, 17)]
+    assert proto.reserved_name == ["num_layers", "layer_ids"]
+    assert dict(engine_pb2.TransferMode.items()) == {"TRANSFER_MODE_DIRECT": 0, "TRANSFER_MODE_KERNEL": 1}
 
 
 @pytest.mark.promise("pegaflow-wire")

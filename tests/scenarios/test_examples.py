@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from scenarios.cli.run import run_command
 from scenarios.server.needs import unmet_needs
 from scenarios.spec import suite_file, target_file
 
@@ -75,7 +78,28 @@ def test_pegaflow_goes_dark_before_its_fix_and_stays_lit_with_it(tmp_path: Path)
     found = observed("pegaflow", tmp_path / "report.json")
 
     assert found["gil.hold@pegaflow-0.22.3"] == "dark"
-    assert found["gil.hold@pegaflow-0.22.4"] == "lit"
+    assert found["gil.hold@pegaflow-0.22.4"] == found["gil.hold@pegaflow-0.25.1"] == "lit"
+
+
+def test_the_workflow_for_pegaflow_runs_its_gate_on_the_files_that_it_names() -> None:
+    folder = EXAMPLES / "pegaflow"
+    text = (folder / "workflow.yml").read_text(encoding="utf-8")
+    steps = yaml.safe_load(text)["jobs"]["wedge"]["steps"]
+    (run,) = [step["run"] for step in steps if step.get("run", "").startswith("wedge run")]
+    words = run.split()[2:]
+    known = {option for parameter in run_command.params for option in parameter.opts}
+    assert [word for word in words if word.startswith("--") and word not in known] == []
+    assert words[words.index("--suite") + 1] == "wedge/gate.toml"
+
+    _, scenarios, _ = suite_file.load(folder / "gate.toml")
+    needed = {"gate.toml", "engine.proto", "serve.py", "share.py"}
+    needed |= {scenario.target.path.name for scenario in scenarios}
+    named = set(re.findall(r"[\w.-]+\.(?:toml|proto|py)\b", text.split("\nname:")[0]))
+    assert named == needed
+    assert {scenario.name for scenario in scenarios if scenario.expected == "dark"} == {
+        "gil.hold@pegaflow-0.22.3",
+        "cuda.stream_stall@pegaflow-0.22.3",
+    }
 
 
 def test_a_suite_whose_machine_is_not_here_says_what_is_missing() -> None:
@@ -88,7 +112,11 @@ def test_a_suite_whose_machine_is_not_here_says_what_is_missing() -> None:
     assert "needs an NVIDIA GPU, and there is none here" in done.stderr
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/suite.toml")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "path",
+    [*sorted(EXAMPLES.glob("*/suite.toml")), EXAMPLES / "pegaflow" / "gate.toml"],
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
 def test_every_lit_verdict_of_an_example_has_a_control_or_says_why_not(path: Path) -> None:
     _, scenarios, _ = suite_file.load(path)
 

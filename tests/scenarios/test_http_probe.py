@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -241,7 +242,7 @@ async def test_a_kept_connection_that_was_closed_between_two_probes_is_made_agai
 async def test_a_unix_socket_is_asked_for_the_url(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     async with serving({"/health": OK}, unix=path) as server:
-        at = {"address": f"unix:{path}"}
+        at: dict[str, Any] = {"address": f"unix:{path}"}
         assert [p.outcome for p in await probed(series("http://localhost/health", **at))] == ["ok"]
         assert [p.outcome for p in await probed(series("http://localhost/health", kept=True, **at), 2)] == [
             "ok"

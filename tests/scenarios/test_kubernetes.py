@@ -211,7 +211,8 @@ spec:
 
 def asked(tmp_path: Path, live: str, ready: str, *probes: HttpProbe) -> dict[str, str]:
     container = kubernetes.read_manifest(manifest(tmp_path, PORTS % (live, ready)))
-    return dict(kubernetes.replay_for(container, target(*probes)).probes)
+    found = kubernetes.replay_for(container, target(*probes)).probes
+    return {str(role): name for role, name in found.items()}
 
 
 def http(name: str, url: str, **more: object) -> HttpProbe:

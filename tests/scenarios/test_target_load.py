@@ -91,7 +91,6 @@ def test_a_target_that_watches_nothing_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        ('url = "http://127.0.0.1:{port:htpp}/"', "did you mean port:http"),
         ('url = "http://{http}/a b"', "probe[1].url: .*'/a%20b'"),
         ('url = "http://{http}/a#{http}"', "%23"),
         ('url = "{http}/x"\naddress = "{http}:1"\nheaders = { X = "é" }', "probe[1].headers.X"),
@@ -126,8 +125,21 @@ def test_a_probe_that_could_not_be_asked_as_it_is_written_is_refused(
     assert "\n" not in str(raised.value)
 
 
+def test_a_port_that_the_server_is_not_told_of_is_refused_before_it_starts(tmp_path: Path) -> None:
+    target_file.check_ports(load(tmp_path, GOOD))
+    probe = '[[probe]]\nname = "mine"\nkind = "tcp"\naddress = "127.0.0.1:{port:htpp}"\n'
+    with pytest.raises(Malformed, match=r"probe\[1\]\.address: .*did you mean port:http"):
+        target_file.check_ports(load(tmp_path, f"{GOOD}\n{probe}"))
+    with pytest.raises(Malformed, match=r"no \{port:http\} is in the command"):
+        target_file.check_ports(
+            load(tmp_path, GOOD.replace(', "{port:http}"]', "]").replace("{http}/h", "h:{port:http}/h"))
+        )
+
+
 def test_what_a_placeholder_brings_is_refused_with_the_line_too(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD)
+    for url in ("http://127.0.0.1:{http}/{http}?x={http}", "{http}/x", "http://{http}"):
+        load(tmp_path, GOOD.replace("http://{http}/health", url))  # what {http} is will be seen
     target_file.check_filled(loaded, {"http": "[::1]:1"})
     with pytest.raises(
         Malformed, match=r"t\.toml:12: probe\[0\]\.url: 'http://0\.0\.0\.0:0/health' names no port"

@@ -190,7 +190,7 @@ def test_a_kubelet_only_connects_and_never_misses_the_answer(
     )  # fmt: skip
     samples = [sample(i / 10, connected_s, 3.0, "timeout") for i in range(100)]
     found = replay({"tcp": lane}, {"tcp": samples}, 10.0, RULES)
-    assert (found.liveness_restarts > 0) == bool(restarts)
+    assert bool(found.liveness_restarts) == bool(restarts)
 
 
 TARGET = """
@@ -220,6 +220,8 @@ def test_a_target_s_tcp_probes_become_lanes_of_their_own_kind(tmp_path: Path) ->
     assert [(lane.kind, lane.address) for lane in found.described.values()] == [("tcp", "127.0.0.1:7")] * 2
     fresh, kept = found.probed
     assert isinstance(fresh, TcpSeries)
+    assert isinstance(fresh, TcpSeries)
+    assert isinstance(kept, TcpSeries)
     assert (fresh.send, fresh.expect, fresh.kept, kept.kept) == (b"PING\r\n", "PONG", False, True)
 
 
