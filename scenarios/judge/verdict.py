@@ -11,6 +11,7 @@ makes a scenario `unproven`; a *claim* that does not hold makes it `fail`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from typing import Final, Literal
@@ -77,7 +78,14 @@ def judge(record: ScenarioRecord) -> ScenarioRecord:
     window = record.window
     if window.closed_s is None or window.judged_until_s is None or not record.samples:
         return with_verdict(replace(record, states=series_states(record)), guards, None)
-    seen = observe(record.series, record.samples, window.opened_s, window.judged_until_s, window.closed_s)
+    seen = observe(
+        record.series,
+        record.samples,
+        window.opened_s,
+        window.judged_until_s,
+        window.closed_s,
+        in_part=record.processes.in_part,
+    )
     if record.admission is not None:
         admitted = admission(record.admission, record.series, record.samples, window.closed_s)
         seen, record = with_admission(seen, admitted), replace(record, admission=admitted)
@@ -102,6 +110,8 @@ def judge(record: ScenarioRecord) -> ScenarioRecord:
             kubelet.recorded_reasons(record),
         ),
     )
+    if words := record.processes.words:
+        seen = dataclasses.replace(seen, detail=f"{words}: {seen.detail}")
     measured = replace(measured, states=series_states(measured))
     watch = (
         Guard(name="watched", kind="proof", held=True, detail=seen.detail, by="judge", about="watch"),

@@ -155,6 +155,32 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class ProcessesBroken(msgspec.Struct, frozen=True, kw_only=True):
+    """Which of the processes that serve the watched endpoints the fault bit in: their process ids. `broken`
+    holds those that do not serve, too."""
+
+    serving: tuple[int, ...] = ()
+    broken: tuple[int, ...] = ()
+
+    @property
+    def serving_broken(self) -> int:
+        """How many of those that serve were broken."""
+        return len(set(self.serving) & set(self.broken))
+
+    @property
+    def in_part(self) -> bool:
+        """Whether some of those that serve were broken, and others were not."""
+        return 0 < self.serving_broken < len(self.serving)
+
+    @property
+    def words(self) -> str:
+        """`1 of 2 serving processes was broken`; empty where no more than one serves, or none was broken."""
+        many, count = len(self.serving), self.serving_broken
+        if many < 2 or not count:
+            return ""
+        return f"{count} of {many} serving processes {'was' if count == 1 else 'were'} broken"
+
+
 class Guard(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that had to hold. A `proof` that did not hold makes the scenario unproven, a `claim` makes it
     fail. `detail` says what was found, either way.
@@ -294,6 +320,7 @@ class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):
     bite: Bite = Bite()
     stuck: StuckCalls = StuckCalls()
     admission: Admission | None = None
+    processes: ProcessesBroken = ProcessesBroken()
     phases: PhaseLatencies = PhaseLatencies()
     kubelet: KubeletReplay = KubeletReplay()
     leaks: LeakRecord = LeakRecord()

@@ -157,6 +157,7 @@ def _environment() -> Environment:
         "STACK_CHARACTERS": STACK_CHARACTERS,
         "state": summary.state,
         "time_to_admit": summary.time_to_admit,
+        "seen_words": summary.seen_words,
     }
     return environment
 

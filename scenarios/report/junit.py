@@ -101,7 +101,7 @@ def _facts(scenario: ScenarioRecord) -> Iterable[str]:
     fault, bite, stuck = scenario.fault, scenario.bite, scenario.stuck
     given = [*fault.params.items(), *((f"trigger.{key}", value) for key, value in fault.trigger.items())]
     yield f"expected: {scenario.expected}"
-    yield f"observed: {scenario.observed}"
+    yield f"observed: {summary.seen_words(scenario)}"
     yield f"verdict: {scenario.verdict}"
     yield " ".join(
         [f"fault: {fault.name}", *([f"in {fault.process}"] if fault.process else [])]

@@ -109,7 +109,7 @@ def _table(scenarios: Iterable[ScenarioRecord]) -> Iterable[str]:
             SIGNS[s.verdict],
             _code(s.name),
             s.expected,
-            s.observed if s.observed == s.expected else f"**{s.observed}**",
+            summary.seen_words(s) if s.observed == s.expected else f"**{summary.seen_words(s)}**",
             summary.time_to_admit(s) or numbers.NONE,
             _text(series) if series else numbers.NONE,
             _state(s, series) if series else numbers.NONE,

@@ -100,6 +100,14 @@ def time_to_admit(scenario: ScenarioRecord) -> str:
             return "not watched"
 
 
+def seen_words(scenario: ScenarioRecord) -> str:
+    """What was seen; and how many of several processes were broken, where it was some of them."""
+    if scenario.processes.in_part:
+        words = f"{scenario.processes.serving_broken} of {len(scenario.processes.serving)} processes broken"
+        return f"{scenario.observed} ({words})"
+    return scenario.observed
+
+
 def unwatched_work(report: Report) -> tuple[str, ...]:
     """The targets whose work nothing watches: no probe has the role of readiness."""
     found = (s for s in report.scenarios if s.admission is not None and s.admission.outcome == "unwatched")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import msgspec
@@ -27,6 +27,7 @@ from scenarios.record import (
     LeakRecord,
     LoadRecord,
     ProberHealth,
+    ProcessesBroken,
     ScenarioRecord,
     ServerStop,
     SimultaneousFault,
@@ -82,6 +83,7 @@ class ScenarioResults:
     faults: FaultStatuses | None = None
     pending_calls: int = 0
     admission: Admission | None = None
+    processes: ProcessesBroken = field(default_factory=ProcessesBroken)
     assertions: tuple[AssertionRecord, ...] = ()
     stopped: ServerStop | None = None
     loads: tuple[LoadFacts, ...] = ()
@@ -125,6 +127,7 @@ def raw_record(
         if calls is not None
         else StuckCalls(expected=scenario.calls),
         admission=_admission(results.admission, origin_s),
+        processes=results.processes,
         leaks=results.leaks or LeakRecord(),
         duration_s=round(ended_s - marks_s["start"], 3),
         reproduce=reproduce,

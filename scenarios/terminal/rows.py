@@ -13,7 +13,7 @@ from rich.text import Text
 
 from scenarios.record import Latency, ScenarioRecord
 from scenarios.report.numbers import NONE
-from scenarios.report.summary import Grid, time_to_admit, watched_series
+from scenarios.report.summary import Grid, seen_words, time_to_admit, watched_series
 
 COLOURS: Final = {
     "pass": "green",
@@ -140,7 +140,7 @@ def _rows_table(scenarios: Sequence[ScenarioRecord], endpoints: Sequence[str], l
 
 
 def _row(scenario: ScenarioRecord, endpoints: Sequence[str], layout: _Layout) -> Iterable[Text]:
-    seen = Text(scenario.observed, style=COLOURS[scenario.verdict])
+    seen = Text(seen_words(scenario), style=COLOURS[scenario.verdict])
     if scenario.observed != scenario.expected:
         seen.append(f" ≠ {scenario.expected}", style="bold")
     stuck = scenario.stuck

@@ -49,7 +49,7 @@ def line(scenario: ScenarioRecord) -> Text:
     """One finished scenario in one line, for where there is no terminal to draw on."""
     text = Text()
     text.append(f"{scenario.verdict:8} ", style=COLOURS[scenario.verdict])
-    text.append(f"{scenario.name}  {scenario.observed}  {scenario.duration_s:.1f} s")
+    text.append(f"{scenario.name}  {summary.seen_words(scenario)}  {scenario.duration_s:.1f} s")
     if scenario.reasons:
         text.append(f"  {scenario.reasons[0]}")
     return text
