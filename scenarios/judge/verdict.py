@@ -22,6 +22,7 @@ from scenarios.judge import kubelet
 from scenarios.judge.admission import admission, with_admission
 from scenarios.judge.latency import fault_window_latency, ratio, stretch_latency
 from scenarios.judge.observation import Observation, observe, series_states
+from scenarios.judge.wording import in_words
 from scenarios.record import (
     Expectation,
     FaultWindow,
@@ -145,7 +146,7 @@ def with_verdict(record: ScenarioRecord, guards: Iterable[Guard], seen: Observat
 
 def reasons(guards: Iterable[Guard]) -> tuple[str, ...]:
     """Every guard that did not hold, a line each."""
-    return tuple(f"{guard.name}: {guard.detail}" for guard in guards if not guard.held)
+    return tuple(in_words(guard) for guard in guards if not guard.held)
 
 
 def _expectation(record: ScenarioRecord, observed: Observed, seen: Observation | None) -> Guard:

@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 
 from scenarios.record import Report, ScenarioRecord
-from scenarios.report import numbers, summary
+from scenarios.report import headline, numbers, summary
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LOG_LINES = 100
@@ -86,6 +86,7 @@ def _properties(report: Report) -> Iterable[tuple[str, str]]:
     yield "schema", report.schema
     yield "seed", str(report.seed)
     for name, value in (
+        ("in a sentence", headline.sentence(report)),
         ("suite", report.suite.name),
         ("wedge", report.version),
         ("platform", report.host.platform),

@@ -12,7 +12,7 @@ from typing import Final
 
 from scenarios.record import Report, ScenarioRecord
 from scenarios.record.stability import in_words
-from scenarios.report import numbers, summary
+from scenarios.report import headline, numbers, summary
 
 SIGNS: Final = {"pass": "✅", "fail": "❌", "unproven": "⚠️"}
 LIMIT_BYTES: Final = 900 * 1024
@@ -36,6 +36,8 @@ def render(report: Report) -> str:
     if report.stability is not None:
         about.append(_text(in_words(report.stability)))
     lines = [f"## {SIGNS[counts.verdict]} wedge: {counts.words()}", "", " · ".join(about), ""]
+    if sentence := headline.sentence(report):
+        lines += [f"**{_text(sentence)}**", ""]
     notes = [f"- {SIGNS['fail']} {_text(p)}" for p in summary.suite_problems(report)]
     notes += [f"- {SIGNS['unproven']} {_text(r)}" for r in summary.remarks(report)]
     lines += [*notes, *([""] if notes else [])]

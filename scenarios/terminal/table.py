@@ -14,7 +14,7 @@ from rich.text import Text
 
 from scenarios.record import Report, ScenarioRecord
 from scenarios.record.stability import in_words
-from scenarios.report import summary
+from scenarios.report import headline, summary
 from scenarios.terminal.rows import COLOURS, short, show_matrix, show_rows
 
 _SLOWEST_SHOWN: Final = 3
@@ -89,7 +89,8 @@ def _bottom_lines(report: Report) -> list[str]:
         for verdict in ("pass", "fail", "unproven")
         if verdict in verdicts
     )
-    words = [
+    words = [f"[bold]{escape(headline.sentence(report))}[/]"] if verdicts else []
+    words += [
         f"{len(verdicts)} scenarios: {counts or 'none'} · {report.duration_s:.1f} s · seed {report.seed}"
     ]
     if overhead := summary.overhead(report):
