@@ -155,6 +155,10 @@ def _expectation(record: ScenarioRecord, observed: Observed, seen: Observation |
     detail = seen.detail if seen is not None else ""
     if not held:
         detail = f"{_FOUND[observed]} ({detail})" if detail else _FOUND[observed]
+        if record.pinned:
+            detail += (
+                f"; [expect] of its target file says {record.pinned}: `wedge pin` writes what is seen now"
+            )
     return Guard(
         name=(_HELD if held else _BROKEN)[record.expected],
         kind="claim",

@@ -301,9 +301,10 @@ class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):
     judge fills in `observed`, `verdict`, `reasons`, `states`, `phases`, `dark_gaps`, `ratios`, `kubelet`,
     what is left of `admission` (None in reports of before it was judged), and the guards that are its own.
 
-    `reasons` says why the verdict is not `pass` and is empty when it is. `states`: by series, how it took the
-    fault. `dark_gaps`: by watched series, the stretches without an expected answer that were longer than its
-    budget. `beside`: the calls made besides the stuck ones. `also`: the faults that bit besides `fault`.
+    `pinned`: what the target's `[expect]` says of the row, where it does. `reasons` says why the verdict is
+    not `pass` and is empty when it is. `states`: by series, how it took the fault. `dark_gaps`:
+    by watched series, the stretches without an expected answer that were longer than its budget. `beside`:
+    the calls made besides the stuck ones. `also`: the faults that bit besides `fault`.
     `said`: what endpoints had to answer. `stopped`: how the server ended, if it was asked to under the fault.
     `stands_for`: the incident that the row reproduces. `target_log`: the end of the target's output, kept
     when the verdict is not `pass`. `controls`: the names of the scenarios that have to go dark in the same
@@ -315,6 +316,7 @@ class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     fault: FaultRecord
     expected: Expectation
+    pinned: str = ""
     observed: Observed = "unproven"
     verdict: Verdict = "unproven"
     bite: Bite = Bite()

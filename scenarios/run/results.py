@@ -122,6 +122,7 @@ def raw_record(
         target=scenario.target.name,
         fault=_fault(row),
         expected=scenario.expected,
+        pinned=scenario.pinned,
         bite=_bite(results.faults.own, origin_s) if results.faults is not None else Bite(),
         stuck=calls.stuck(origin_s, results.pending_calls)
         if calls is not None

@@ -11,6 +11,7 @@ key of the line that a client printed). Double braces are plain braces.
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -409,6 +410,20 @@ def not_replayed(probe: Probe) -> str | None:
     return None
 
 
+class Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What this server is known to do under a row, since when, and why: `wedge pin` writes it."""
+
+    seen: Annotated[Expectation, Meta(description="What is seen: lit, dark, partial or lying.")]
+    since: Annotated[datetime.date | None, Meta(description="The day on which it was pinned.")] = None
+    because: Annotated[str, Meta(description="The reason, or what was seen then.")] = ""
+
+    @property
+    def words(self) -> str:
+        """`dark since 2025-11-27 (…)`."""
+        since = f" since {self.since.isoformat()}" if self.since is not None else ""
+        return f"{self.seen}{since}" + (f" ({self.because})" if self.because else "")
+
+
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole target file, laid over its `base` if it has one."""
 
@@ -439,7 +454,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         LeakAllowance()
     )
     expect: Annotated[
-        dict[str, Expectation],
+        dict[str, Expectation | Pin],
         Meta(
             description="What this server is known to do under a suite's row, where it differs from what the "
             'suite expects of a server that nothing is known about: `"gil.hold" = "dark"`.'

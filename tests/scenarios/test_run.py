@@ -107,7 +107,9 @@ async def test_a_fault_that_is_never_hit_is_unproven_and_says_that_it_never_bit(
     )
     found = only(report)
     assert (found.observed, found.verdict) == ("unproven", "unproven")
-    assert any(reason.startswith("the fault did not bite: call.stall did not bite") for reason in found.reasons)
+    assert any(
+        reason.startswith("the fault did not bite: call.stall did not bite") for reason in found.reasons
+    )
     assert not report.suite.passed
 
 
