@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.figures import Section, render
 
 #: name -> rounds that give steady figures in well under a minute
-BENCHMARKS = {"endpoints": 30, "actor": 30, "start": 7, "stuck": 9, "agent": 5}
+BENCHMARKS = {"endpoints": 30, "scrapes": 20, "actor": 30, "start": 7, "stuck": 9, "agent": 5}
 
 
 def _heading() -> str:
@@ -36,6 +36,12 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, help="batches per subject (more is steadier)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="also write the report as Markdown")
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="DIR",
+        help="an earlier tree, whose /health is the floor of `scrapes`",
+    )
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
@@ -44,7 +50,8 @@ def main() -> int:
     for name in options.names or BENCHMARKS:
         print(f"{name} …", file=sys.stderr, flush=True)
         module = importlib.import_module(f"benchmarks.{name}")
-        sections.append(module.run(rounds=options.rounds or BENCHMARKS[name]))
+        more = {"baseline": options.baseline.resolve()} if options.baseline and name == "scrapes" else {}
+        sections.append(module.run(rounds=options.rounds or BENCHMARKS[name], **more))
         print(render(sections[-1:]), flush=True)
     if options.write:
         options.write.write_text(f"{_heading()}\n{render(sections)}", encoding="utf-8")

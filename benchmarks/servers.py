@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks import shots
 
@@ -38,8 +40,8 @@ def floor(kind: str) -> Iterator[int]:
 
 
 @contextmanager
-def listening(*flags: str) -> Iterator[Server]:
-    """Run `pegaref serve` on free ports; yields as soon as it says that it listens."""
+def listening(*flags: str, root: Path | None = None) -> Iterator[Server]:
+    """Run `pegaref serve` of the tree under `root`, or of this one, on free ports; yields once it listens."""
     command = [
         sys.executable,
         "-m",
@@ -53,7 +55,13 @@ def listening(*flags: str) -> Iterator[Server]:
     ]
     exec_at = time.perf_counter()
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=root,
+        env=None if root is None else {**os.environ, "PYTHONPATH": str(root)},
     ) as process:
         assert process.stdout is not None
         try:
@@ -80,8 +88,8 @@ def until_ready(server: Server, *, within_s: float = 60.0) -> None:
 
 
 @contextmanager
-def pegaref(*flags: str) -> Iterator[Server]:
+def pegaref(*flags: str, root: Path | None = None) -> Iterator[Server]:
     """Run `pegaref serve` on free ports until it is ready."""
-    with listening(*flags) as server:
+    with listening(*flags, root=root) as server:
         until_ready(server)
         yield server

@@ -1,5 +1,6 @@
 """Break a running, unmodified process for real, prove that it is broken, and restore it."""
 
+from faults.agent.wedge_agent.unpatched import THREAD_NAME as AGENT_THREAD_NAME
 from faults.catalogue import catalogue, fault_info
 from faults.controller import Controller, validate
 from faults.errors import (
@@ -41,6 +42,7 @@ from faults.procfs import thread_run_delays_ns
 from faults.stacks import format_stacks
 
 __all__ = [
+    "AGENT_THREAD_NAME",
     "DEFAULT_LEASE_S",
     "LEASE_LIMIT_S",
     "ArmFailed",

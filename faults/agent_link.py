@@ -44,8 +44,8 @@ class AgentLink:
         self.ancestors: tuple[int, ...] = ()
         self.gone = asyncio.Event()
 
-    def identify(self, pid: int, python: str = "") -> bool:
-        """Set `info` from the kernel's data on the process and the Python version in the agent's hello.
+    def identify(self, pid: int, python: str = "", agent_fds: Sequence[int] = ()) -> bool:
+        """Set `info`: what the kernel says of the process, and what its agent does.
 
         False if the process has ended already, so that nothing can be read.
         """
@@ -57,6 +57,7 @@ class AgentLink:
             python=python,
             started=found.started if found else 0,
             executable=procfs.executable(pid),
+            agent_fds=tuple(agent_fds),
         )
         self.ancestors = procfs.ancestors(pid)
         return found is not None and self.ancestors != ()

@@ -271,7 +271,7 @@ class Controller:
                 protocol.VERSION,
             )
             link.close()
-        elif link.identify(link.info.pid, hello.python):
+        elif link.identify(link.info.pid, hello.python, hello.own_fds):
             self._processes.add(link)
             log.info("process %s has an agent, python %s", link.info, link.info.python)
             for fault in self.faults():

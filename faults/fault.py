@@ -290,9 +290,14 @@ class Fault:
         await self._end(State.FAILED)
 
     async def fail_refused(self, pid: int, refused: Refused) -> None:
-        """Release it everywhere because the agent of process `pid` found, after arming, that it cannot
-        work."""
-        await self.fail(refusal_error(self.name, self.params, pid, refused))
+        """The agent of process `pid` found out after arming that it cannot do it: take it out everywhere, but
+        for a process that appeared later.
+        """
+        error = refusal_error(self.name, self.params, pid, refused)
+        if pid in self._newcomer_pids:
+            self._add_finding(f"process {pid} appeared later and could not be covered: {error}")
+        else:
+            await self.fail(error)
 
     async def on_sidecar_lost(self, sidecar: AgentLink) -> None:
         """Undo what the sidecar did, since it was killed first: stopped processes run on."""

@@ -62,7 +62,7 @@ class Selector:
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
     """A process that an agent has reported from. `started` is in clock ticks since boot, as in
-    /proc/PID/stat.
+    /proc/PID/stat; `agent_fds` are the descriptors in it that are the agent's.
     """
 
     pid: int
@@ -71,6 +71,7 @@ class ProcessInfo:
     python: str
     started: int
     executable: str = ""
+    agent_fds: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.pid} ({' '.join(self.argv)[:80] or self.executable})"

@@ -15,8 +15,9 @@ from pegaref.config import Address, ConfigError, Limits, RegistrySettings, Serve
 from pegaref.errors import RegistryError
 
 Value = TypeVar("Value")
+FAILED = 1
 USAGE_ERROR = 2
-_SERVER_PACKAGES = ("httptools", "prometheus_client", "starlette", "uvicorn")
+_SERVER_PACKAGES = ("httptools", "starlette", "uvicorn")
 INTERRUPTED = 130
 
 _DEFAULTS = ServerConfig()
@@ -208,8 +209,13 @@ def serve(**flags: Any) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from pegaref.server import run
+    from pegaref.serving import PartLost
 
-    run(settings, announce=lambda line: print(line, flush=True))
+    try:
+        run(settings, announce=lambda line: print(line, flush=True))
+    except PartLost as lost:
+        logging.getLogger(__name__).critical("%s", lost)
+        _leave(FAILED)
     _leave()
 
 
@@ -257,14 +263,16 @@ def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> 
     return Tls(certificate, key, authority)
 
 
-def _leave() -> None:
-    """Exit even if a thread hangs; the interpreter would wait for it for ever."""
+def _leave(status: int = 0) -> None:
+    """End the process although a thread hangs: the interpreter would wait for it."""
     stuck = [thread.name for thread in threading.enumerate() if not thread.daemon]
     stuck.remove(threading.main_thread().name)
     if stuck:
         logging.getLogger(__name__).warning("left while these threads hang: %s", ", ".join(stuck))
         log.finish()
-        os._exit(0)
+        os._exit(status)
+    if status:
+        sys.exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

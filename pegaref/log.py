@@ -223,6 +223,8 @@ def open_streams(shared: LostLines | None = None) -> LostLines:
     wait already.
     """
     global _lost
+    for fd in (1, 2):
+        _open_if_closed(fd)
     lost = _lost = shared or LostLines()
     for fd, name in ((1, "stdout"), (2, "stderr")):
         if shared is None:
@@ -254,22 +256,28 @@ def finish(within_s: float = FINISH_WITHIN_S) -> None:
 
 def _replace(fd: int, lost: LostLines) -> None:
     """Put something in the place of the descriptor that is the same and does not wait."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return
     try:
-        mode = os.fstat(fd).st_mode
-    except OSError:  # it is closed, and must not become the number of a connection
-        own = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    else:
-        if stat.S_ISREG(mode):
-            return
-        try:
-            own = _open_again(fd, mode)
-        except OSError:
-            pump = _Pump(fd, lost)
-            _pumps.append(pump)
-            own = pump.writing_end
+        own = _open_again(fd, mode)
+    except OSError:
+        pump = _Pump(fd, lost)
+        _pumps.append(pump)
+        own = pump.writing_end
     os.dup2(own, fd)
-    if own != fd:
-        os.close(own)
+    os.close(own)
+
+
+def _open_if_closed(fd: int) -> None:
+    """Keep a closed descriptor's number from becoming a connection's, which would get the log."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, fd)
+        if nowhere != fd:
+            os.close(nowhere)
 
 
 def _open_again(fd: int, mode: int) -> int:

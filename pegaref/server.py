@@ -9,7 +9,7 @@ import faulthandler
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 from grpc_reflection.v1alpha import reflection
@@ -26,28 +26,26 @@ from pegaref.serving import (
     HEALTH_SERVICE,
     UNIMPLEMENTED,
     Access,
+    CallServer,
     Connections,
     DirectAnswers,
     Endpoints,
     Engine,
-    GenericHandler,
     Health,
     HealthService,
     HttpServer,
     Metrics,
+    Parts,
+    Relay,
     Reserve,
     Service,
     Sessions,
     Turns,
-    Unimplemented,
-    bind_grpc,
     bound_address,
-    check_free,
     connections_within,
     explain,
-    grpc_credentials,
+    grpc_context,
     http_context,
-    make_grpc_server,
     open_socket,
     raise_limit,
 )
@@ -66,13 +64,21 @@ Announce = Callable[[str], None]
 class Server:
     """The parts of one server. `listening` starts it and `shut_down` begins to stop it."""
 
-    def __init__(self, config: ServerConfig, placement: Placement, clock: LoopClock) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        placement: Placement,
+        clock: LoopClock,
+        grpc_connections: int,
+        grpc_descriptors: int,
+    ) -> None:
         self._config = config
         self._stop = asyncio.Event()
         self._placement = placement
         self.line = ""  # the line that announces it, set once it listens
         self.handle = RegistryHandle(config.device_ids, placement, settings=config.registry, clock=clock)
-        self.health = Health(self.handle.snapshot, clock)
+        self.parts = Parts()
+        self.health = Health(self.handle.snapshot, clock, self.parts.lost)
         self.sessions = Sessions(self._drop, most=config.limits.sessions)
         self.metrics = Metrics(self.handle.devices, lambda: len(self.sessions), log.lost_lines)
         turns = Turns()
@@ -83,6 +89,15 @@ class Server:
             config, self.handle, self.sessions, self.health, self.metrics, self.access, turns
         )
         self.reserve = Reserve()
+        self.relay = Relay(
+            config.limits,
+            grpc_connections,
+            grpc_descriptors,
+            clock,
+            self.metrics.relay,
+            self.reserve,
+        )
+        self.http: HttpServer | None = None
         self.handle.on_lost = self.sessions.end_lost
 
     def shut_down(self, reason: str) -> None:
@@ -92,7 +107,10 @@ class Server:
             self._stop.set()
 
     async def wait_stopped(self) -> None:
-        """Wait until a shutdown is requested; meanwhile measure the loop's lag and sweep connections."""
+        """Return once the end has been asked for; measure the loop's lag and sweep connections meanwhile.
+
+        Raises PartLost.
+        """
         loop = asyncio.get_running_loop()
         due = loop.time() + _TICK_S
         while not self._stop.is_set():
@@ -103,23 +121,54 @@ class Server:
             self.metrics.loop_lag_s = lag
             self.metrics.loop_lag_most_s = max(lag, self.metrics.loop_lag_most_s)
             self.connections.sweep()
-            self.connections.make_room(self.reserve.refill())
+            self.relay.sweep()
+            wanting = self.reserve.refill()
+            self.connections.make_room(wanting)
+            self.relay.make_room(wanting)
+            self.parts.check()
             due = loop.time() + _TICK_S
 
     def http_app(self) -> ASGIApp:
         """The ASGI application."""
         return self.endpoints.app(self._placement.dispatch)
 
-    def grpc_handlers(self) -> Sequence[GenericHandler]:
-        """The services, each handler counted and dispatched."""
+    def call_server(self) -> CallServer:
+        """What takes up gRPC calls: the services, each handler counted and dispatched."""
         dispatch, requests = self._placement.dispatch, self.metrics.rpc
-        bodies = Engine(
-            self._config, self.handle, self.sessions, self.access, dispatch, self.shut_down
-        ).bodies
-        service = Service(ENGINE_SERVICE, bodies, dispatch=dispatch, requests=requests)
-        probes = HealthService(self.health).bodies
-        health = Service(HEALTH_SERVICE, probes, dispatch=dispatch, requests=requests)
-        return (service.handler, health.handler, Unimplemented(ENGINE_SERVICE.full_name, UNIMPLEMENTED))
+        engine = Engine(
+            self._config,
+            self.handle,
+            self.sessions,
+            self.access,
+            dispatch,
+            self.relay.client,
+            self.shut_down,
+        )
+        calls = CallServer(self._config.limits, self.relay)
+        for descriptor, bodies, unbuilt in (
+            (ENGINE_SERVICE, engine.bodies, UNIMPLEMENTED),
+            (HEALTH_SERVICE, HealthService(self.health).bodies, ()),
+        ):
+            calls.add(
+                Service(
+                    descriptor,
+                    bodies,
+                    dispatch=dispatch,
+                    requests=requests,
+                    admission=self.relay,
+                    unbuilt=unbuilt,
+                )
+            )
+        reflection.enable_server_reflection(_REFLECTED, calls)  # type: ignore[arg-type]  # as good as one
+        return calls
+
+    def watch(self, calls: CallServer) -> None:
+        """Watch the parts that the server lives on, now that they live."""
+        http = self.http
+        assert http is not None
+        self.parts.watch("HTTP listener", lambda: http.is_accepting)
+        self.parts.watch("gRPC listener", lambda: self.relay.is_accepting)
+        self.parts.watch("task that takes up gRPC calls", lambda: calls.is_taking_up_calls)
 
     async def end(self) -> None:
         """End readiness first, then the sessions, then the actors. Every call that waits is answered."""
@@ -141,35 +190,41 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
 
     Raises ConfigError and RegistryError (TorchMissing) before anything listens.
     """
-    connections = connections_within(raise_limit(), config.limits.connections)
-    config = replace(config, limits=replace(config.limits, connections=connections))
+    grpc_connections = config.limits.connections
+    http_connections, grpc_descriptors = connections_within(raise_limit(), grpc_connections)
+    config = replace(config, limits=replace(config.limits, connections=http_connections))
     async with contextlib.AsyncExitStack() as life:
         http_tls = None if config.tls is None else http_context(config.tls)
-        grpc_tls = None if config.tls is None else grpc_credentials(config.tls)
+        grpc_tls = None if config.tls is None else grpc_context(config.tls)
         http_socket = life.enter_context(open_socket(config.http, "--http-addr"))
-        check_free(config.grpc, "--addr")
+        grpc_socket = life.enter_context(open_socket(config.grpc, "--addr"))
         placement = open_placement(config.placement, device_type=config.device_type, workers=config.workers)
         life.callback(placement.close)
-        server = Server(config, placement, LoopClock(asyncio.get_running_loop()))
+        clock = LoopClock(asyncio.get_running_loop())
+        server = Server(config, placement, clock, grpc_connections, grpc_descriptors)
         life.callback(server.reserve.close)
 
-        grpc_server = make_grpc_server(server.grpc_handlers(), config.limits)
-        life.push_async_callback(grpc_server.stop, _GRPC_GRACE_S)
-        reflection.enable_server_reflection(_REFLECTED, grpc_server)
-        grpc_address = bind_grpc(grpc_server, config.grpc, "--addr", grpc_tls)
-
-        # The contexts end in reverse order: readiness, the sessions, the actors, and only then the listeners,
-        # so that probes are answered until the end.
-        http_server = HttpServer(
+        calls = server.call_server()
+        life.enter_context(server.relay.behind(calls.add_insecure_port))
+        # What is entered last ends first: readiness, the sessions, the actors, and only then the listeners,
+        # so that the probes tell what happens until the end.
+        await life.enter_async_context(server.relay.serving(grpc_socket, grpc_tls))
+        life.push_async_callback(calls.stop, _GRPC_GRACE_S)
+        life.callback(server.relay.close_spares)
+        server.http = HttpServer(
             server.http_app(), server.connections, http_tls, config.limits, server.reserve.check
         )
-        await life.enter_async_context(http_server.serving(http_socket))
+        await life.enter_async_context(server.http.serving(http_socket))
         life.push_async_callback(server.end)
         await server.handle.start()
-        await grpc_server.start()
+        await calls.start()
+        server.watch(calls)
 
         server.line = _listening_line(
-            config, placement.device_type, bound_address(http_socket, config.http), grpc_address
+            config,
+            placement.device_type,
+            bound_address(http_socket, config.http),
+            bound_address(grpc_socket, config.grpc),
         )
         if warning := explain(config):
             logger.warning("%s", warning)
@@ -177,7 +232,7 @@ async def listening(config: ServerConfig) -> AsyncIterator[Server]:
 
 
 async def serve(config: ServerConfig, announce: Announce) -> None:
-    """Run a server until SIGTERM, SIGINT or the Shutdown RPC. Raises as `listening` does.
+    """Run a server until SIGTERM, SIGINT or the Shutdown RPC. Raises as `listening` does, and PartLost.
 
     `announce` gets the line that says where the server listens, once signals can stop it.
     """
@@ -186,9 +241,11 @@ async def serve(config: ServerConfig, announce: Announce) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.shut_down, number.name)
         announce(server.line)
-        await server.wait_stopped()
-        # In C, so that it works whatever hangs, even under a held GIL.
-        faulthandler.dump_traceback_later(_STOP_WITHIN_S, exit=True)
+        try:
+            await server.wait_stopped()
+        finally:
+            # From C, so that it happens whatever hangs, a held GIL included.
+            faulthandler.dump_traceback_later(_STOP_WITHIN_S, exit=True)
     logger.info("stopped")
 
 

@@ -3,9 +3,11 @@
 Every Python that the target starts runs this file, even one too old for the agent, so Python 2.7 can read it.
 If anything keeps the agent from starting, the program runs on without it.
 
-Without FAULTS_AGENT (or WEDGE_AGENT, its former name) in the environment this does nothing but hand over. In
-both cases the directory is removed from `sys.path`, so that the program sees its usual path; child processes
-find the directory through PYTHONPATH.
+A sub-interpreter is left alone: Python aborts the process when one ends that has a thread of ours in it.
+
+Without FAULTS_AGENT (or WEDGE_AGENT, its former name) in the environment this does nothing but hand over.
+Either way the directory leaves `sys.path`, so that the program sees the path that it would have seen
+without it; child processes find it through PYTHONPATH.
 """
 
 import os
@@ -15,9 +17,20 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 _OLDEST = (3, 8)
 
 
+def _in_main_interpreter():  # type: () -> bool
+    """Whether this one handles signals, which can be known in all versions; nothing is set yet to be lost."""
+    import _signal  # type: ignore[import-not-found]
+
+    try:
+        _signal.set_wakeup_fd(-1)
+    except ValueError:
+        return False
+    return True
+
+
 _address = os.environ.get("FAULTS_AGENT") or os.environ.get("WEDGE_AGENT")
 
-if _address and sys.version_info >= _OLDEST:
+if _address and sys.version_info >= _OLDEST and _in_main_interpreter():
     _before = set(sys.modules)
     try:
         import wedge_agent  # type: ignore[import-not-found]

@@ -1,10 +1,11 @@
 """Calls of one Python callable are counted and otherwise left alone.
 
-Does: every call of the site that meets the trigger's conditions counts as a hit; the original runs as usual.
-With `kind=class` the site is a class, and the deaths of its objects are counted.
-A user sees: a process that works as before. `calls` and `hits` of the fault's status say how often a site is
-reached: try this before arming another fault there.
-Cannot: see calls that a captured reference makes (as for every fault on calls), nor tell who called.
+Does: every call of the site that meets the trigger's conditions counts as a hit; the original runs as ever.
+With `kind=class` the site is a class, and what is counted is how often its objects die.
+A user sees: a process that works as before. `calls` and `hits` of the fault's status tell whether, and how
+often, a site is reached: try it before a fault is armed there.
+Cannot: see calls of a callable written in C by who held it before (as for every fault on calls), nor tell who
+called.
 """
 
 from __future__ import annotations

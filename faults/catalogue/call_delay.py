@@ -35,4 +35,5 @@ def arm(fault: InjectedFault) -> None:
         await fault.wait_async(for_s=delay_s)
         return await call()
 
+    fault.tell_of_greenlets()
     fault.patch(fault.params["site"], be_late, be_late_task)

@@ -6,8 +6,8 @@ none. A coroutine function awaits instead, and its event loop keeps running, unl
 A user sees: requests that reach the call hang, one by one, and with them whatever shares their thread.
 Interrupting the process (a Python signal handler, Ctrl-C) does not end the call, since it would not end a
 real one.
-Cannot: catch a callable that somebody captured before (a closure, a default argument, a bound method in a
-list), nor stall a call in the middle: it stalls before the original has begun.
+Cannot: stall a call in the middle: it stalls before the original has begun (a generator: before its first
+step). A callable written in C is replaced by name, and who held it before calls the original: that is told.
 """
 
 from __future__ import annotations
@@ -47,4 +47,5 @@ def arm(fault: InjectedFault) -> None:
             await fault.wait_async()
         return await call()
 
+    fault.tell_of_greenlets()
     fault.patch(fault.params["site"], stall, stall_task)

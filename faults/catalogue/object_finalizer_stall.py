@@ -42,6 +42,7 @@ def arm(fault: InjectedFault) -> None:
     async def never(call: Callable[[], Awaitable[Any]]) -> Any:
         return await call()
 
+    fault.tell_of_greenlets()
     fault.patch(fault.params["site"] + ".__del__", stall, never, absent=_nothing)
 
 

@@ -111,10 +111,13 @@ def load_actor(
     Raises ImportError if torch cannot be loaded, DeviceMissing if the GPU does not exist, and RuntimeError if
     CUDA cannot open it.
     """
-    import torch
+    gc.disable()  # what torch makes of itself is no garbage, and looking for some takes a tenth of the time
+    try:
+        import torch
 
-    from pegaref.actor.tensors import CudaTensorRegistry, take_device
-
+        from pegaref.actor.tensors import CudaTensorRegistry, take_device
+    finally:
+        gc.enable()
     torch.set_num_threads(1)
     if device_type == "cuda":
         take_device(device_id)

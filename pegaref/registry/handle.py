@@ -225,7 +225,7 @@ class RegistryHandle:
         self._deadlines.call_at(self._deadlines.now() + every_s, self._poll)
 
     def _poll(self) -> None:
-        self._schedule_poll()
+        self._schedule_poll()  # first, so that a poll that fails is not the last
         for device in self._devices.values():
             device.poll()
 

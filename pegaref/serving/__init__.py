@@ -2,6 +2,7 @@
 health and metrics read memory."""
 
 from pegaref.serving.access import Access, explain
+from pegaref.serving.calls import CallServer
 from pegaref.serving.connections import Connections
 from pegaref.serving.descriptors import Reserve, connections_within, raise_limit
 from pegaref.serving.direct import DirectAnswers
@@ -10,18 +11,11 @@ from pegaref.serving.engine import UNIMPLEMENTED, Engine
 from pegaref.serving.health import SERVICE as HEALTH_SERVICE
 from pegaref.serving.health import Health, HealthService
 from pegaref.serving.http import Endpoints
-from pegaref.serving.listening import (
-    HttpServer,
-    bind_grpc,
-    bound_address,
-    check_free,
-    grpc_credentials,
-    http_context,
-    make_grpc_server,
-    open_socket,
-)
+from pegaref.serving.listening import HttpServer, bound_address, grpc_context, http_context, open_socket
 from pegaref.serving.metrics import Metrics
-from pegaref.serving.rpc import GenericHandler, Service, Unimplemented
+from pegaref.serving.parts import PartLost, Parts
+from pegaref.serving.relay import Relay
+from pegaref.serving.rpc import Service
 from pegaref.serving.sessions import Sessions
 from pegaref.serving.turns import Turns
 
@@ -30,28 +24,27 @@ __all__ = [
     "HEALTH_SERVICE",
     "UNIMPLEMENTED",
     "Access",
+    "CallServer",
     "Connections",
     "DirectAnswers",
     "Endpoints",
     "Engine",
-    "GenericHandler",
     "Health",
     "HealthService",
     "HttpServer",
     "Metrics",
+    "PartLost",
+    "Parts",
+    "Relay",
     "Reserve",
     "Service",
     "Sessions",
     "Turns",
-    "Unimplemented",
-    "bind_grpc",
     "bound_address",
-    "check_free",
     "connections_within",
     "explain",
-    "grpc_credentials",
+    "grpc_context",
     "http_context",
-    "make_grpc_server",
     "open_socket",
     "raise_limit",
 ]

@@ -10,7 +10,6 @@ the rest. Requests that a proxy on this machine forwards count as coming from th
 
 import hmac
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 from pegaref.config import ServerConfig, is_loopback
 from pegaref.serving.refusal import Forbidden, Unauthenticated
@@ -67,15 +66,6 @@ class Access:
             return True
         shown = (caller.authorization or "").encode()
         return self._expected is not None and hmac.compare_digest(shown, self._expected)
-
-
-def host_of_grpc_peer(peer: str) -> str:
-    """The host in gRPC's `ipv4:127.0.0.1:1234`, `ipv6:%5B::1%5D:1234` or `unix:…` ('' for the last)."""
-    family, _, rest = peer.partition(":")
-    if family not in ("ipv4", "ipv6"):
-        return ""
-    host = unquote(rest).rpartition(":")[0]
-    return host.removeprefix("[").removesuffix("]").partition("%")[0]
 
 
 def explain(config: ServerConfig) -> str | None:

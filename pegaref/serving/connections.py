@@ -6,7 +6,7 @@ So no number of idle connections or half-sent requests keeps a probe out.
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, Final
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -25,6 +25,9 @@ _TOO_LARGE = (
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: 26\r\nconnection: close\r\n\r\n"
     b"request head is too large\n"
 )
+
+KEEP_ALIVE_S: Final = 75  # idle connections give way when room is needed, so patience costs nothing
+_MOST_HEADERS: Final = 128  # of a request: the shortest weigh thirty times their bytes as objects
 
 # What a connection may have unparsed and unsent: a peer that sends on, or does not read, waits for its turn.
 _READ_BYTES = 4096
@@ -85,6 +88,11 @@ class Connections:
         self.remove(connection)
         self._waiting[connection] = self._clock.now()
 
+    def mark_begun(self, connection: "BoundedHttpProtocol") -> None:
+        """Note that a request has begun to come, unless it is in progress already."""
+        if connection in self._waiting:
+            self.mark_waiting(connection)
+
     def mark_working(self, connection: "BoundedHttpProtocol") -> None:
         """Record that a request is in progress; such a connection is closed only if its peer reads no
         answer."""
@@ -92,7 +100,8 @@ class Connections:
         self._working[connection] = self._clock.now()
 
     def sweep(self) -> None:
-        """Close connections that for too long have sent nothing, sent half a request, or read no answer."""
+        """Close connections that have sent half a request, or nothing, or read no answer, for too long, and
+        those that nobody has used for KEEP_ALIVE_S."""
         now = self._clock.now()
         if self._evicted:
             logger.warning("%d idle connections gave way to new ones: %d are open", self._evicted, len(self))
@@ -100,7 +109,7 @@ class Connections:
         for connection, since in tuple(self._waiting.items()):
             if since > now - self._limits.header_timeout_s:
                 break
-            if not connection.between_requests:
+            if not connection.between_requests or since <= now - KEEP_ALIVE_S:
                 self._abort(connection)
         for connection, since in tuple(self._working.items()):
             if since > now - self._limits.deadline_s - self._limits.header_timeout_s:
@@ -204,15 +213,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, now or in a later turn."""
-        if self._answered:
-            self._answered = False
-            self._connections.mark_waiting(self)
+        answered, self._answered = self._answered, False
         self._unparsed += data
         if not self._in_turn:
             self._in_turn = True
             self._turns.run(self._parse)
         if self._unparsed:
             self.flow.pause_reading()
+        if answered and not self._answered:
+            self._connections.mark_begun(self)
 
     def resume_writing(self) -> None:
         """Go on with what came, since the peer reads again."""
@@ -220,11 +229,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._go_on()
 
     def on_response_complete(self) -> None:
-        if not self.pipeline:
+        """Go on with the next request, as uvicorn does, but with no timer for each answer: `sweep` closes."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
             self._answered = True
             self._connections.mark_waiting(self)
-        super().on_response_complete()
-        self._go_on()
+        if self._unparsed:
+            self._go_on()
 
     @property
     def _blocked(self) -> bool:
@@ -260,11 +276,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._in_turn = True
             self._turns.run_later(self._parse)
 
+    def on_message_begin(self) -> None:
+        """Begin a request. uvicorn would make a scope for it, which only an application needs."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) == _MOST_HEADERS:
+            self._too_large = True
+            raise ValueError("the request has too many headers")
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        # The parser reports that a head ended, not where; so all bytes that came by then are counted.
-        head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        self._head_bytes = 0
-        if head_bytes > self._most_head_bytes:
+        # The parser tells a head's end, not where in the data it was: what is counted is what came by then.
+        came, self._head_bytes = self._head_bytes, 0
+        if came > self._most_head_bytes and self._bytes_of_head() > self._most_head_bytes:
             self._too_large = True
             raise ValueError("the request's head is too large")
         route = self._answers.route(self.url)
@@ -273,7 +300,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._connections.mark_working(self)
         self._turns.charge(ENDPOINT_S)
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()  # makes the scope, and forgets what came
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
         super().on_headers_complete()
+
+    def _bytes_of_head(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _answer_directly(self, route: DirectRoute) -> None:
         is_behind_another = self.cycle is not None and not self.cycle.response_complete
@@ -290,6 +324,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if is_behind_another:  # as uvicorn does
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+        elif route.is_scrape:
+            self._turns.run_scrape(cycle.start)
         else:
             cycle.start()
         if not cycle.response_complete:

@@ -23,16 +23,16 @@ def raise_limit() -> int:
     return soft if soft != resource.RLIM_INFINITY else _WANTED
 
 
-def connections_within(descriptors: int, wanted: int) -> int:
-    """How many HTTP connections (`wanted` at most) leave twice as many for gRPC, and some to spare."""
-    room = max(8, (descriptors - _SPARE) // 3)
-    if room < wanted:
+def connections_within(descriptors: int, wanted: int) -> tuple[int, int]:
+    """How many connections HTTP may have, and how many descriptors gRPC: twice as many, and some to spare."""
+    http = max(8, (descriptors - _SPARE) // 3)
+    if http < wanted:
         logger.warning(
             "only %d open files are allowed: at most %d HTTP connections; raise it with ulimit -n",
             descriptors,
-            room,
+            http,
         )
-    return min(room, wanted)
+    return min(http, wanted), 2 * http
 
 
 class Reserve:
@@ -44,13 +44,22 @@ class Reserve:
     def __init__(self) -> None:
         self._held = _open_up_to(RESERVE)
 
-    def check(self) -> None:
-        """Close the reserve if no other descriptor is left. Cheap enough to be called before each accept."""
+    @property
+    def is_held(self) -> bool:
+        """Whether the reserve is there, so that there are descriptors to spare."""
+        return bool(self._held)
+
+    def check(self, needed: int = 1) -> None:
+        """Close the reserve if there are not so many others. Cheap: called before each accept."""
         if not self._held:
             return
+        others = list[int]()
         try:
-            os.close(os.dup(self._held[0]))
+            while len(others) < needed:
+                others.append(os.dup(self._held[0]))
+            _close(others)
         except OSError:
+            _close(others)
             logger.error("no file descriptor is left: the last %d are closed", len(self._held))
             self.close()
 

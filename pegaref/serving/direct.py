@@ -32,6 +32,7 @@ class DirectRoute:
     """A route whose answer is made without waiting."""
 
     counters: RouteCounters
+    is_scrape: bool
     content_type: str
     body: Callable[[], bytes]
 
@@ -74,7 +75,9 @@ class DirectAnswers:
         return status, b"%b%d\r\n\r\n%b" % (head, len(body), body if method == b"GET" else b"")
 
     def _add(self, path: str, content_type: str, body: Callable[[], bytes]) -> None:
-        self._routes[path.encode()] = DirectRoute(self._metrics.http.route(path), content_type, body)
+        self._routes[path.encode()] = DirectRoute(
+            self._metrics.http.route(path), path == "/metrics", content_type, body
+        )
 
 
 class DirectCycle(RequestResponseCycle):

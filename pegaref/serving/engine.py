@@ -3,13 +3,13 @@ the five places that call the registry. Shutdown touches no tensor."""
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from pegaref.config import ServerConfig
 from pegaref.errors import Superseded
 from pegaref.placement import Dispatch
 from pegaref.registry import RegistryHandle
-from pegaref.serving.access import Access, Caller, host_of_grpc_peer
+from pegaref.serving.access import Access, Caller
 from pegaref.serving.refusal import VersionRefused
 from pegaref.serving.requests import check_name, register_command
 from pegaref.serving.rpc import CallContext, RpcBody
@@ -38,8 +38,16 @@ UNIMPLEMENTED = (
 _OK = engine_pb2.ResponseStatus(ok=True)
 
 
+class Peer(Protocol):
+    """Where a call comes from."""
+
+    host: str  # '' where it has none
+    address: str  # with its port
+
+
 class Engine:
-    """The methods of the service. `shut_down` is called with who asked, and returns at once."""
+    """The methods of the service. `client` says whose call it is, by grpc's name for its peer: None when the
+    client has gone. `shut_down` is told who asked, and returns at once."""
 
     def __init__(
         self,
@@ -48,6 +56,7 @@ class Engine:
         sessions: Sessions,
         access: Access,
         dispatch: Dispatch,
+        client: Callable[[str], Peer | None],
         shut_down: Callable[[str], None],
     ) -> None:
         self._config = config
@@ -55,6 +64,7 @@ class Engine:
         self._sessions = sessions
         self._access = access
         self._dispatch = dispatch
+        self._client = client
         self._shut_down = shut_down
 
     @property
@@ -142,7 +152,8 @@ class Engine:
     ) -> engine_pb2.ShutdownResponse:
         """Begins to stop the server, and answers first. Raises Unauthenticated, Forbidden."""
         self._access.check(self._caller(context))
-        self._shut_down(f"Shutdown from {context.peer()}")
+        client = self._client(context.peer())
+        self._shut_down(f"Shutdown from {'a client that has gone' if client is None else client.address}")
         return engine_pb2.ShutdownResponse(status=_OK)
 
     async def health(
@@ -154,8 +165,9 @@ class Engine:
     def _caller(self, context: CallContext) -> Caller:
         metadata = dict(context.invocation_metadata() or ())
         authorization = metadata.get("authorization")
+        client = self._client(context.peer())
         return Caller(
-            host=host_of_grpc_peer(context.peer()),
+            host="" if client is None else client.host,
             authorization=authorization if isinstance(authorization, str) else None,
             certified=self._config.mutual_tls,  # gRPC admits no one else then
         )

@@ -218,6 +218,31 @@ _OWN: tuple[tuple[str, Callable[[Metrics], float]], ...] = (
         "counter",
         lambda m: m.lost_log_lines(),
     ),
+    _own("pegaref_grpc_connections", "Open gRPC connections.", "gauge", lambda m: m.relay.connections),
+    _own(
+        "pegaref_grpc_streams_refused_total",
+        "Streams refused, since one connection had too many.",
+        "counter",
+        lambda m: m.relay.streams_refused,
+    ),
+    _own(
+        "pegaref_grpc_connections_evicted_total",
+        "gRPC connections that gave way to new ones.",
+        "counter",
+        lambda m: m.relay.evicted,
+    ),
+    _own(
+        "pegaref_grpc_connections_refused_total",
+        "gRPC connections closed for what they sent.",
+        "counter",
+        lambda m: m.relay.closed,
+    ),
+    _own(
+        "pegaref_grpc_throttles_total",
+        "Times that a gRPC connection waited because it sent too much.",
+        "counter",
+        lambda m: m.relay.throttled,
+    ),
 )
 
 _GAUGES: tuple[tuple[str, str, _Reading], ...] = (

@@ -33,6 +33,8 @@ _TRACEBACK_CHARACTERS = 16 * 1024  # of one that is shown; the log has all of it
 # The longest delay before a watcher learns of a change. Snapshots send no notice, so they are polled.
 WATCH_PERIOD_S = 0.1
 
+_SHOWN = 100  # characters of a name that is not known
+
 
 class Stage(StrEnum):
     """The stages of a server's life, as `/ready` reports them."""
@@ -44,8 +46,11 @@ class Stage(StrEnum):
 class Health:
     """What probes are answered. Used from one event loop only."""
 
-    def __init__(self, snapshot: Callable[[], RegistrySnapshot], clock: Clock) -> None:
+    def __init__(
+        self, snapshot: Callable[[], RegistrySnapshot], clock: Clock, lost: Callable[[], str] = str
+    ) -> None:
         self._snapshot = snapshot
+        self._lost = lost  # the part of the server that has died; '' as long as all live
         self._clock = clock
         self._stage = Stage.SERVING
         # resolved at the next change; None while nobody waits
@@ -57,7 +62,7 @@ class Health:
     @property
     def ready(self) -> bool:
         """Whether work would be accepted on every device."""
-        return self._stage is Stage.SERVING and self._snapshot().ready
+        return self._stage is Stage.SERVING and not self._lost() and self._snapshot().ready
 
     @property
     def started(self) -> bool:
@@ -82,9 +87,11 @@ class Health:
     def report(self, *, tracebacks: bool) -> dict[str, Any]:
         """Readiness with its reasons, as JSON values; with `tracebacks` only for callers who may see them."""
         snapshot = self._snapshot()
+        lost = self._lost()
         return {
-            "ready": self._stage is Stage.SERVING and snapshot.ready,
+            "ready": self._stage is Stage.SERVING and not lost and snapshot.ready,
             "stage": str(self._stage),
+            **({"lost": lost} if lost else {}),
             "devices": {
                 str(device_id): _device_json(device, tracebacks=tracebacks)
                 for device_id, device in snapshot.devices.items()
@@ -130,10 +137,9 @@ class Health:
         self._timer = self._clock.call_at(self._clock.now() + WATCH_PERIOD_S, self._poll)
 
     def _poll(self) -> None:
+        self._poll_later()  # before anything can fail
         if (self.ready, self.started) != self._before or not self._waiting:
             self._wake_watchers()
-        else:
-            self._poll_later()
 
     def _wake_watchers(self) -> None:
         if self._timer is not None:
@@ -162,7 +168,7 @@ class HealthService:
         status = self._health.status(request.service)
         if status is None:
             known = ", ".join(sorted(repr(name) for name in SERVICES))
-            raise NotFound(f"no service {request.service!r} here; known: {known}", field="service")
+            raise NotFound(f"no service {request.service[:_SHOWN]!r} here; known: {known}", field="service")
         return health_pb2.HealthCheckResponse(status=status)
 
     async def list(

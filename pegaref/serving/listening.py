@@ -1,4 +1,4 @@
-"""The two listeners: uvicorn on a socket of ours, and grpc.aio, in one event loop, with or without TLS.
+"""The sockets that are listened on, with or without TLS, and uvicorn on one of them.
 
 Sockets are made here, so that a port in use is one clear error before anything else has started. With an
 authority for clients configured, gRPC refuses clients without a certificate from it. HTTP asks for a
@@ -11,23 +11,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
-import grpc
-import grpc.aio
 import uvicorn
 from starlette.types import ASGIApp
 
 from pegaref.config import Address, ConfigError, Limits, Tls
 from pegaref.serving.connections import Connections
-from pegaref.serving.rpc import GenericHandler
+
+logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
-_KEEP_ALIVE_S = 75  # idle connections give way when room is needed, so patience costs nothing
+_ACCEPTS_PER_TURN = 4  # uvloop takes up one connection a turn, and a probe may stand behind hundreds
 # The kernel's part of a connection: requests are short, and a client that does not read has answers waiting.
 _RECEIVE_BYTES = 64 * 1024
 _SEND_BYTES = 256 * 1024
@@ -70,12 +69,17 @@ def open_socket(address: Address, flag: str) -> socket.socket:
     return listener
 
 
-def check_free(address: Address, flag: str) -> None:
-    """Raises ConfigError, naming `flag`, if the address is not free to listen on.
-
-    gRPC itself reports a port in use only after everything else is set up, and in a paragraph of its log.
-    """
-    open_socket(address, flag).close()
+@contextlib.contextmanager
+def accepting(listener: socket.socket, before_accept: Callable[[], object]) -> Iterator[None]:
+    """Has `before_accept` called, inside the block, before a connection is accepted that the loop accepts."""
+    loop = asyncio.get_running_loop()
+    with listener.dup() as duplicate:
+        # The duplicate is polled after the listener and told of first: epoll wakes who came last.
+        loop.add_reader(duplicate.fileno(), before_accept)
+        try:
+            yield
+        finally:
+            loop.remove_reader(duplicate.fileno())
 
 
 def bound_address(listener: socket.socket, asked: Address) -> Address:
@@ -104,32 +108,38 @@ class HttpServer(uvicorn.Server):
             access_log=False,
             proxy_headers=False,  # a header must not make a caller look like a loopback one
             server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_CLOSE_WITHIN_S,
         )
         super().__init__(config)
+        self.servers = []  # until `startup`
         self._connections = connections
         self._before_accept = before_accept
         self._tls = tls
         self._handshake_s = limits.header_timeout_s
         self._listening = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
-        """Answers on the socket inside the block, and finishes answers for up to a second after it."""
-        task = asyncio.create_task(self.serve(sockets=[listener]))
-        loop = asyncio.get_running_loop()
-        with listener.dup() as duplicate:
-            try:
-                await self._listening.wait()
-                # The duplicate is polled after the listener and reported first: epoll wakes the latest
-                # waiter.
-                loop.add_reader(duplicate.fileno(), self._before_accept)
+        """Answers on the socket inside the block, and up to a second longer what was asked before its end."""
+        self._task = asyncio.create_task(self.serve(sockets=[listener]))
+        try:
+            await self._listening.wait()
+            with accepting(listener, self._before_accept):
                 yield
-            finally:
-                loop.remove_reader(duplicate.fileno())
-                self.should_exit = True
-                await task
+        finally:
+            self.should_exit = True
+            await asyncio.wait([self._task])
+            if not self._task.cancelled() and (error := self._task.exception()):
+                logger.error("uvicorn's task has died", exc_info=error)
+            for server in self.servers:  # if the task died, it has closed none of them
+                server.close()
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether new connections are accepted, and the task that keeps uvicorn's time lives."""
+        alive = self._task is not None and not self._task.done()
+        return alive and all(server.is_serving() for server in self.servers)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on the sockets given."""
@@ -142,8 +152,9 @@ class HttpServer(uvicorn.Server):
         if self._tls is not None:
             handshake = {"ssl": self._tls, "ssl_handshake_timeout": self._handshake_s}
         self.servers = [
-            await loop.create_server(make, sock=listener, backlog=_BACKLOG, **handshake)
+            await loop.create_server(make, sock=again, backlog=_BACKLOG, **handshake)
             for listener in sockets or []
+            for again in (listener, *(listener.dup() for _ in range(_ACCEPTS_PER_TURN - 1)))
         ]
         self.started = True
         self._listening.set()
@@ -152,53 +163,6 @@ class HttpServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Captures no signals, which the caller handles."""
         yield
-
-
-MOST_PENDING_REQUESTS: Final = 1_000_000
-
-
-def make_grpc_server(handlers: Sequence[GenericHandler], limits: Limits) -> grpc.aio.Server:
-    """A server with limits on messages, metadata and idle or silent connections, but none on streams or
-    calls.
-
-    A shared limit on calls would let stuck registers keep out health checks.
-    """
-    silence_ms = int(limits.header_timeout_s * 1000)
-    server = grpc.aio.server(
-        options=[
-            ("grpc.so_reuseport", 0),  # otherwise a second server would silently share the port
-            ("grpc.max_receive_message_length", limits.message_bytes),
-            ("grpc.max_metadata_size", limits.header_bytes),
-            ("grpc.absolute_max_metadata_size", limits.header_bytes),
-            ("grpc.server_handshake_timeout_ms", silence_ms),
-            # Pings find a peer whose machine is gone; a peer that is only stopped keeps its session.
-            ("grpc.keepalive_time_ms", 30_000),
-            ("grpc.keepalive_timeout_ms", 60_000),
-            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            # By default grpc cancels calls, health checks included, once a thousand wait to be accepted.
-            ("grpc.server.max_pending_requests", MOST_PENDING_REQUESTS),
-            ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING_REQUESTS),
-        ]
-    )
-    server.add_generic_rpc_handlers(tuple(handlers))
-    return server
-
-
-def bind_grpc(
-    server: grpc.aio.Server, address: Address, flag: str, credentials: grpc.ServerCredentials | None
-) -> Address:
-    """Binds the server and returns the address with its port. Raises ConfigError, naming `flag`."""
-    try:
-        if credentials is None:
-            port = server.add_insecure_port(str(address))
-        else:
-            port = server.add_secure_port(str(address), credentials)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{flag} {address}: gRPC cannot listen there ({error}): choose another address"
-        ) from None
-    return Address(address.host, port)
 
 
 def http_context(tls: Tls) -> ssl.SSLContext:
@@ -223,18 +187,11 @@ def http_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def grpc_credentials(tls: Tls) -> grpc.ServerCredentials:
-    """The TLS credentials for gRPC. Raises ConfigError for files that cannot be read."""
-    authority = None if tls.client_authority is None else _read(tls.client_authority)
-    return grpc.ssl_server_credentials(
-        [(_read(tls.key), _read(tls.certificate))],
-        root_certificates=authority,
-        require_client_auth=authority is not None,
-    )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error}): name a readable PEM file") from None
+def grpc_context(tls: Tls) -> ssl.SSLContext:
+    """The same for gRPC, which speaks HTTP/2 and, with an authority for clients, lets in none without a
+    certificate of it."""
+    context = http_context(tls)
+    context.set_alpn_protocols(["h2"])
+    if tls.client_authority is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -71,6 +71,17 @@ class DeviceReading(Protocol):
         ...
 
 
+class RelayCounters:
+    """What the gRPC port refused, by how."""
+
+    def __init__(self) -> None:
+        self.connections = 0  # that are open
+        self.streams_refused = 0  # one connection had too many open
+        self.evicted = 0  # connections that gave way to new ones
+        self.closed = 0  # connections that sent no HTTP/2, or more than they may
+        self.throttled = 0  # how often a connection had to wait, since it sent too many frames
+
+
 class Metrics:
     """All counters of one server, and the functions from which other values are read."""
 
@@ -84,6 +95,7 @@ class Metrics:
         self.sessions = sessions
         self.lost_log_lines = lost_log_lines
         self.rpc = RequestCounters()
+        self.relay = RelayCounters()
         self.http = RequestCounters()
         self.loop_lag_s = 0.0
         self.loop_lag_most_s = 0.0

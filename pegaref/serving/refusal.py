@@ -35,6 +35,12 @@ class NotFound(RegistryError):
     code = "NOT_FOUND"
 
 
+class NotBuilt(RegistryError):
+    """Raised for a method of PegaFlow's service that this server does not have."""
+
+    code = "UNIMPLEMENTED"
+
+
 class VersionRefused(RegistryError):
     """Raised for a register by a client whose version this server does not accept."""
 

@@ -158,6 +158,8 @@ class Sessions:
             logger.warning(
                 "instance %s, generation %d: not cleaned up: %s", instance_id, generation, error.message
             )
+        except Exception:
+            logger.exception("instance %s, generation %d: not cleaned up", instance_id, generation)
         else:
             logger.info(
                 "instance %s, generation %d: released %d tensors", instance_id, generation, dropped.tensors

@@ -120,9 +120,16 @@ def _process(seen: ProcessCheck) -> tuple[str, str, str]:
 def _site(site: SiteCheck) -> tuple[str, str, str]:
     if site.refusal:
         return _mark(False), site.name, f"{site.site}: {site.refusal}"
-    where = f"in process {', '.join(map(str, site.pids))}" if site.pids else "once it is imported"
-    by = f"reached by {', '.join(site.reached_by)}" if site.reached_by else "reached by no call"
-    return _mark(True), site.name, f"{site.site} resolves {where}, {by}"
+    process = f"process {', '.join(map(str, site.pids or site.late))}"
+    if site.reached_by:
+        where = f"in {process}" if site.pids else "once it is imported"
+        return (
+            _mark(True),
+            site.name,
+            f"{site.site} resolves {where}, reached by {', '.join(site.reached_by)}",
+        )
+    what = f"is in {process}" if site.pids else f"is not there yet in {process}"
+    return "·", site.name, f"{site.site} {what}, and no call reaches it"
 
 
 def _mark(good: bool) -> str:

@@ -255,7 +255,11 @@ class _Sites:
         elif not now:
             refusal = self._sure.get(name, "")
         reached_by = tuple(dict.fromkeys(self.reached[name]))
-        return SiteCheck(name, self._sites[name], now, late, refusal, reached_by)
+        said = [
+            remark for fault in armed.values() if not _is_late(fault) for remark in fault.status().evidence
+        ]
+        remarks = tuple(dict.fromkeys(said))
+        return SiteCheck(name, self._sites[name], now, late, refusal, reached_by, remarks)
 
 
 def _is_late(fault: Fault) -> bool:

@@ -48,7 +48,7 @@ class ProcessCheck:
 @dataclass(frozen=True, slots=True)
 class SiteCheck:
     """A site. `pids`: processes in which it resolves; `late`: those that could import it and have not;
-    `refusal`: why it resolves nowhere."""
+    `refusal`: why it resolves nowhere; `remarks`: which calls go past it."""
 
     name: str
     site: str
@@ -56,6 +56,7 @@ class SiteCheck:
     late: tuple[int, ...]
     refusal: str
     reached_by: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,8 @@ def _advice(checked: TargetCheck) -> Iterator[str]:
         if not site.refusal and target.call and not site.reached_by:
             when = " (its module is not imported yet)" if not site.pids else ""
             yield f"no call reaches site {site.name!r}{when}: a fault in it would never bite"
+        for remark in site.remarks:
+            yield f"site {site.name!r}: {remark}"
     if checked.torch and not any("torch" in site.site for site in checked.sites):
         yield (
             f"process {checked.torch[0]} has imported torch: torch.cuda:synchronize and "

@@ -6,13 +6,15 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
+from faults import AGENT_THREAD_NAME
 from scenarios.record import LeakRecord, Resources
 from scenarios.spec.target import LeakAllowance
 
@@ -45,13 +47,18 @@ class Holding:
         return Resources(**{kind: getattr(self, kind).total() for kind in _KINDS})
 
 
-def measure(pids: Iterable[int], ignored_threads: Iterable[str] = ()) -> Holding:
-    """What these processes hold together now, without threads whose name one of the regexes matches.
+def measure(
+    pids: Iterable[int],
+    ignored_threads: Iterable[str] = (),
+    agents: Mapping[int, Collection[int]] = MappingProxyType({}),
+) -> Holding:
+    """What these processes hold together now, without threads whose name one of the regexes matches, and
+    without the agents' threads and descriptors (`agents`, by process).
 
     A process that ends meanwhile counts for nothing.
     """
     held = Holding()
-    ignored = [re.compile(pattern) for pattern in ignored_threads]
+    ignored = [re.compile(pattern) for pattern in (*ignored_threads, re.escape(AGENT_THREAD_NAME))]
     for pid in pids:
         with suppress(OSError):
             process = Path(f"/proc/{pid}")
@@ -60,7 +67,8 @@ def measure(pids: Iterable[int], ignored_threads: Iterable[str] = ()) -> Holding
             mappings = _shared_mappings(process)
             names = [_read(task / "comm") for task in _inside(process / "task")]
             threads = [f"{name} of {pid}" for name in names if not any(p.fullmatch(name) for p in ignored)]
-            fds = [f"{_link(fd)} of {pid}" for fd in _inside(process / "fd")]
+            own = agents.get(pid, ())
+            fds = [f"{_link(fd)} of {pid}" for fd in _inside(process / "fd") if int(fd.name) not in own]
             held.processes[str(pid)] += 1
             held.mappings.update(mappings)
             held.threads.update(threads)

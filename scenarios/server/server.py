@@ -60,8 +60,9 @@ class Server:
         return tuple(info.pid for info in found)
 
     def held(self) -> Holding:
-        """What the target holds now, without the threads that its file ignores."""
-        return measure(self.pids(), self.target.spec.leaks.ignored_threads)
+        """What the target holds now, without the threads that its file ignores, and without the agents'."""
+        agents = {info.pid: info.agent_fds for info in self.controller.processes()}
+        return measure(self.pids(), self.target.spec.leaks.ignored_threads, agents)
 
     async def wait_ready(self) -> None:
         """Wait until it is ready, as the target file says. Raises `TargetFailed`."""

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
+MATRIX = "fault × way of getting in × Python"
+PRINTED = pytest.StashKey[list[str]]()
+
 
 class MatrixReport:
     """A pytest plugin that a test module registers and fills in."""
@@ -48,8 +51,9 @@ class MatrixReport:
             lines.append(" ".join(row))
         return [*lines, *(f"not here: {', '.join(cells)}: {why}" for why, cells in self._skipped.items())]
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print it."""
-        terminalreporter.section("fault × way of getting in × Python")
-        for line in self.lines():
-            terminalreporter.write_line(line)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Hand it to who prints it: to the process that started this worker, if this is one."""
+        if workeroutput := getattr(session.config, "workeroutput", None):
+            workeroutput[MATRIX] = self.lines()
+        else:
+            session.config.stash[PRINTED] = self.lines()

@@ -323,3 +323,25 @@ async def test_the_agent_costs_less_than_thirty_milliseconds_at_start(controller
         other = await loop.run_in_executor(None, start_s, without)
         costs.append(one - other)
     assert sorted(costs)[len(costs) // 2] < 0.030
+
+
+SUB_INTERPRETER = """
+import os, sys
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+run = getattr(interpreters, "exec", None) or interpreters.run_string
+other = interpreters.create()
+run(other, "import sys; assert 'wedge_agent' not in sys.modules")
+interpreters.destroy(other)
+print("wedge_agent" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("python", SUPPORTED, ids=lambda path: path.parts[-3])
+async def test_a_sub_interpreter_is_made_and_ended_as_without_the_agent(
+    controller: Controller, python: Path
+) -> None:
+    """From 3.12 on, and in 3.8, one that has a thread of the agent's aborts the process as it ends."""
+    assert await run(controller, "-c", SUB_INTERPRETER, python=str(python)) == "True\n"

@@ -215,7 +215,9 @@ def framed(body: bytes) -> bytes:
         b"\0\0\0\5nojsn",
         b"\0\0\0\2[]",
         b'\0\0\0\x0b{"of": "x"}',
-        framed(protocol.encode(protocol.Hello(version=protocol.VERSION + 1, pid=1, python="3.11.0"))),
+        framed(
+            protocol.encode(protocol.Hello(version=protocol.VERSION + 1, pid=1, python="3.11.0", own_fds=[]))
+        ),
         framed(b'{"type": "rumour", "number": 0, "fds": 0, "fields": {}}'),
     ],
 )

@@ -38,7 +38,7 @@ MESSAGES: list[protocol.Message] = [
     protocol.Released(notes=["x"]),
     protocol.Stacks(threads=[(1, [("f", "x.py", 3, "f()")])]),
     protocol.Refusal(kind=protocol.UNKNOWN_SITE, message="no", near=["near"]),
-    protocol.Hello(version=protocol.VERSION, pid=1, python="3.8.1"),
+    protocol.Hello(version=protocol.VERSION, pid=1, python="3.8.1", own_fds=[3, 4]),
     protocol.Failed(fault="f1", kind=protocol.ARM_FAILED, message="no", near=[]),
     protocol.Expired(fault="f1", notes=[]),
     ARM,

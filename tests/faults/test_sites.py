@@ -31,18 +31,22 @@ from tests.faults.bench import LaunchedTarget, launched, until
 async def test_calls_pass_through_a_delay_unchanged_and_the_original_comes_back(
     controller: Controller, target: LaunchedTarget, site: str, call: str, value: object, kept: str
 ) -> None:
-    await target.do(f"import workshop, asyncio, textwrap; kept = {kept}")
+    await target.do(f"import workshop, asyncio, textwrap, inspect; kept = {kept}")
+    code = "getattr(inspect.unwrap(getattr(kept, '__func__', kept)), '__code__', None)"
+    await target.do(f"code, signature = {code}, str(inspect.signature({kept}.__get__(0))) if {code} else ''")
     async with controller.arm(
         "call.stall", process="bench", params={"site": site}, trigger={"on_hit": 1}, lease_s=20
     ) as fault:
         stuck = target.start(call)
         await fault.wait_biting(timeout_s=5)
-        assert await target.ask(f"{kept} is kept") is False
+        if site != "time:perf_counter":  # a built-in, which can only be replaced
+            assert await target.ask(f"[{kept} is kept, {code} is code]") == [True, False]
+            assert await target.ask(f"str(inspect.signature({kept}.__get__(0))) == signature")
         await target.ask(call)
         await fault.release()
         async with asyncio.timeout(5):
             assert await stuck == value
-    assert await target.ask(f"{kept} is kept")
+    assert await target.ask(f"[{kept} is kept, {code} is code]") == [True, True]
 
 
 async def test_an_inherited_method_is_broken_for_the_named_class_alone(
@@ -127,6 +131,9 @@ async def test_a_built_in_module_that_is_imported_later_is_broken_then(
         ("json.tol:main", "did you mean json.tool"),
         ("json.tool.deep:main", "not a package"),
         ("builtins:dict.get", "cannot be replaced"),
+        ("__main__:device_work", r"workbench.py\); did you mean workshop:device_work"),
+        ("workbench:nothing", "has no 'nothing'"),
+        ("workshop:Machine.__new__", "did you mean Machine.__init__"),
         ("workshop", "neither module:qualname"),
         ("workshop:", "not of the form"),
     ],
@@ -162,3 +169,71 @@ async def test_arming_is_all_or_nothing(controller: Controller, target: Launched
         with pytest.raises(UnknownSite):
             await controller.arm("call.drop", process="bench", params={"site": "work"}).arm()
         assert await target.ask("workshop.work is kept")
+
+
+async def test_calls_that_go_past_a_site_are_said_before_anything_is_hit(
+    controller: Controller, target: LaunchedTarget
+) -> None:
+    await target.do(
+        "import workshop, time\nclass Other(workshop.Machine):\n def run(self, value=0): return value"
+    )
+    await target.do("kept = [time.perf_counter]")
+    async with controller.arm(
+        "call.count", process="bench", params={"site": "workshop:Machine.run"}
+    ) as fault:
+        assert await target.ask("Other().run(3)") == 3
+        assert fault.status().calls == 0
+        assert "Machine.run is overridden by Other" in fault.status().evidence[0]
+    async with controller.arm("call.count", process="bench", params={"site": "time:perf_counter"}) as fault:
+        await target.ask("kept[0]()")
+        assert fault.status().calls == 0
+        assert "calls by who holds it in a list are out of reach" in " ".join(fault.status().evidence)
+
+
+async def test_what_the_agent_itself_calls_is_no_call_of_the_program(
+    controller: Controller, target: LaunchedTarget
+) -> None:
+    async with controller.arm("call.stall", process="bench", params={"site": "json:loads"}) as fault:
+        async with controller.arm("noop", process="bench") as other:  # for which the agent reads JSON
+            await other.wait_biting(timeout_s=5)
+        assert fault.status().calls == 0
+
+
+async def test_who_pickles_the_code_of_a_function_meanwhile_gets_one_without_the_fault(
+    controller: Controller, target: LaunchedTarget
+) -> None:
+    pytest.importorskip("cloudpickle")
+    await target.do("import workshop, cloudpickle, pickle; cloudpickle.register_pickle_by_value(workshop)")
+    async with controller.arm("call.drop", process="bench", params={"site": "work"}):
+        assert await target.ask("workshop.work(1)") is None
+        assert await target.ask("pickle.loads(pickle.dumps(workshop.work)) is workshop.work")
+        await target.do("pickled = cloudpickle.dumps(workshop.work)")
+    assert await target.ask("pickle.loads(pickled)(1)") == 1
+
+
+async def test_a_module_that_is_run_again_is_broken_again(
+    controller: Controller, target: LaunchedTarget
+) -> None:
+    await target.do("import workshop, importlib; old = workshop.work")
+    async with controller.arm("call.drop", process="bench", params={"site": "work"}):
+        await target.do("importlib.reload(workshop)")
+        assert await target.ask("workshop.work is old") is False
+        assert await target.ask("[workshop.work(1), old(1)]") == [None, None]
+    assert await target.ask("[workshop.work(1), old(1)]") == [1, 1]
+
+
+async def test_a_lazy_module_is_broken_when_it_is_used_and_not_loaded_before(
+    controller: Controller, target: LaunchedTarget
+) -> None:
+    await target.do(
+        "import importlib.util\n"
+        "spec = importlib.util.find_spec('workshop')\n"
+        "spec.loader = importlib.util.LazyLoader(spec.loader)\n"
+        "lazy = sys.modules['workshop'] = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(lazy)"
+    )
+    async with controller.arm("call.drop", process="bench", params={"site": "work"}) as fault:
+        assert "not imported yet" in fault.status().evidence[0]
+        assert await target.ask("type(lazy).__name__") == "_LazyModule"
+        assert await target.ask("lazy.work(1)") is None
+    assert await target.ask("lazy.work(1)") == 1

@@ -1,7 +1,7 @@
 """Every fault bites and is released, by every way in, on every Python on this machine.
 
 A cell is a market of its own, mostly waiting for processes to start, so some run at a time. The matrix is
-printed at the end of the run (a run in one process: xdist's workers have no terminal).
+printed at the end of the run.
 """
 
 from __future__ import annotations

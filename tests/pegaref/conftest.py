@@ -1,4 +1,4 @@
-"""One server per module, shared memory that is removed, and further servers with other flags."""
+"""One server for all who can share it, more for those who need other flags, and shared memory that goes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pegaref.client import SharedTensor
-from tests.pegaref.running import Running, running
+from tests.pegaref.running import Running, eventually, running
 from tests.pegaref.stalls import Stall
 
 Serve = Callable[..., Running]
@@ -18,12 +18,28 @@ Serve = Callable[..., Running]
 _numbers = count()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A ready server for the whole module: placement process, devices 0 and 1, quick to see a wedge."""
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A ready server for all files: placement process, devices 0 and 1, quick to see a wedge."""
     folder = tmp_path_factory.mktemp("server")
     with running(folder, "--devices=0,1", "--wedge-after=0.5") as server:
         yield server
+
+
+@pytest.fixture
+def server(shared_server: Running) -> Iterator[Running]:
+    """The server that tests share, each of which gives it back ready, with its first actors and empty."""
+    yield shared_server
+    shared_server.wait_ready()
+    eventually(lambda: holds(shared_server) == (0, 0), within_s=10.0, what="nothing is registered or open")
+    devices = shared_server.ready()["devices"]
+    assert {number: device["epoch"] for number, device in devices.items()} == {"0": 1, "1": 1}
+
+
+def holds(server: Running) -> tuple[int, int]:
+    """The contexts and the sessions that the server has."""
+    told = server.get("/instances").json()
+    return len(told["contexts"]), told["sessions"]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +23,16 @@ from pegaref.wire.engine_pb2_grpc import EngineStub
 
 Result = TypeVar("Result")
 
+# An actor that never comes as far as torch, and ends with its server: for tests that give it no work.
+NEVER_LOADS = """
+import sys
+if "pegaref.actor.child" in sys.orig_argv:
+    import os
+    (requests,) = (word.partition("=")[2] for word in sys.orig_argv if word.startswith("--requests-fd="))
+    while os.read(int(requests), 65536):
+        pass
+    os._exit(0)
+"""
 DEADLINE_S = 60.0  # for anything that has to happen: far above what it takes, also on a busy machine
 LINE = re.compile(
     r"pegaref listening http=(?P<http>\S+) grpc=(?P<grpc>\S+) pid=(?P<pid>\d+) "
@@ -37,6 +48,11 @@ def eventually(look: Callable[[], Result], *, within_s: float = DEADLINE_S, what
         assert time.monotonic() < end, f"not within {within_s} s: {what or look}"
         time.sleep(0.02)
     return found
+
+
+def request(method: str, url: str, **more: Any) -> httpx.Response:
+    """One request on a connection of its own, in plain HTTP: loading certificates takes 30 ms each time."""
+    return httpx.request(method, url, timeout=DEADLINE_S, verify=False, trust_env=False, **more)
 
 
 class Running:
@@ -56,10 +72,10 @@ class Running:
         return f"{scheme}://{self.http}{path}"
 
     def get(self, path: str, **more: Any) -> httpx.Response:
-        return httpx.get(self.url(path), timeout=DEADLINE_S, **more)
+        return request("GET", self.url(path), **more)
 
     def post(self, path: str, **more: Any) -> httpx.Response:
-        return httpx.post(self.url(path), timeout=DEADLINE_S, **more)
+        return request("POST", self.url(path), **more)
 
     def ready(self) -> dict[str, Any]:
         """What /ready says, whatever its status."""
@@ -125,13 +141,24 @@ def running(
     *flags: str,
     environment: Mapping[str, str] | None = None,
     ready: bool = True,
+    loads: bool = True,
     as_job: bool = False,
+    open_files: int | None = None,
 ) -> Iterator[Running]:
     """A server on free loopback ports, with its log in `folder`; killed if it does not stop by itself.
 
+    `open_files`: it may have no more of them, for good.
+    With `loads` false its actors load for ever, which spares a second of work, and it is not waited for.
     `as_job`: it leads a process group of its own, as what a shell starts in a terminal does.
     """
     log = folder / f"server-{time.monotonic_ns()}.log"
+    environment = dict(environment or {})
+    if not loads:
+        sites = folder / "never-loads"
+        sites.mkdir(exist_ok=True)
+        (sites / "sitecustomize.py").write_text(NEVER_LOADS)
+        paths = [str(sites), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     command = [
         sys.executable,
         "-m",
@@ -149,13 +176,14 @@ def running(
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **environment},
             process_group=0 if as_job else None,
+            preexec_fn=None if open_files is None else lambda: limit_open_files(open_files),
         )
     assert process.stdout is not None
     try:
         server = Running(process, process.stdout.readline(), log)
-        if ready:
+        if ready and loads:
             server.wait_ready()
         yield server
     finally:
@@ -166,8 +194,14 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
-        process.stdout.close()
         eventually(lambda: not any(map(alive, descendants)), what="the server's children are gone")
+        with process.stdout:
+            more = process.stdout.read()
+        assert not more, f"the server printed more than its line: {more!r}"
+
+
+def limit_open_files(most: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class ClientProcess:

@@ -60,6 +60,11 @@ class Stall:
         """Whether the process has been inside a blocking call."""
         return (self._folder / f"inside.{pid}").exists()
 
+    def renew(self, pid: int) -> None:
+        """After a release: calls that block do so again, in the same process too."""
+        (self._folder / f"inside.{pid}").unlink()
+        os.read(self._pipes[0], 1)
+
     def release(self) -> None:
         """Release every call that blocks now or later."""
         self.block("pass")

@@ -16,7 +16,7 @@ from msgspec import structs
 from pegaref.config import RegistrySettings
 from pegaref.errors import AlreadyExists, CleanupPending, DeviceWedged, InvalidCommand, OutcomeUnknown
 from pegaref.registry import Hang, Phase
-from tests.pegaref.shared import mapped, register_shared, running, shared_memory, until
+from tests.pegaref.shared import Running, mapped, register_shared, running, shared_memory, until
 from tests.pegaref.simulation import key
 from tests.pegaref.stalls import Stall
 
@@ -25,16 +25,99 @@ pytestmark = pytest.mark.torch
 QUICK = RegistrySettings(wedge_after_s=2.0)
 
 
-async def test_a_register_maps_the_clients_memory_in_the_child_only() -> None:
-    with shared_memory() as name:
-        async with running() as r:
-            registered = await r.handle.register(register_shared(name, key(), layers=3), deadline_s=60)
-            assert (registered.tensors, registered.bytes) == (3, 3 * 8192)
-            assert mapped(name, r.pid()) == 1
-            assert mapped(name) == 0
-            dropped = await r.handle.drop_instance("a", generation=None, deadline_s=60)
-            assert (dropped.contexts, dropped.tensors, dropped.note) == (1, 3, "")
-            assert mapped(name, r.pid()) == 0
+async def test_a_child_maps_and_releases_whole_batches_and_neither_a_client_nor_a_signal_harms_it() -> None:
+    """What one child is asked in turn, each by a name of its own; it is the same child at the end."""
+    async with running() as r:
+        pid = r.pid()
+        for check in (
+            a_register_maps_the_clients_memory_in_the_child_only,
+            a_batch_with_one_bad_layer_maps_nothing,
+            ctrl_c_and_sigterm_are_left_to_the_parent,
+            a_client_that_shrinks_its_memory_harms_nobody,
+        ):
+            with shared_memory() as name:
+                await check(r, name)
+            assert (r.pid(), r.device().epoch, r.handle.context_count) == (pid, 1, 0), check.__name__
+
+
+async def a_register_maps_the_clients_memory_in_the_child_only(r: Running, name: str) -> None:
+    registered = await r.handle.register(register_shared(name, key(), layers=3), deadline_s=60)
+    assert (registered.tensors, registered.bytes) == (3, 3 * 8192)
+    assert mapped(name, r.pid()) == 1
+    assert mapped(name) == 0
+    dropped = await r.handle.drop_instance("a", generation=None, deadline_s=60)
+    assert (dropped.contexts, dropped.tensors, dropped.note) == (1, 3, "")
+    assert mapped(name, r.pid()) == 0
+
+
+async def a_batch_with_one_bad_layer_maps_nothing(r: Running, name: str) -> None:
+    good = register_shared(name, key(), layers=3)
+    bad = structs.replace(register_shared("no-such-object", key()).layers[0], name="bad")
+    command = structs.replace(good, layers=(*good.layers, bad))
+    with pytest.raises(InvalidCommand) as refusal:
+        await r.handle.register(command, deadline_s=60)
+    assert refusal.value.field == "wrapper_bytes"
+    assert mapped(name, r.pid()) == 0
+    assert r.handle.context_count == 0
+    await r.handle.register(good, deadline_s=60)
+    with pytest.raises(AlreadyExists):
+        await r.handle.register(good, deadline_s=60)
+    assert mapped(name, r.pid()) == 1
+    await r.handle.clear(deadline_s=60)
+
+
+async def ctrl_c_and_sigterm_are_left_to_the_parent(r: Running, name: str) -> None:
+    os.kill(r.pid(), signal.SIGINT)
+    os.kill(r.pid(), signal.SIGTERM)
+    await r.handle.clear(deadline_s=60)
+
+
+async def a_client_that_shrinks_its_memory_harms_nobody(r: Running, name: str) -> None:
+    await r.handle.register(register_shared(name, key()), deadline_s=60)
+    os.truncate(f"/dev/shm/{name}", 0)
+    assert (await r.handle.drop_instance("a", generation=None, deadline_s=60)).contexts == 1
+
+
+@pytest.mark.promise("traceback")
+@pytest.mark.promise("kind-of-hang")
+async def test_a_child_that_hangs_is_named_shown_and_goes_on_after(stall: Stall) -> None:
+    """One child, stuck in the GPU without its GIL and with it, and then stopped."""
+    async with running(settings=QUICK) as r:
+        pid = r.pid()
+        for mode, hang in (("released", Hang.STALLED), ("held", Hang.GIL_HELD)):
+            with shared_memory() as name:
+                await stuck_in_the_gpu(r, stall, name, mode, hang)
+        with shared_memory() as name:
+            await stopped_and_continued(r, name)
+        assert r.pid() == pid
+
+
+async def stuck_in_the_gpu(r: Running, stall: Stall, name: str, mode: str, hang: Hang) -> None:
+    await r.handle.register(register_shared(name, key("a")), deadline_s=60)
+    stall.block(mode)
+    drop = asyncio.create_task(r.handle.drop_instance("a", generation=None, deadline_s=60))
+    await until(lambda: stall.inside(r.pid()))
+    await until(lambda: r.device().hang is hang)
+    await until(lambda: "empty_cache" in r.device().traceback)
+    assert "release_contexts" in r.device().traceback
+    with pytest.raises(DeviceWedged):
+        await r.handle.register(register_shared(name, key("b")), deadline_s=60)
+    stall.release()
+    assert (await drop).contexts == 1
+    await until(lambda: r.device().ready)
+    await r.handle.register(register_shared(name, key("b")), deadline_s=60)
+    await r.handle.clear(deadline_s=60)
+    stall.renew(r.pid())
+
+
+async def stopped_and_continued(r: Running, name: str) -> None:
+    os.kill(r.pid(), signal.SIGSTOP)
+    stuck = asyncio.create_task(r.handle.register(register_shared(name, key()), deadline_s=60))
+    await until(lambda: r.device().hang is Hang.STOPPED)
+    os.kill(r.pid(), signal.SIGCONT)
+    assert (await stuck).tensors == 1
+    await until(lambda: r.device().ready)
+    await r.handle.clear(deadline_s=60)
 
 
 @pytest.mark.promise("no-torch")
@@ -58,59 +141,6 @@ asyncio.run(main())
     )
     out, _ = await asyncio.wait_for(process.communicate(), 30)
     assert out.split() == [b"False"]
-
-
-async def test_a_batch_with_one_bad_layer_maps_nothing() -> None:
-    with shared_memory() as name:
-        async with running() as r:
-            good = register_shared(name, key(), layers=3)
-            bad = structs.replace(register_shared("no-such-object", key()).layers[0], name="bad")
-            command = structs.replace(good, layers=(*good.layers, bad))
-            with pytest.raises(InvalidCommand) as refusal:
-                await r.handle.register(command, deadline_s=60)
-            assert refusal.value.field == "wrapper_bytes"
-            assert mapped(name, r.pid()) == 0
-            assert r.handle.context_count == 0
-            await r.handle.register(good, deadline_s=60)
-            with pytest.raises(AlreadyExists):
-                await r.handle.register(good, deadline_s=60)
-            assert mapped(name, r.pid()) == 1
-
-
-@pytest.mark.promise("traceback")
-@pytest.mark.parametrize(("mode", "hang"), [("released", Hang.STALLED), ("held", Hang.GIL_HELD)])
-async def test_a_child_stuck_in_the_gpu_is_named_shown_and_works_on_after(
-    stall: Stall, mode: str, hang: Hang
-) -> None:
-    with shared_memory() as name:
-        async with running(settings=QUICK) as r:
-            pid = r.pid()
-            await r.handle.register(register_shared(name, key("a")), deadline_s=60)
-            stall.block(mode)
-            drop = asyncio.create_task(r.handle.drop_instance("a", generation=None, deadline_s=60))
-            await until(lambda: stall.inside(pid))
-            await until(lambda: r.device().hang is hang)
-            await until(lambda: "empty_cache" in r.device().traceback)
-            assert "release_contexts" in r.device().traceback
-            with pytest.raises(DeviceWedged):
-                await r.handle.register(register_shared(name, key("b")), deadline_s=60)
-            stall.release()
-            assert (await drop).contexts == 1
-            await until(lambda: r.device().ready)
-            assert r.pid() == pid
-            await r.handle.register(register_shared(name, key("b")), deadline_s=60)
-
-
-@pytest.mark.promise("kind-of-hang")
-async def test_a_stopped_child_is_named_and_goes_on_when_continued() -> None:
-    with shared_memory() as name:
-        async with running(settings=QUICK) as r:
-            os.kill(r.pid(), signal.SIGSTOP)
-            stuck = asyncio.create_task(r.handle.register(register_shared(name, key()), deadline_s=60))
-            await until(lambda: r.device().hang is Hang.STOPPED)
-            os.kill(r.pid(), signal.SIGCONT)
-            assert (await stuck).tensors == 1
-            await until(lambda: r.device().ready)
 
 
 async def test_a_killed_child_is_replaced_and_its_callers_are_told() -> None:
@@ -216,24 +246,6 @@ async def test_children_die_with_their_parent_idle_stopped_or_stuck_with_the_gil
         process.kill()
         await process.wait()
         await until(lambda: not any(_alive(pid) for pid in (stuck, stopped, idle)), within_s=2)
-
-
-async def test_a_child_leaves_ctrl_c_and_sigterm_to_its_parent() -> None:
-    async with running() as r:
-        pid = r.pid()
-        os.kill(pid, signal.SIGINT)
-        os.kill(pid, signal.SIGTERM)
-        await r.handle.clear(deadline_s=60)
-        assert r.pid() == pid
-
-
-async def test_a_client_that_shrinks_its_memory_harms_nobody() -> None:
-    with shared_memory() as name:
-        async with running() as r:
-            await r.handle.register(register_shared(name, key()), deadline_s=60)
-            os.truncate(f"/dev/shm/{name}", 0)
-            assert (await r.handle.drop_instance("a", generation=None, deadline_s=60)).contexts == 1
-            assert r.device().epoch == 1
 
 
 def _done(operation: object) -> bool:

@@ -152,7 +152,7 @@ def test_the_first_line_says_where_it_listens_and_how(serve: Serve) -> None:
 
 @pytest.mark.torch
 def test_logs_go_to_stderr_and_stdout_has_the_one_line(serve: Serve) -> None:
-    server = serve()
+    server = serve(loads=False)
     server.process.terminate()
     assert server.process.stdout is not None
     assert server.process.stdout.read() == ""

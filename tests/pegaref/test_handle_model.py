@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from pegaref.config import RegistrySettings
 from pegaref.errors import CleanupPending, RegistryError
 from pegaref.messages import ContextKey, Refused, Registered
+from pegaref.serving.exposition import Exposition
+from pegaref.serving.metrics import Metrics
 from tests.pegaref.simulation import Bench, bench, key, register_of, settle
 
 LONGEST_DEADLINE_S = 8.0
@@ -55,6 +57,10 @@ class Model:
     drops: list[tuple[int, str | None, int | None, ContextKey | None]] = field(default_factory=list)
     deaths: list[int] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.bench.handle.devices, lambda: 0)
+        self.exposition = Exposition(self.metrics)  # which uses again what has not changed
+
     async def step(self, name: str, *arguments: object) -> None:
         self.now += 1
         getattr(self, name)(*arguments)
@@ -62,6 +68,11 @@ class Model:
         await self.note()
 
     async def note(self) -> None:
+        """Note which calls have ended. What is shown of the device is of now, and in order."""
+        if all(device.mark() is not None for device in self.metrics.devices()):  # else nothing is used again
+            assert self.exposition.text() == Exposition(self.metrics).text()
+        shown = [context.key for context in self.bench.handle.contexts()]
+        assert (shown, len(set(shown))) == (sorted(shown), self.bench.handle.context_count)
         for call in self.calls:
             if call.done is None and call.task.done():
                 call.done = self.now

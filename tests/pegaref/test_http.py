@@ -12,7 +12,7 @@ import pytest
 
 from pegaref.client import SharedTensor
 from tests.pegaref.conftest import Serve
-from tests.pegaref.running import DEADLINE_S, Running, eventually, running
+from tests.pegaref.running import DEADLINE_S, Running, eventually, request, running
 
 pytestmark = pytest.mark.torch
 
@@ -33,7 +33,7 @@ def test_an_unknown_route_is_404_in_json(server: Running) -> None:
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/metrics"), ("GET", "/instances/cleanup")])
 def test_a_wrong_method_is_405(server: Running, method: str, path: str) -> None:
-    assert httpx.request(method, server.url(path)).status_code == 405
+    assert request(method, server.url(path)).status_code == 405
 
 
 def test_instances_shows_who_holds_what(server: Running, tensor: SharedTensor, instance: str) -> None:
@@ -45,6 +45,37 @@ def test_instances_shows_who_holds_what(server: Running, tensor: SharedTensor, i
     assert instance in answer["instances"]
     assert (context["device"], context["tensors"], context["bytes"]) == (1, 2, 2 * tensor.nbytes)
     assert instance not in server.instances()
+
+
+@pytest.mark.promise("pages")
+def test_instances_come_in_pages_in_the_order_of_their_keys(
+    server: Running, tensor: SharedTensor, instance: str
+) -> None:
+    names = [f"{instance}:{number}" for number in range(5)]
+    with server.client() as client:
+        for number, name in enumerate(reversed(names)):
+            client.register(name, {"a": tensor}, device_id=number % 2)
+        pages, after = [], None
+        while True:
+            page = server.get(
+                "/instances", params={"limit": 2} | ({} if after is None else {"after": after})
+            ).json()
+            pages.append(page["instances"])
+            assert (len(page["contexts"]) <= 2, page["total_contexts"]) == (True, 5)
+            if (after := page["next"]) is None:
+                break
+        assert pages == [names[:2], names[2:4], names[4:]]
+        assert server.get("/instances").json()["instances"] == names
+        for name in names:
+            client.unregister(name)
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=-1", "limit=x", "after=nowhere", "after=a:b:0:0:0", "limits=1"]
+)
+def test_a_page_that_was_asked_for_wrongly_is_400(server: Running, query: str) -> None:
+    answer = server.get(f"/instances?{query}")
+    assert (answer.status_code, answer.json()["field"]) == (400, query.partition("=")[0])
 
 
 def test_a_cleanup_by_id_drops_that_instance_and_not_one_whose_name_begins_with_it(
@@ -189,7 +220,7 @@ def test_a_kept_alive_request_is_not_delayed_by_nagles_algorithm(tmp_path: Path,
         (tmp_path / "uvloop.py").write_text("raise ImportError('not here')\n")
         environment = {"PYTHONPATH": str(tmp_path)}
     with (
-        running(tmp_path, environment=environment, ready=False) as server,
+        running(tmp_path, environment=environment, loads=False) as server,
         httpx.Client(base_url=server.url("")) as client,
     ):
         client.get("/metrics")

@@ -84,7 +84,7 @@ def test_grpc_metadata_that_is_too_large_is_refused(server: Running) -> None:
 
 @pytest.mark.promise("idle-connections")
 def test_at_the_limit_the_longest_idle_connection_gives_way(serve: Serve) -> None:
-    server = serve("--max-connections=20", "--header-timeout=600", ready=False)
+    server = serve("--max-connections=20", "--header-timeout=600", loads=False)
     with crowd(server.http, 60) as idle:
         assert_lit(server)
         eventually(lambda: sum(map(closed, idle)) >= 40, what="all above the limit were closed")
@@ -93,7 +93,7 @@ def test_at_the_limit_the_longest_idle_connection_gives_way(serve: Serve) -> Non
 
 
 def test_half_a_request_is_closed_in_time_and_keeps_nobody_out(serve: Serve) -> None:
-    server = serve("--max-connections=20", "--header-timeout=1", ready=False)
+    server = serve("--max-connections=20", "--header-timeout=1", loads=False)
     with crowd(server.http, 15, b"GET /health HTTP/1.1\r\nhost: a\r\n") as loris:
         assert_lit(server)
         for connection in loris:  # one more byte of a header now and then does not help
@@ -104,7 +104,7 @@ def test_half_a_request_is_closed_in_time_and_keeps_nobody_out(serve: Serve) -> 
 
 
 def test_the_twin_that_waits_between_whole_requests_is_kept(serve: Serve) -> None:
-    server = serve("--header-timeout=1", ready=False)
+    server = serve("--header-timeout=1", loads=False)
     request = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
     with connect(server.http) as patient, connect(server.http) as silent:
         patient.sendall(request)
@@ -121,7 +121,7 @@ def test_two_thousand_idle_connections_leave_the_probes_lit(serve: Serve, wire: 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 2500:
         pytest.skip(f"this process may open only {soft} files, too few to open 2,000 connections")
-    server = serve(ready=False)
+    server = serve(loads=False)
     with crowd(getattr(server, wire), 2000):
         assert_lit(server)
 

@@ -23,7 +23,9 @@ HEALTH = b"GET /health HTTP/1.1\r\nhost: a\r\n"
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One that answers at once, and one that needs a free worker to. The actors need not be ready."""
     pytest.importorskip("torch", reason="no placement opens without")
-    with running(tmp_path_factory.mktemp("server"), f"--placement={request.param}", ready=False) as server:
+    folder = tmp_path_factory.mktemp("server")
+    loads = request.param != "process"
+    with running(folder, f"--placement={request.param}", ready=False, loads=loads) as server:
         yield server
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.utils import floatToGoString
 
 from pegaref.client import ClientError, SharedTensor
 from pegaref.registry import DeviceSnapshot, Hang, Phase
-from pegaref.serving.exposition import Exposition
+from pegaref.serving.exposition import Exposition, number
 from pegaref.serving.metrics import Metrics
-from tests.pegaref.conftest import Serve
 from tests.pegaref.running import DEADLINE_S, Running, eventually
 
 needs_torch = pytest.mark.torch
@@ -148,6 +147,27 @@ def test_every_family_has_help_a_unit_and_counters_end_in_total() -> None:
             assert not family.name.endswith("_total"), family.name
 
 
+@pytest.mark.parametrize(
+    "figure",
+    [0, 7, 999_999, 1_000_000, 1_048_576, 81_887_232, 2**53, 0.25, 1e-7, 123.456, 1_234_567.5, 10**17, -2],
+)
+def test_numbers_are_written_as_prometheus_own_library_does(figure: float) -> None:
+    assert number(figure) == floatToGoString(figure)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.promise("fresh-metrics")
+def test_nothing_in_a_scrape_is_older_than_the_scrape() -> None:
+    device, metrics = StillDevice(), Metrics(lambda: [device], lambda: 0)
+    route, kept = metrics.http.route("/x"), Exposition(metrics)
+    kept.text()
+    route.end(route.begin(), "200")
+    device.now = replace(wedged(), contexts=77)
+    assert kept.text() == Exposition(metrics).text()
+    route.begin()
+    assert kept.text() == Exposition(metrics).text()
+    assert b'pegaref_contexts{device="0"} 77.0' in kept.text()
+
+
 def test_a_route_without_a_request_has_no_series() -> None:
     metrics = Metrics(tuple, lambda: 0)
     metrics.http.route("/never")
@@ -274,13 +294,3 @@ def _register(server: Running, instance: str, tensor: SharedTensor) -> None:
 def test_the_event_loops_lag_is_told(server: Running) -> None:
     series = scrape(server)
     assert 0 <= value(series, "event_loop_lag_seconds") <= value(series, "event_loop_lag_max_seconds")
-
-
-@needs_torch
-def test_a_lost_actor_is_a_respawn(serve: Serve) -> None:
-
-    server = serve("--on-wedge=respawn")
-    assert value(scrape(server), "actor_epoch", device="0") == 1
-    os.kill(server.actor_pid(), signal.SIGKILL)
-    eventually(lambda: value(scrape(server), "actor_respawns_total", device="0") == 1, what="respawned")
-    eventually(lambda: value(scrape(server), "actor_epoch", device="0") == 2, what="a new epoch")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import pytest
 from pegaref.client import SharedTensor
 from pegaref.config import PLACEMENTS
 from tests.pegaref.conftest import Serve
-from tests.pegaref.running import Running
+from tests.pegaref.running import DEADLINE_S, Running
 
 pytestmark = pytest.mark.torch
+
+GONE_WITHIN_S = 10.0
 
 
 def maps(pid: int) -> str:
@@ -21,10 +25,23 @@ def maps(pid: int) -> str:
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_every_placement_registers_shows_and_drops(
-    serve: Serve, tensor: SharedTensor, instance: str, placement: str
+def test_every_placement_registers_shows_drops_and_ends(
+    request: pytest.FixtureRequest, serve: Serve, tensor: SharedTensor, instance: str, placement: str
 ) -> None:
+    if placement == "process":  # it is the shared one, whose end is in test_shutdown.py
+        registers_shows_and_drops(request.getfixturevalue("server"), tensor, instance)
+        return
     server = serve(f"--placement={placement}", "--devices=0,1")
+    assert "libtorch" in maps(server.pid)
+    registers_shows_and_drops(server, tensor, instance)
+    began = time.monotonic()
+    os.kill(server.pid, signal.SIGTERM)
+    assert server.process.wait(DEADLINE_S) == 0, server.log()
+    assert time.monotonic() - began < GONE_WITHIN_S
+    assert "Traceback" not in server.log()
+
+
+def registers_shows_and_drops(server: Running, tensor: SharedTensor, instance: str) -> None:
     with server.client() as client:
         with client.session(instance):
             client.register(instance, {"a": tensor, "b": tensor}, device_id=1)
@@ -58,17 +75,3 @@ def test_what_was_dropped_is_not_mapped_any_more(
         assert tensor.name in maps(server.actor_pid())
         client.unregister(instance)
         assert tensor.name not in maps(server.actor_pid())
-
-
-def test_the_twin_placement_inline_has_torch_in_the_control_process(serve: Serve) -> None:
-    server = serve("--placement=inline")
-    assert "libtorch" in maps(server.pid)
-
-
-def test_the_server_answers_long_before_torch_is_loaded(serve: Serve) -> None:
-    began = time.monotonic()
-    server = serve(ready=False)
-    assert server.get("/health").status_code == 200
-    first_answer_s = time.monotonic() - began
-    server.wait_ready()
-    assert first_answer_s < (time.monotonic() - began) * 0.8

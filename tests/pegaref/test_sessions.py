@@ -327,10 +327,13 @@ def sampled(server: Running, sample: str) -> int:
 
 @pytest.mark.promise("respawn")
 @needs_torch
-def test_clients_of_a_lost_actor_are_told_and_register_again(serve: Serve, instance: str) -> None:
+def test_clients_of_a_lost_actor_are_told_and_register_again_and_the_metrics_count_it(
+    serve: Serve, instance: str
+) -> None:
     server = serve("--on-wedge=respawn", "--wedge-after=0.5")
     with client_process("hold", "--addr", server.grpc, "--instance", instance) as client:
         before = server.get("/instances").json()["contexts"][0]["generation"]
+        assert sampled(server, 'pegaref_actor_epoch{device="0"}') == 1
         os.kill(server.actor_pid(), signal.SIGKILL)
         eventually(
             lambda: [
@@ -340,6 +343,8 @@ def test_clients_of_a_lost_actor_are_told_and_register_again(serve: Serve, insta
             ],
             what="registered again in a new session",
         )
+        assert sampled(server, 'pegaref_actor_respawns_total{device="0"}') == 1
+        assert sampled(server, 'pegaref_actor_epoch{device="0"}') == 2
         client.close_stdin()
         assert client.process.wait(DEADLINE_S) == 0
     assert server.instances() == []

@@ -87,7 +87,7 @@ def channel_credentials(certificates: Certificates, *, certified: bool) -> grpc.
 def test_with_tls_both_wires_are_encrypted_and_plain_ones_refused(
     serve: Serve, certificates: Certificates
 ) -> None:
-    server = serve(*tls_flags(certificates, mutual=False), ready=False)
+    server = serve(*tls_flags(certificates, mutual=False), loads=False)
     with browser(certificates, certified=False) as https:
         assert https.get(server.url("/health", "https")).text == "ok"
         assert https.post(server.url("/instances/cleanup?id=nobody", "https")).status_code == 404
@@ -103,7 +103,7 @@ def test_with_tls_both_wires_are_encrypted_and_plain_ones_refused(
 def test_with_mutual_tls_a_probe_needs_no_certificate_and_a_change_does(
     serve: Serve, certificates: Certificates
 ) -> None:
-    server = serve(*tls_flags(certificates, mutual=True), ready=False)
+    server = serve(*tls_flags(certificates, mutual=True), loads=False)
     cleanup = server.url("/instances/cleanup?id=nobody", "https")
     with browser(certificates, certified=False) as https:
         assert https.get(server.url("/health", "https")).status_code == 200
@@ -121,6 +121,6 @@ def test_with_mutual_tls_a_probe_needs_no_certificate_and_a_change_does(
 def test_a_tls_handshake_that_never_begins_is_closed_in_time(
     serve: Serve, certificates: Certificates
 ) -> None:
-    server = serve(*tls_flags(certificates, mutual=False), "--header-timeout=1", ready=False)
+    server = serve(*tls_flags(certificates, mutual=False), "--header-timeout=1", loads=False)
     with crowd(server.http, 5) as silent:
         eventually(lambda: all(map(closed, silent)), within_s=10, what="all were closed")

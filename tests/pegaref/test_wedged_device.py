@@ -76,10 +76,17 @@ def test_the_other_device_works_meanwhile(
     server.wait_ready()
 
 
-def test_no_cleanup_waits_longer_than_the_servers_limit(
+@pytest.mark.promise("deadlines")
+def test_neither_a_caller_nor_a_cleanup_waits_longer_than_the_servers_limit(
     serve: Serve, tensor: SharedTensor, instance: str
 ) -> None:
     server = serve("--max-deadline=0.5", "--wedge-after=60")
+    with server.stub() as stub, server.actor_stopped():
+        began = time.monotonic()
+        error = refusal(lambda: stub.RegisterContextBatch(register_of("stuck", tensor), timeout=DEADLINE_S))
+        assert time.monotonic() - began < 10
+        assert error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+    server.wait_ready()
     with server.client() as client:
         client.register(instance, {"a": tensor})
     with server.actor_stopped():
@@ -87,18 +94,6 @@ def test_no_cleanup_waits_longer_than_the_servers_limit(
         answer = server.post("/instances/cleanup", params={"id": instance, "timeout": "3600"})
         assert answer.status_code == 202
         assert time.monotonic() - began < 10
-
-
-@pytest.mark.promise("deadlines")
-def test_no_caller_waits_longer_than_the_servers_limit(
-    serve: Serve, tensor: SharedTensor, instance: str
-) -> None:
-    server = serve("--max-deadline=0.5", "--wedge-after=60")
-    with server.stub() as stub, server.actor_stopped():
-        began = time.monotonic()
-        error = refusal(lambda: stub.RegisterContextBatch(register_of(instance, tensor), timeout=DEADLINE_S))
-        assert time.monotonic() - began < 10
-        assert error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
 
 @pytest.mark.promise("bounded-mailbox")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from scenarios.cli import main
 from scenarios.record import Report
 from scenarios.run.progress import Progress, Silent
 from scenarios.run.run import Plan
@@ -24,6 +26,23 @@ RunSuite = Callable[..., Awaitable[tuple[Report, tuple[str, ...]]]]
 def servers() -> Path:
     """The folder with the small servers, their targets and their suite."""
     return SERVERS
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What `wedge`, called in this process, says on stderr to arguments that it refuses with exit code 2."""
+
+    def refuse(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["wedge", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        assert said.out == ""
+        return said.err
+
+    return refuse
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ from scenarios.record import Report, ScenarioRecord
 from scenarios.spec import suite_file
 from tests.scenarios.conftest import SERVERS
 
-pytestmark = pytest.mark.once
-
 RunSuite = Callable[..., Awaitable[tuple[Report, tuple[str, ...]]]]
 
 

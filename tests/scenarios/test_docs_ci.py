@@ -17,8 +17,6 @@ import yaml
 
 from scenarios.cli import cli
 
-pytestmark = pytest.mark.once
-
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "ci.md"
 WITHIN_S = 120
 MANIFEST = re.compile(r"^<!-- file: deploy/deployment\.yaml -->\n```yaml\n(.*?)^```$", re.M | re.S)

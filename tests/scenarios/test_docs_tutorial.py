@@ -69,7 +69,6 @@ def missing(shown: tuple[str, ...], printed: str) -> list[str]:
     return [line for line in shown if not any(plain(line) == other for other in rest)]
 
 
-@pytest.mark.once
 def test_the_page_does_what_it_says(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()

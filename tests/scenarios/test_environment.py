@@ -17,8 +17,6 @@ from scenarios.spec import LoadedTarget, Target
 from scenarios.spec.document import Document
 from scenarios.spec.target import Launch, Ready
 
-pytestmark = pytest.mark.once
-
 
 def wheel(folder: Path, name: str, version: str = "1.0") -> None:
     """A package of one module, `VERSION` in it, as a wheel in `folder`."""

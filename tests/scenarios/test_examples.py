@@ -41,7 +41,6 @@ def observed(folder: str, report: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.once
 def test_health_on_the_pool_of_the_work_goes_dark_and_the_one_word_repair_stays_lit(tmp_path: Path) -> None:
     found = observed("shared-pool", tmp_path / "report.json")
 
@@ -58,7 +57,6 @@ def test_the_repair_is_one_word() -> None:
     assert code("repaired.py") == code("app.py").replace("def health", "async def health")
 
 
-@pytest.mark.once
 @pytest.mark.torch
 def test_quick_start_servers_go_dark_at_as_many_stuck_calls_as_they_have_workers(tmp_path: Path) -> None:
     found = observed("quickstarts", tmp_path / "report.json")

@@ -19,8 +19,6 @@ from scenarios.judge.pool import SHARES, by_endpoint, merge, pool
 from scenarios.record import Distribution, FaultRecord, Sample
 from tests.scenarios.sample_reports import Server, one_of_each, scenario
 
-pytestmark = pytest.mark.once
-
 LATENCIES = st.lists(st.floats(1e-6, 60.0, allow_nan=False), min_size=1, max_size=300)
 ENOUGH = settings(max_examples=150, deadline=None)
 

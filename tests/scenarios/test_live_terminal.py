@@ -20,8 +20,6 @@ import pytest
 
 from scenarios.live.screen import split
 
-pytestmark = pytest.mark.once
-
 LOGGED_IN = "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"
 WITHIN_S = 60.0
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")

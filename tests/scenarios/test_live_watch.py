@@ -60,7 +60,7 @@ def _no_timer_left() -> Iterator[None]:
             thread.cancel()
 
 
-pytestmark = [pytest.mark.usefixtures("_no_timer_left"), pytest.mark.once]
+pytestmark = pytest.mark.usefixtures("_no_timer_left")
 
 
 def line(watch: subprocess.Popen[str]) -> str:

@@ -22,8 +22,6 @@ from scenarios.run.machine import CpuCounters, CpuUse, cores_guard, cpu_use, rea
 from scenarios.run.results import ScenarioResults, WindowClosing, raw_record
 from scenarios.spec import Scenario, suite_file
 
-pytestmark = pytest.mark.once
-
 ALLOWED_S = 1.0
 STARVED = CpuUse(waited_s=1.4, ran_s=0.1, elapsed_s=2.0, count=2)
 SERVED = CpuUse(waited_s=0.1, ran_s=0.1, elapsed_s=2.0, count=2)

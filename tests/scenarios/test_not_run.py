@@ -19,8 +19,6 @@ from scenarios.report.compare import compare, lines
 from scenarios.terminal.table import show
 from tests.scenarios import sample_reports
 
-pytestmark = pytest.mark.once
-
 REASON = "target tiny has no site named spare"
 NAME = "call.stall@tiny"
 REPORT = msgspec.structs.replace(

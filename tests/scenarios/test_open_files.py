@@ -12,8 +12,6 @@ from scenarios.server.server import serving
 from scenarios.spec import target_file
 from tests.scenarios.conftest import SERVERS
 
-pytestmark = pytest.mark.once
-
 _, HARD = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 

@@ -14,7 +14,6 @@ from tests.scenarios.chromium import Page
 from tests.scenarios.test_report_html import HOSTILE, hostile_report
 
 pytestmark = [
-    pytest.mark.once,
     pytest.mark.skipif(
         chromium.installed() is None, reason="no chromium on PATH: the page cannot be opened here"
     ),

@@ -30,8 +30,6 @@ from scenarios.record.stability import stability, turn
 from scenarios.report import html, markdown
 from tests.scenarios.sample_reports import Endpoint, many, one_of_each, report, scenario
 
-pytestmark = pytest.mark.once
-
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 HOSTILE = (
     "<script>window.hacked=1</script>",

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from msgspec.structs import replace
 
 from scenarios.record import Report, SuiteRecord
 from scenarios.report import markdown
 from tests.scenarios.sample_reports import one_of_each, report, scenario
-
-pytestmark = pytest.mark.once
 
 
 def cells(line: str) -> list[str]:

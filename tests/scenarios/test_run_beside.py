@@ -11,8 +11,6 @@ from faults import Fault, FaultStatus, NeverHit
 from scenarios.record import Report, ScenarioRecord, decode, encode
 from tests.scenarios.test_run import row, suite
 
-pytestmark = pytest.mark.once
-
 RunSuite = Callable[..., Awaitable[tuple[Report, tuple[str, ...]]]]
 
 TIMING = "[timing]\nbaseline_s = 0.5\nwindow_max_s = 3\nbite_within_s = 1\nrecover_within_s = 5\n"

@@ -21,8 +21,6 @@ from scenarios.run.progress import Silent
 from tests.scenarios.test_run import row, suite
 from tests.scenarios.test_run_beside import broken
 
-pytestmark = pytest.mark.once
-
 RunSuite = Callable[..., Awaitable[tuple[Report, tuple[str, ...]]]]
 
 TARGET = r"""

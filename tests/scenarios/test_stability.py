@@ -55,7 +55,6 @@ def test_the_words_say_how_much_was_run_how_long_and_under_which_load() -> None:
     )
 
 
-@pytest.mark.once
 def test_a_verdict_that_hangs_on_a_coin_is_found_out(servers: Path, tmp_path: Path) -> None:
     """The stall's trigger tosses a coin with the run's seed: some runs bite, some prove nothing."""
     file, report = tmp_path / "coin.toml", tmp_path / "r.json"

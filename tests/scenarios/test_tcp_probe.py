@@ -167,7 +167,7 @@ async def test_the_prober_s_process_probes_tcp_on_its_schedule_and_closes_every_
     ended: list[Probed] = []
     async with serving(answers=b"+PONG\r\n") as address, ProberHandle() as handle:
         handle.on_batch = lambda batch: ended.extend(batch.probed)
-        fresh, kept = (TcpSeries(address, k, 0.05, 0.0, 1.0, b"PING\r\n", "PONG") for k in (False, True))
+        fresh, kept = (TcpSeries(address, k, 0.05, 0.0, 20.0, b"PING\r\n", "PONG") for k in (False, True))
         await handle.watch((fresh, kept), soon())
         while len(ended) < 10:
             await handle.news()

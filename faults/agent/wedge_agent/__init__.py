@@ -28,7 +28,16 @@ import select
 import sys
 import time
 
-from .unpatched import allocate_lock, get_ident, get_native_id, poll, sleep, start_new_thread
+from .unpatched import (
+    allocate_lock,
+    get_ident,
+    get_native_id,
+    name_thread,
+    own_threads,
+    poll,
+    sleep,
+    start_new_thread,
+)
 
 TYPE_CHECKING = False  # importing `typing` would cost more than the rest of the start
 if TYPE_CHECKING:
@@ -36,7 +45,7 @@ if TYPE_CHECKING:
 
     from .service import Service
 
-PROTOCOL_VERSION = 2  # of `protocol`, which is not loaded before it is needed
+PROTOCOL_VERSION = 3  # of `protocol`, which is not loaded before it is needed
 _CONNECT_WITHIN_S = 1.0
 _SEND_WITHIN_S = 1.0
 _FORK_WAITS_S = 1.0
@@ -136,9 +145,12 @@ class AgentThread:
 
     def _run(self, serve: Callable[[AgentThread], None]) -> None:
         self.ident, self.task = get_ident(), get_native_id()
+        own_threads.add(self.ident)
+        name_thread()
         try:
             serve(self)
         finally:
+            own_threads.discard(self.ident)
             self.ended.release()
 
     def wait_ended(self, within_s: float) -> bool:
@@ -174,8 +186,11 @@ class Agent:
     def hello(self) -> None:
         """Send `protocol.Hello`, written by hand because loading `json` would slow down start-up."""
         python = ".".join(map(str, sys.version_info[:3]))
-        fields = f'{{"version": {PROTOCOL_VERSION}, "pid": {os.getpid()}, "python": "{python}"}}'
-        self.send(f'{{"type": "hello", "number": 0, "fds": 0, "fields": {fields}}}'.encode())
+        owned = [self.connection.fd, self.wake_read.fd, self.wake_write.fd]
+        fields = (
+            f'"version": {PROTOCOL_VERSION}, "pid": {os.getpid()}, "python": "{python}", "own_fds": {owned}'
+        )
+        self.send(f'{{"type": "hello", "number": 0, "fds": 0, "fields": {{{fields}}}}}'.encode())
 
     def send(self, body: bytes) -> None:
         """Send one message. Raises OSError if the controller is gone or reads nothing for a second."""
@@ -281,6 +296,7 @@ class Agent:
         """In a forked child: restore what was armed in the parent, leaving the parent's lifelines and pages
         alone.
         """
+        own_threads.clear()
         if self._thread.ended.locked():
             _forget_imports(self._thread.ident)
         if self.service is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # `signal` without its enums
 import _socket
 import os
+import sys
 import time
 from contextlib import contextmanager
 
@@ -17,7 +18,7 @@ from . import page as words
 from .page import Page
 from .protocol import ARM_FAILED, Refused
 from .trigger import Trigger
-from .unpatched import RLock, get_ident, get_native_id, start_new_thread
+from .unpatched import RLock, get_ident, get_native_id, name_thread, own_threads, start_new_thread
 from .waiting import wait_for_end, wait_on_loop
 
 TYPE_CHECKING = False
@@ -48,6 +49,9 @@ class InjectedFault:
         self.details: dict[str, Any] = {}
         self.threads_inside: list[tuple[int, int]] = []  # as Python and as the kernel number them
         self.live = False
+        self.look_again: Callable[[], object] | None = (
+            None  # while its site has yet to come, and nothing tells
+        )
         self._lifeline = _socket.socket(fileno=fds[0])
         self._page = Page(fds[1])
         os.close(fds[1])
@@ -114,6 +118,14 @@ class InjectedFault:
             self._failed(self, Refused(kind, message, near))
         except OSError:  # nobody is left to tell
             self.live = False
+
+    def tell_of_greenlets(self) -> None:
+        """Note, for a fault that waits in calls, what that means in a program whose threads are greenlets."""
+        if "gevent.hub" in sys.modules:
+            self.notes.append(
+                "gevent runs here: a call that waits in a greenlet stops its hub, and with it every greenlet "
+                "of that thread, as a call into C would (loop.block does the same without a call)"
+            )
 
     def refuse(self, reason: str) -> NoReturn:
         """Refuse, while arming: the fault cannot work here. Then it is armed in no process."""
@@ -272,10 +284,14 @@ class InjectedFault:
         """Run `run` in a new thread with every signal masked; an exception is reported as a failure."""
 
         def guarded() -> None:
+            own_threads.add(get_ident())
+            name_thread()
             try:
                 run()
             except Exception as error:  # noqa: BLE001  # told; the program must not hear of it
                 self.fail(ARM_FAILED, f"{type(error).__name__}: {error}")
+            finally:
+                own_threads.discard(get_ident())
 
         before = _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals())
         try:
@@ -292,7 +308,7 @@ class InjectedFault:
         `call()` runs the original with its own arguments, or `absent` where a class has no such method, when
         that is given. Raises Refused when the site cannot be patched.
         """
-        from .calls import install
+        from .installed import install
 
         install(site, (self, sync, coroutine), absent)
 

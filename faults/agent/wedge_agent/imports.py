@@ -23,10 +23,14 @@ _waiting: dict[str, list[Callback]] = {}
 
 
 def imported(name: str) -> Any:
-    """The module, waiting for a thread that is importing it just now; None if nobody has imported it."""
+    """The module, waiting for a thread that is importing it just now; None if nobody has imported it, or
+    only for the case that it is used (`importlib.util.LazyLoader`).
+    """
     give_up = time.monotonic() + _IMPORT_WITHIN_S
     while True:
         module = sys.modules.get(name)
+        if _is_lazy(module):
+            return None
         if not is_initializing(module):
             return module
         if time.monotonic() > give_up:
@@ -34,6 +38,10 @@ def imported(name: str) -> Any:
                 UNKNOWN_SITE, f"{name} is still being imported after {_IMPORT_WITHIN_S:g} s; try again"
             )
         sleep(0.01)
+
+
+def _is_lazy(module: Any) -> bool:
+    return (type(module).__module__, type(module).__name__) == ("importlib.util", "_LazyModule")
 
 
 def is_initializing(module: Any) -> bool:
@@ -70,15 +78,20 @@ def _tell_after(spec: ModuleSpec) -> None:
     def exec_module(module: Any) -> None:
         del loader.exec_module
         run(module)
-        for callback in _waiting.pop(spec.name, []):
+        for callback in list(_waiting.get(spec.name, [])):
             callback(module)
 
     loader.exec_module = staticmethod(exec_module) if isinstance(loader, type) else exec_module
 
 
 def when_imported(name: str, callback: Callback) -> Callable[[], None]:
-    """Call `callback` with module `name` as soon as it has been imported; returns how to call that off."""
+    """Call `callback` with module `name` whenever it has been imported, or run again by `importlib.reload`;
+    returns how to call that off.
+    """
     _waiting.setdefault(name, []).append(callback)
+    lazy = sys.modules.get(name)
+    if _is_lazy(lazy):
+        _tell_after(object.__getattribute__(lazy, "__spec__"))
     if _Finder not in sys.meta_path:
         sys.meta_path.insert(0, _Finder)
 
@@ -98,22 +111,29 @@ def require_findable(name: str) -> None:
     """Raise Refused unless an import of `name` would find it; imports nothing to find
     out.
     """
-    path = None
+    source_of(name)
+
+
+def source_of(name: str) -> str | None:
+    """The file that an import of `name` would run, or ran; None where there is none. Raises as above."""
+    path: Any = None
+    source = None
     parts = name.split(".")
     for depth, part in enumerate(parts, 1):
         whole = ".".join(parts[:depth])
         module = sys.modules.get(whole)
-        if module is not None:
-            path = getattr(module, "__path__", None)
+        if module is not None and not _is_lazy(module):
+            path, source = getattr(module, "__path__", None), getattr(module, "__file__", None)
         else:
             spec = None
             for finder in (BuiltinImporter, FrozenImporter, PathFinder):
                 spec = spec or finder.find_spec(whole, path)
-            path = spec.submodule_search_locations if spec else None
             if spec is None:
                 raise Refused(UNKNOWN_SITE, f"there is no module {whole!r}", _modules_like(whole, part))
+            path, source = spec.submodule_search_locations, spec.origin
         if path is None and depth < len(parts):
             raise Refused(UNKNOWN_SITE, f"{whole!r} is a module, not a package: it has no {parts[depth]!r}")
+    return source
 
 
 def _modules_like(whole: str, part: str) -> list[str]:

@@ -25,8 +25,8 @@ else:
         return lambda kind: kind
 
 
-VERSION = 2
-"""Sent in the hello. A controller refuses an agent of another version."""
+VERSION = 3
+"""Told in the hello. A controller has nothing to do with an agent of another version."""
 
 UNKNOWN_SITE, BAD_TRIGGER, ARM_FAILED, ERROR = "UnknownSite", "BadTrigger", "ArmFailed", "Error"
 """The kinds of refusal. `ERROR` is an exception that nobody expected."""
@@ -173,11 +173,14 @@ class Refusal(Answer):
 
 
 class Hello(Event):
-    """An agent's first message. `python` is its version; the controller gets the rest from the kernel."""
+    """The first message of an agent; the controller asks the kernel for all else. `python` is its version,
+    `own_fds` are the descriptors that are the agent's for as long as the connection lasts.
+    """
 
     version: int
     pid: int
     python: str
+    own_fds: list[int]
 
 
 class Failed(Event):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from .fault import InjectedFault
 
+_LOOKS_EVERY_MS = 5
+
 
 class Service:
     """The faults armed in this process, and the answers to a controller's requests."""
@@ -110,15 +112,21 @@ class Service:
         self._tell(protocol.Failed(fault=fault.id, kind=kind, message=message, near=near))
 
     def expires_in_ms(self) -> int | None:
-        """Milliseconds until the next lease runs out, at least 1; None when no fault is armed."""
+        """Milliseconds until the next lease runs out, at least 1, or there is to be looked for a site again;
+        None when no fault is armed.
+        """
         faults = list(self._faults.values())
         if not faults:
             return None
+        if any(fault.look_again for fault in faults):
+            return _LOOKS_EVERY_MS
         return max(1, (min(fault.until_ns for fault in faults) - time.monotonic_ns()) // 1_000_000 + 1)
 
     def expire(self) -> None:
-        """Remove every fault whose lease has run out, and report it."""
+        """Take out every fault whose lease has run out, and say so; look for sites that have yet to come."""
         for fault in list(self._faults.values()):
+            if fault.look_again is not None:
+                fault.look_again()
             if fault.until_ns <= time.monotonic_ns():
                 del self._faults[fault.id]
                 self._tell(protocol.Expired(fault=fault.id, notes=fault.release()))

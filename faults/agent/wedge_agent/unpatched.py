@@ -8,6 +8,7 @@ already runs, it gets the originals from gevent.
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -29,3 +30,23 @@ get_native_id = _original("_thread", "get_native_id")
 start_new_thread = _original("_thread", "start_new_thread")
 poll = _original("select", "poll")
 sleep = _original("time", "sleep")
+
+own_threads: set[int] = set()
+"""The agent's own threads, by `get_ident()`: what they call is no call of the program's."""
+
+THREAD_NAME = "wedge-agent"
+"""What the kernel calls the agent's threads (/proc/PID/task/TID/comm), so that nobody takes them for the
+program's.
+"""
+
+
+def name_thread() -> None:
+    """Give the thread that calls this the agent's name, where the kernel lets it."""
+    try:
+        comm = os.open("/proc/thread-self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:  # no /proc, or no descriptor left
+        return
+    try:
+        os.write(comm, THREAD_NAME.encode())
+    finally:
+        os.close(comm)
