@@ -39,7 +39,8 @@ _AGAIN_AT_MOST = 10
 """A machine that is too busy to tell of more scenarios is no place to run the suite at all."""
 
 
-def _selection(command: F) -> F:
+def selection(command: F) -> F:
+    """The options that say which scenarios: a suite, a target, names."""
     for decorate in (
         click.option(
             "--target", "target", metavar="FILE|NAME", help="Only this target; a TOML file or a shipped name."
@@ -54,7 +55,7 @@ def _selection(command: F) -> F:
 
 
 @click.command("run")
-@_selection
+@selection
 @click.option("--json", "json_file", type=OUTPUT, help="Write the report (wedge-report/1); - for stdout.")
 @click.option("--junit", "junit_file", type=OUTPUT, help="Write JUnit XML, as CI services read it.")
 @click.option("--html", "html_file", type=OUTPUT, help="Write the report as one HTML page.")
@@ -112,7 +113,7 @@ def run_command(
 
 
 @click.command("list")
-@_selection
+@selection
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_command(names: tuple[str, ...], suite: str | None, target: str | None, as_json: bool) -> None:
     """List scenarios: what is broken on which target, and what must be seen."""

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from scenarios.record import Expectation
 from scenarios.spec import loads
 from scenarios.spec.document import Document, Key
-from scenarios.spec.suite import After, Assertion, CallsDo, Expectation, FurtherFault, Row, Timing, Traffic
-from scenarios.spec.target import Call, CommandProbe, GrpcProbe, HttpProbe, Probe, TcpProbe
+from scenarios.spec.suite import After, Assertion, CallsDo, FurtherFault, Row, Timing, Traffic
+from scenarios.spec.target import Call, CommandProbe, GrpcProbe, HttpProbe, Pin, Probe, TcpProbe
 from scenarios.spec.target_file import LoadedTarget
 
 V = TypeVar("V")
@@ -34,7 +35,8 @@ class ProbeAssertion:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`row@target`. `controls` are the names of scenarios that must go dark in the same run."""
+    """`row@target`. `controls` are the names of scenarios that must go dark in the same run. `pinned`: what
+    `[expect]` of the target says of the row, in words."""
 
     name: str
     row: Row
@@ -47,6 +49,12 @@ class Scenario:
     timing: Timing
     beside: tuple[ExtraCalls, ...] = ()
     says: tuple[ProbeAssertion, ...] = ()
+    pinned: str = ""
+
+    @property
+    def admits_within_s(self) -> float:
+        """How soon the server has to say that it is not ready, once its calls are stuck."""
+        return self.timing.admits_within_s or self.target.start.admits_within_s
 
     @property
     def destroys(self) -> bool:
@@ -89,7 +97,8 @@ class RowOnTarget:
     def scenario(self, timing: Timing) -> Scenario:
         """The row on the target as a scenario. Raises `Malformed` where it does not fit."""
         row, name = self._row, self._loaded.name
-        expected = self._loaded.spec.expect.get(row.name) or per_target(row.expect, name)
+        pinned = self._loaded.spec.expect.get(row.name)
+        expected = (pinned.seen if isinstance(pinned, Pin) else pinned) or per_target(row.expect, name)
         if expected is None:
             raise self._malformed(
                 ("expect",), f'nothing is expected of target {name}: give it a value, or "*" for any other'
@@ -105,6 +114,7 @@ class RowOnTarget:
             row=row,
             target=self._loaded,
             expected=expected,
+            pinned=pinned.words if isinstance(pinned, Pin) else pinned or "",
             after=after,
             calls=per_target(row.calls, name) or row.traffic.calls,
             call=self._call(row.traffic, ("traffic",)),
