@@ -1,7 +1,7 @@
-"""A server as its libraries' first pages teach it, for suites to see go dark: uvicorn and grpc.aio on one event loop.
+"""A server as its libraries' first pages teach it: uvicorn and grpc.aio on one event loop.
 
-It keeps what clients register, tells all of it at `/instances`, logs every request to stderr, and trusts whoever
-connects. It bounds nothing that a client can send, since nothing it is made of does.
+It keeps what clients register, tells all of it at `/instances`, logs what it does to stderr, and bounds nothing that a
+client can send, since nothing it is made of does. So it goes dark in the suite `hostile`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""`python unread_log.py COMMAND …`: a command whose stderr goes to a reader that hangs for some seconds under attack.
+"""`python unread_log.py COMMAND …`: a command whose stderr has a reader that hangs for some seconds under attack.
 
-The reader passes on what it reads, until an attacker shows in it; it hangs, and then goes on until the next attack.
+The reader passes on what it reads. When an attacker shows in it, it hangs, and then goes on until the next attack.
 """
 
 import os

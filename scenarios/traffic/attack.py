@@ -1,7 +1,7 @@
-"""`python -m scenarios.traffic.attack NAME --http HOST:PORT --grpc HOST:PORT`: one client that sends what none should.
+"""`python -m scenarios.traffic.attack NAME --http HOST:PORT --grpc HOST:PORT`: what no client should send.
 
-It prints a JSON line once it attacks, and goes on until its stdin closes: a `[[client]]` of a target file, which a suite
-starts as a load. The frames are written by hand (RFC 9113), since no library sends them.
+It prints a JSON line once it attacks, and goes on until its stdin closes: a `[[client]]` of a target file, which a
+suite starts as a load. Frames are written by hand (RFC 9113), since no library sends these.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _CANCEL = struct.pack(">I", 8)
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 _CHECK = b"/grpc.health.v1.Health/Check"
 _AGAIN_S = 0.05
+_SESSIONS = 100
 _SESSIONS_HZ = 500.0
 _STREAMS = range(1, 2**31, 2)
 _LAYERS = 260_000
@@ -52,7 +53,8 @@ def head(stream: int, path: bytes) -> bytes:
 
 def call(stream: int, path: bytes, message: bytes = b"") -> bytes:
     """A whole gRPC call with one message."""
-    return head(stream, path) + frame(_DATA, _END_STREAM, stream, b"\0" + struct.pack(">I", len(message)) + message)
+    message = b"\0" + struct.pack(">I", len(message)) + message
+    return head(stream, path) + frame(_DATA, _END_STREAM, stream, message)
 
 
 def resets() -> Iterator[bytes]:
@@ -70,16 +72,17 @@ def opens() -> Iterator[bytes]:
 
 
 def sessions() -> Iterator[bytes]:
-    """Sessions, opened and left at once: few enough for any server, but each of them is worth a line of a log."""
+    """Sessions of 0.2 s each: few enough for any server, but each is worth some lines of a log."""
     yield _PREFACE
     due_s = time.monotonic()
     for stream in _STREAMS:
         name = f"{'attacker-' * 12}{stream}".encode()
         message = b"\x0a" + bytes([len(name)]) + name  # field 1, instance_id
         yield call(stream, b"/pegaflow.Engine/Session", message)
+        if stream > (oldest := 2 * _SESSIONS):
+            yield frame(_RST_STREAM, 0, stream - oldest, _CANCEL)
         due_s += 1 / _SESSIONS_HZ
         time.sleep(max(0.0, due_s - time.monotonic()))
-        yield frame(_RST_STREAM, 0, stream, _CANCEL)
 
 
 def path() -> Iterator[bytes]:
@@ -93,7 +96,9 @@ def pipelined() -> Iterator[bytes]:
         yield b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n" * 1000
 
 
-def send(address: str, pieces: Callable[[], Iterator[bytes]], *, begun: threading.Event, reads: bool = True) -> None:
+def send(
+    address: str, pieces: Callable[[], Iterator[bytes]], *, begun: threading.Event, reads: bool = True
+) -> None:
     """Send it all over one connection, and over another one when that is closed."""
     host, _, port = address.rpartition(":")
     while True:
@@ -131,7 +136,8 @@ def idle(address: str, *, begun: threading.Event) -> None:
     host, _, port = address.rpartition(":")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    poll, connections = select.poll(), {}
+    poll = select.poll()
+    connections: dict[int, socket.socket] = {}
     while True:
         while len(connections) < _IDLE:
             connection = socket.create_connection((host, int(port)))
@@ -168,7 +174,7 @@ ATTACKS: dict[str, tuple[int, Callable[[str, str, threading.Event], None]]] = {
     "sessions": (1, lambda http, grpc, begun: send(grpc, sessions, begun=begun)),
     "idle": (1, lambda http, grpc, begun: idle(grpc, begun=begun)),
     "instances": (64, lambda http, grpc, begun: instances(http, begun=begun)),
-    "refused": (16, lambda http, grpc, begun: refused(grpc, begun=begun)),
+    "refused": (8, lambda http, grpc, begun: refused(grpc, begun=begun)),
 }
 
 
