@@ -1,4 +1,4 @@
-"""Actors, clients and the control process are killed at random under mixed load: what is left, and for how long."""
+"""Actors, clients and the control process, killed at random under mixed load: what is left of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,7 +61,8 @@ class _World:
         self.holders: list[_Holder] = []
         self.seen: set[int] = set()
         self.memories: set[str] = set()
-        self.worst_s: Counter[str] = Counter()
+        self.worst_s: defaultdict[str, float] = defaultdict(float)
+        self.mapped = 0
         self._numbers = 0
         self._stack = contextlib.ExitStack()
 
@@ -104,6 +105,7 @@ class _World:
         actors = self.actors()
         if kind == "client":
             holder = self.holders.pop(self.random.randrange(len(self.holders)))
+            self.mapped += _mapped(actors, holder.memory)
             os.kill(holder.process.pid, signal.SIGKILL)
             holder.process.wait()
             self._await(kind, lambda: not _mapped(self.actors(), holder.memory) and not _named(holder.memory))
@@ -189,10 +191,12 @@ def _section(
     calls = ", ".join(f"{count:,} × {what}" for what, count in sorted(answered.items()))
     section = Section(
         "Kills",
-        f"SIGKILL at random under load, in {took_s:.0f} s (seed {_SEED}): {kinds}. {_CLIENTS} clients with sessions, "
-        f"and answered meanwhile: {calls}. After each kill what the process had must be gone.",
+        f"SIGKILL at random under load, in {took_s:.0f} s (seed {_SEED}): {kinds}. "
+        f"{_CLIENTS} clients hold sessions; answered meanwhile: {calls}. "
+        "After each kill what the process had must be gone.",
     )
     section.add("killed processes", killed.total(), "")
+    section.add("killed clients whose memory an actor had mapped", world.mapped, "", limit=1, at_least=True)
     for kind, what in (
         ("client", "a killed client's memory is mapped and named nowhere"),
         ("actor", "a killed actor is gone"),
@@ -208,7 +212,7 @@ def _section(
 
 @contextlib.contextmanager
 def _load(world: _World) -> Iterator[Counter[str]]:
-    """Registers and unregisters on both devices, and scrapes, until the end of the block; yields what was answered."""
+    """Registers and unregisters on both devices, and scrapes, inside the block; yields what was answered."""
     over, answered = threading.Event(), Counter[str]()
 
     def register(device: int) -> None:

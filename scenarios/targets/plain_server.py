@@ -1,7 +1,7 @@
 """A server as its libraries' first pages teach it: uvicorn and grpc.aio on one event loop.
 
-It keeps what clients register, tells all of it at `/instances`, logs what it does to stderr, and bounds nothing that a
-client can send, since nothing it is made of does. So it goes dark in the suite `hostile`.
+It keeps what clients register, tells all of it at `/instances`, logs what it does to stderr, and bounds
+nothing that a client can send, since nothing it is made of does. So it goes dark in the suite `hostile`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""`python unread_log.py COMMAND …`: a command whose stderr has a reader that hangs for some seconds under attack.
+"""`python unread_log.py COMMAND …`: a command whose log has a reader that hangs for a while under attack.
 
-The reader passes on what it reads. When an attacker shows in it, it hangs, and then goes on until the next attack.
+The reader passes on what the command says on stderr. When an attacker shows in it, it hangs, and then goes on
+until the next attack.
 """
 
 import os

@@ -1,7 +1,7 @@
 """`python -m scenarios.traffic.attack NAME --http HOST:PORT --grpc HOST:PORT`: what no client should send.
 
-It prints a JSON line once it attacks, and goes on until its stdin closes: a `[[client]]` of a target file, which a
-suite starts as a load. Frames are written by hand (RFC 9113), since no library sends these.
+It prints a JSON line once it attacks, and goes on until its stdin closes: a `[[client]]` of a target file,
+which a suite starts as a load. Frames are written by hand (RFC 9113), since no library sends these.
 """
 
 from __future__ import annotations
