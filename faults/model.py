@@ -102,7 +102,8 @@ class FaultInfo:
 
     It runs inside the target's process, or outside it in the sidecar. `triggers`: it takes conditions on
     calls. `is_control`: it breaks nothing, so anything that goes dark under it has another cause.
-    `takes_cores`: the fault takes the target's cores. `site_kind` is what its site has to be; None if it has
+    `takes_cores`: the fault takes the target's cores. `ends_process`: the processes that it is armed in are
+    meant to end by it. `site_kind` is what its site has to be; None if it has
     no site. `needs` names what it needs besides a process: `gpu`, or `relay`, an armed net.relay that the
     clients use.
     """
@@ -116,6 +117,7 @@ class FaultInfo:
     origin: str = ""
     is_control: bool = False
     takes_cores: bool = False
+    ends_process: bool = False
     site_kind: Literal["function", "class"] | None = None
     needs: tuple[str, ...] = ()
 

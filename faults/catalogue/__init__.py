@@ -12,7 +12,8 @@ standard library. It has
 - and, where they differ from the default, `RUNS` ("inside" the target or "outside", in the sidecar),
   `TRIGGERS` (whether conditions on calls make sense), `PARAMETERS` (name: a table of `type`, `default`,
   `help`, `choices`, `required`), and what a judge may want to know of it (`faults.model.FaultInfo`):
-  `IS_CONTROL`, `TAKES_CORES`, `SITE_KIND` ("function", the default where it has a site, or "class"), `NEEDS`.
+  `IS_CONTROL`, `TAKES_CORES`, `ENDS_PROCESS` (true for the proof "gone"), `SITE_KIND` ("function", the
+  default where it has a site, or "class"), `NEEDS`.
 
 Plugins name such a module in the entry-point group `faults.catalogue`.
 """
@@ -109,6 +110,7 @@ def _read(module: ModuleType) -> Definition:
         origin=origin,
         is_control=getattr(module, "IS_CONTROL", False),
         takes_cores=getattr(module, "TAKES_CORES", False),
+        ends_process=getattr(module, "ENDS_PROCESS", proof is Proof.GONE),
         site_kind=getattr(module, "SITE_KIND", "function") if has_site else None,
         needs=tuple(getattr(module, "NEEDS", ())),
     )

@@ -46,7 +46,8 @@ _QUICK = {
 """The scenarios of `--quick`: for each kind the faults, the best first."""
 
 
-def _selection(command: F) -> F:
+def selection(command: F) -> F:
+    """The options that say which scenarios: a suite, a target, names."""
     for decorate in (
         click.option(
             "--target", "target", metavar="FILE|NAME", help="Only this target; a TOML file or a shipped name."
@@ -61,7 +62,7 @@ def _selection(command: F) -> F:
 
 
 @click.command("run")
-@_selection
+@selection
 @click.option("--json", "json_file", type=OUTPUT, help="Write the report (wedge-report/1); - for stdout.")
 @click.option("--junit", "junit_file", type=OUTPUT, help="Write JUnit XML, as CI services read it.")
 @click.option("--html", "html_file", type=OUTPUT, help="Write the report as one HTML page.")
@@ -127,7 +128,7 @@ def run_command(
 
 
 @click.command("list")
-@_selection
+@selection
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_command(names: tuple[str, ...], suite: str | None, target: str | None, as_json: bool) -> None:
     """List scenarios: what is broken on which target, and what must be seen."""

@@ -5,6 +5,10 @@
 - dark: some watched series had no expected answer for longer than its budget, inside `[opened, closed]`;
 - neither (None): some probes failed or were late, but no series was silent for long enough.
 
+Where some of the processes that serve were broken and others were not (`in_part`), it must not depend on luck
+which of them a connection leads to. So only fresh connections count, each series by itself: `lit` if every
+probe was answered, `dark` if none was, `partial` if some were.
+
 An answer that is not the expected one is no answer. The live watch and the judge call the same function on
 the same whole microseconds, so they cannot differ.
 """
@@ -13,12 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 
 from scenarios.judge.latency import decisive, gaps
-from scenarios.record import Sample, ScenarioRecord, Series, SeriesState
+from scenarios.record import Expectation, Sample, ScenarioRecord, Series, SeriesState
+
+MIN_FRESH = 20
+"""The fewest fresh connections that tell some processes from all of them."""
 
 MIN_SAMPLES = 5
 """A watched series with fewer decisive probes than this in the window says too little."""
@@ -26,11 +32,11 @@ MIN_SAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was seen. `observed` is None for neither lit nor dark, `detail` says why. `dark_gaps`: by series,
-    the silences that were longer than its budget. `too_few`: the series with fewer than `MIN_SAMPLES`
-    decisive probes, a line each; `fewest`: how many the series with the fewest had."""
+    """What was seen. `observed` is None where it was nothing that has a name, `detail` says why.
+    `dark_gaps`: by series, the silences that were longer than its budget. `too_few`: the series with fewer
+    than `MIN_SAMPLES` decisive probes, a line each; `fewest`: how many the series with the fewest had."""
 
-    observed: Literal["lit", "dark"] | None
+    observed: Expectation | None
     detail: str
     dark_gaps: Mapping[str, tuple[tuple[float, float], ...]]
     too_few: tuple[str, ...] = ()
@@ -50,8 +56,13 @@ def observe(
     opened_s: float,
     judged_until_s: float,
     closed_s: float,
+    *,
+    in_part: bool = False,
 ) -> Observation:
-    """What the watched series showed in the window, knowing only what was known at `closed_s`."""
+    """What the watched series showed in the window, knowing only what was known at `closed_s`. `in_part`:
+    some of the processes that serve were broken, and others were not."""
+    if in_part and any(one.watched and one.connection == "fresh" for one in series.values()):
+        return _observe_in_part(series, samples, opened_s, judged_until_s, closed_s)
     watched = {name: one for name, one in series.items() if one.watched}
     dark = {
         name: silences
@@ -81,6 +92,43 @@ def observe(
         for name, bad in missed.items()
     )
     return Observation(None, detail or "the window is still open", {}, too_few, fewest)
+
+
+def _observe_in_part(
+    series: Mapping[str, Series],
+    samples: Mapping[str, Sequence[Sample]],
+    opened_s: float,
+    judged_until_s: float,
+    closed_s: float,
+) -> Observation:
+    fresh = {name: one for name, one in series.items() if one.watched and one.connection == "fresh"}
+    judged = {name: decisive(samples.get(name, ()), opened_s, judged_until_s, closed_s) for name in fresh}
+    too_few = tuple(
+        f"{name}: {len(found)} fresh connections"
+        for name, found in judged.items()
+        if len(found) < (MIN_SAMPLES if fresh[name].kind == "command" else MIN_FRESH)
+    )
+    fewest = min(map(len, judged.values()))
+    answered = {
+        name: sum(_good(s, fresh[name].budget_s, closed_s) for s in found) for name, found in judged.items()
+    }
+    if closed_s < judged_until_s or any(
+        _under_way(s, fresh[name].budget_s, closed_s) for name, found in judged.items() for s in found
+    ):
+        return Observation(None, "the window is still open", {}, too_few, fewest)
+    words = [f"{name}: {count} of {len(judged[name])} fresh connections" for name, count in answered.items()]
+    detail = f"answered {'; '.join(words)}"
+    dark = {name: gaps(samples.get(name, ()), opened_s, closed_s) for name, n in answered.items() if not n}
+    if dark:
+        return Observation("dark", detail, {name: tuple(found) for name, found in dark.items()}, (), fewest)
+    whole = all(count == len(judged[name]) for name, count in answered.items())
+    return Observation("lit" if whole else "partial", detail, {}, too_few, fewest)
+
+
+def _under_way(sample: Sample, budget_s: float, closed_s: float) -> bool:
+    """Whether an answer in time could still come."""
+    ended = sample.ended_s is not None and sample.ended_s <= closed_s
+    return not ended and closed_s - sample.at_s <= budget_s
 
 
 def series_states(record: ScenarioRecord) -> dict[str, SeriesState]:

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from msgspec.structs import replace
 
 from scenarios.judge.pool import pool
 from scenarios.judge.verdict import judge, reasons
-from scenarios.record import Guard, Observed, Report, ScenarioRecord
+from scenarios.record import Expectation, Guard, Observed, Report, ScenarioRecord
+
+_WAS: Final[dict[Expectation, str]] = {
+    "lit": "was lit",
+    "dark": "went dark",
+    "partial": "was partial",
+    "lying": "was lying",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ControlledRun:
-    """Scenarios in the light of their controls. `failures`: the controls that did not go dark, a line each.
+    """Scenarios in the light of their controls. `failures`: the controls that were not seen as they had to be
+    (dark, or partial or lying where that is expected of them), a line each.
     `missing`: controls that were not in the run, so that nothing vouches for the scenarios that name them.
     """
 
@@ -29,37 +38,50 @@ class ControlledRun:
 def with_controls(records: Iterable[ScenarioRecord]) -> ControlledRun:
     """Hold judged scenarios against their controls in the same run.
 
-    A scenario with a control that did not go dark becomes unproven, and the run fails and says so.
+    A scenario with a control that did not do so becomes unproven, and the run fails and says so.
     """
     records = tuple(records)
+    wanted: dict[str, Expectation] = {record.name: _as_control(record) for record in records}
     seen: dict[str, Observed] = {record.name: record.observed for record in records}
     controlled: dict[str, list[str]] = {}
     for record in records:
         for name in record.controls:
-            if name in seen and seen[name] != "dark":
+            if name in seen and seen[name] != wanted[name]:
                 controlled.setdefault(name, []).append(record.name)
     missing = dict.fromkeys(name for record in records for name in record.controls if name not in seen)
     return ControlledRun(
-        tuple(_controlled(record, seen) for record in records),
+        tuple(_controlled(record, seen, wanted) for record in records),
         tuple(
-            f"the control {name} was {seen[name]}, not dark: it vouches for {', '.join(wedges)}"
+            f"the control {name} was {seen[name]}, not {wanted[name]}: it vouches for {', '.join(wedges)}"
             for name, wedges in controlled.items()
         ),
         tuple(missing),
     )
 
 
-def _controlled(record: ScenarioRecord, seen: dict[str, Observed]) -> ScenarioRecord:
+def _as_control(record: ScenarioRecord) -> Expectation:
+    """What has to be seen of a scenario for it to be of use as a control."""
+    return "dark" if record.expected == "lit" else record.expected
+
+
+def _controlled(
+    record: ScenarioRecord, seen: dict[str, Observed], wanted: dict[str, Expectation]
+) -> ScenarioRecord:
     present = [name for name in record.controls if name in seen]
     if not present:
         return record
-    bright = [name for name in present if seen[name] != "dark"]
+    bright = [name for name in present if seen[name] != wanted[name]]
+    words = {wanted[name] for name in present}
     control = Guard(
-        name="controls went dark",
+        name="controls went dark" if words == {"dark"} else "controls were seen",
         kind="proof",
         held=not bright,
-        detail="; ".join(f"the control {name} was {seen[name]}, not dark" for name in bright)
-        or f"{', '.join(present)} went dark in the same run",
+        detail="; ".join(f"the control {name} was {seen[name]}, not {wanted[name]}" for name in bright)
+        or " and ".join(
+            f"{', '.join(name for name in present if wanted[name] == word)} {_WAS[word]}"
+            for word in sorted(words)
+        )
+        + " in the same run",
         by="judge",
         about="controls",
     )

@@ -11,6 +11,7 @@ makes a scenario `unproven`; a *claim* that does not hold makes it `fail`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from typing import Final, Literal
@@ -18,9 +19,12 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from scenarios.judge import kubelet
+from scenarios.judge.admission import admission, with_admission
 from scenarios.judge.latency import fault_window_latency, ratio, stretch_latency
 from scenarios.judge.observation import Observation, observe, series_states
+from scenarios.judge.wording import in_words
 from scenarios.record import (
+    Expectation,
     FaultWindow,
     Guard,
     Latency,
@@ -31,8 +35,25 @@ from scenarios.record import (
     Verdict,
 )
 
-_HELD: Final = {"lit": "stayed lit", "dark": "went dark"}
-_BROKEN: Final = {"lit": "had to stay lit", "dark": "had to go dark"}
+_HELD: Final[dict[Expectation, str]] = {
+    "lit": "stayed lit",
+    "dark": "went dark",
+    "partial": "was partial",
+    "lying": "was lying",
+}
+_BROKEN: Final[dict[Expectation, str]] = {
+    "lit": "had to stay lit",
+    "dark": "had to go dark",
+    "partial": "had to be partial",
+    "lying": "had to be lying",
+}
+_FOUND: Final[dict[Observed, str]] = {
+    "lit": "it stayed lit",
+    "dark": "it went dark",
+    "partial": "it was partial",
+    "lying": "it was lying",
+    "unproven": "it was neither lit nor dark",
+}
 """The claim about what was observed: its name by what was expected, when it held and when it did not."""
 
 
@@ -58,7 +79,17 @@ def judge(record: ScenarioRecord) -> ScenarioRecord:
     window = record.window
     if window.closed_s is None or window.judged_until_s is None or not record.samples:
         return with_verdict(replace(record, states=series_states(record)), guards, None)
-    seen = observe(record.series, record.samples, window.opened_s, window.judged_until_s, window.closed_s)
+    seen = observe(
+        record.series,
+        record.samples,
+        window.opened_s,
+        window.judged_until_s,
+        window.closed_s,
+        in_part=record.processes.in_part,
+    )
+    if record.admission is not None:
+        admitted = admission(record.admission, record.series, record.samples, window.closed_s)
+        seen, record = with_admission(seen, admitted), replace(record, admission=admitted)
     phases = _phases(record, seen, window.judged_until_s, window.closed_s)
     measured = replace(
         record,
@@ -80,6 +111,8 @@ def judge(record: ScenarioRecord) -> ScenarioRecord:
             kubelet.recorded_reasons(record),
         ),
     )
+    if words := record.processes.words:
+        seen = dataclasses.replace(seen, detail=f"{words}: {seen.detail}")
     measured = replace(measured, states=series_states(measured))
     watch = (
         Guard(name="watched", kind="proof", held=True, detail=seen.detail, by="judge", about="watch"),
@@ -113,7 +146,7 @@ def with_verdict(record: ScenarioRecord, guards: Iterable[Guard], seen: Observat
 
 def reasons(guards: Iterable[Guard]) -> tuple[str, ...]:
     """Every guard that did not hold, a line each."""
-    return tuple(f"{guard.name}: {guard.detail}" for guard in guards if not guard.held)
+    return tuple(in_words(guard) for guard in guards if not guard.held)
 
 
 def _expectation(record: ScenarioRecord, observed: Observed, seen: Observation | None) -> Guard:
@@ -121,8 +154,11 @@ def _expectation(record: ScenarioRecord, observed: Observed, seen: Observation |
     held = observed == record.expected
     detail = seen.detail if seen is not None else ""
     if not held:
-        found = {"lit": "it stayed lit", "dark": "it went dark", "unproven": "it was neither lit nor dark"}
-        detail = f"{found[observed]} ({detail})" if detail else found[observed]
+        detail = f"{_FOUND[observed]} ({detail})" if detail else _FOUND[observed]
+        if record.pinned:
+            detail += (
+                f"; [expect] of its target file says {record.pinned}: `wedge pin` writes what is seen now"
+            )
     return Guard(
         name=(_HELD if held else _BROKEN)[record.expected],
         kind="claim",

@@ -38,17 +38,25 @@ class SeriesSet:
         return tuple(self.described)
 
 
-def series_set(target: Target, names: Mapping[str, str], seed: int) -> SeriesSet:
+def series_set(
+    target: Target, names: Mapping[str, str], seed: int, fresh_period_s: float | None = None
+) -> SeriesSet:
     """All series of a target; `names` are the values of its placeholders.
 
     The seed decides when in its period each series probes: the same seed gives the same moments, other seeds
-    others.
+    others. `fresh_period_s`: every watched endpoint is asked over a fresh connection at least so often.
     """
     order = random.Random(f"{seed} {target.name}")
     described: dict[str, Series] = {}
     probed: list[ProbedSeries] = []
     for probe in target.probe:
-        for connection in probe.connections:
+        kinds: tuple[ConnectionKind, ...] = probe.connections
+        if fresh_period_s is not None and probe.watched and not isinstance(probe, CommandProbe):
+            kinds = ("fresh", *(kind for kind in kinds if kind != "fresh"))
+        for connection in kinds:
+            asked = probe
+            if kinds is not probe.connections and connection == "fresh" and fresh_period_s is not None:
+                asked = msgspec.structs.replace(probe, period_s=min(probe.period_s, fresh_period_s))
             at = fill(address(probe), names)
             described[series_name(probe.name, connection)] = Series(
                 endpoint=probe.name,
@@ -56,12 +64,12 @@ def series_set(target: Target, names: Mapping[str, str], seed: int) -> SeriesSet
                 connection=connection,
                 address=at,
                 budget_s=probe.budget_s,
-                period_s=probe.period_s,
+                period_s=asked.period_s,
                 watched=probe.watched,
                 role=probe.role,
                 not_replayed=not_replayed(probe),
             )
-            probed.append(probed_series(probe, connection, order.random() * probe.period_s, names))
+            probed.append(probed_series(asked, connection, order.random() * asked.period_s, names))
     return SeriesSet(described, tuple(probed))
 
 

@@ -16,9 +16,11 @@ from scenarios.record.measurements import (
 )
 from scenarios.record.model import (
     SCHEMA,
+    Admission,
     AssertionRecord,
     Bite,
     CallRecord,
+    Expectation,
     FaultRecord,
     FaultWindow,
     Guard,
@@ -30,6 +32,7 @@ from scenarios.record.model import (
     NotRun,
     Observed,
     ProberHealth,
+    ProcessesBroken,
     Report,
     Resources,
     ScenarioRecord,
@@ -48,10 +51,12 @@ from scenarios.record.model import (
 
 __all__ = [
     "SCHEMA",
+    "Admission",
     "AssertionRecord",
     "Bite",
     "CallRecord",
     "Distribution",
+    "Expectation",
     "FaultRecord",
     "FaultWindow",
     "Guard",
@@ -68,6 +73,7 @@ __all__ = [
     "PhaseLatencies",
     "PooledLatency",
     "ProberHealth",
+    "ProcessesBroken",
     "Report",
     "Resources",
     "Sample",

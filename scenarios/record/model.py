@@ -25,7 +25,10 @@ from scenarios.record.measurements import (
 
 SCHEMA: Final = "wedge-report/1"
 
-Observed = Literal["lit", "dark", "unproven"]
+Expectation = Literal["lit", "dark", "partial", "lying"]
+"""What a row may expect of a target: see the glossary for each word."""
+
+Observed = Literal["lit", "dark", "partial", "lying", "unproven"]
 Verdict = Literal["pass", "fail", "unproven"]
 
 
@@ -128,6 +131,54 @@ class StuckCalls(msgspec.Struct, frozen=True, kw_only=True):
     ended_after_release: int = 0
     expected: Literal["pending", "error", "answered", "ended"] = "pending"
     calls: tuple[CallRecord, ...] = ()
+
+
+class Admission(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the server admitted, by a readiness probe, that its calls hang.
+
+    `within_s` is the time that it has for that; `series` are those that say whether it is ready; `armed_s`
+    is when the fault was armed, `stuck_s` when the last of the stuck calls was stuck (None: nothing was). The
+    judge works out the rest: `took_s`, the time to admit; and the `outcome`. `admitted`: not ready was said
+    in time. `lying`: it was not, and ready was. `undecided`: the window closed before that could be told.
+    `unready`: not ready was said before the fault too, so that it means nothing. `unwatched`: no probe has
+    the role of readiness. `nothing stuck`: there was nothing to admit. `detail` says it in words.
+    """
+
+    within_s: float
+    series: tuple[str, ...] = ()
+    armed_s: float = 0.0
+    stuck_s: float | None = None
+    took_s: float | None = None
+    outcome: Literal["admitted", "lying", "undecided", "unready", "unwatched", "nothing stuck"] = (
+        "nothing stuck"
+    )
+    detail: str = ""
+
+
+class ProcessesBroken(msgspec.Struct, frozen=True, kw_only=True):
+    """Which of the processes that serve the watched endpoints the fault bit in: their process ids. `broken`
+    holds those that do not serve, too."""
+
+    serving: tuple[int, ...] = ()
+    broken: tuple[int, ...] = ()
+
+    @property
+    def serving_broken(self) -> int:
+        """How many of those that serve were broken."""
+        return len(set(self.serving) & set(self.broken))
+
+    @property
+    def in_part(self) -> bool:
+        """Whether some of those that serve were broken, and others were not."""
+        return 0 < self.serving_broken < len(self.serving)
+
+    @property
+    def words(self) -> str:
+        """`1 of 2 serving processes was broken`; empty where no more than one serves, or none was broken."""
+        many, count = len(self.serving), self.serving_broken
+        if many < 2 or not count:
+            return ""
+        return f"{count} of {many} serving processes {'was' if count == 1 else 'were'} broken"
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,12 +298,13 @@ class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One scenario.
 
     The run leaves it raw: what was done, the samples, and the guards that only the run could find out. The
-    judge fills in `observed`, `verdict`, `reasons`, `states`, `phases`, `dark_gaps`, `ratios`, `kubelet` and
-    the guards that are its own.
+    judge fills in `observed`, `verdict`, `reasons`, `states`, `phases`, `dark_gaps`, `ratios`, `kubelet`,
+    what is left of `admission` (None in reports of before it was judged), and the guards that are its own.
 
-    `reasons` says why the verdict is not `pass` and is empty when it is. `states`: by series, how it took the
-    fault. `dark_gaps`: by watched series, the stretches without an expected answer that were longer than its
-    budget. `beside`: the calls made besides the stuck ones. `also`: the faults that bit besides `fault`.
+    `pinned`: what the target's `[expect]` says of the row, where it does. `reasons` says why the verdict is
+    not `pass` and is empty when it is. `states`: by series, how it took the fault. `dark_gaps`:
+    by watched series, the stretches without an expected answer that were longer than its budget. `beside`:
+    the calls made besides the stuck ones. `also`: the faults that bit besides `fault`.
     `said`: what endpoints had to answer. `stopped`: how the server ended, if it was asked to under the fault.
     `stands_for`: the incident that the row reproduces. `target_log`: the end of the target's output, kept
     when the verdict is not `pass`. `controls`: the names of the scenarios that have to go dark in the same
@@ -263,11 +315,14 @@ class ScenarioRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     target: str
     fault: FaultRecord
-    expected: Literal["lit", "dark"]
+    expected: Expectation
+    pinned: str = ""
     observed: Observed = "unproven"
     verdict: Verdict = "unproven"
     bite: Bite = Bite()
     stuck: StuckCalls = StuckCalls()
+    admission: Admission | None = None
+    processes: ProcessesBroken = ProcessesBroken()
     phases: PhaseLatencies = PhaseLatencies()
     kubelet: KubeletReplay = KubeletReplay()
     leaks: LeakRecord = LeakRecord()

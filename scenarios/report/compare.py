@@ -13,12 +13,13 @@ from typing import Final, Literal
 import msgspec
 
 from scenarios.judge.pool import belongs_in_pool, pool
-from scenarios.record import Distribution, Observed, Report, ScenarioRecord, Verdict
+from scenarios.record import Distribution, Expectation, Observed, Report, ScenarioRecord, Verdict
 from scenarios.report import numbers, summary
 
 SCHEMA: Final = "wedge-compare/1"
 NOISE: Final = 2.0
 FLOOR_MS: Final = 5.0
+_ADMISSION_FLOOR_S: Final = 0.5
 
 Percentile = Literal["p50", "p99", "p999"]
 MIN_ANSWERS: Final[dict[Percentile, int]] = {"p50": 8, "p99": 100, "p999": 1_000}
@@ -27,15 +28,15 @@ MIN_ANSWERS: Final[dict[Percentile, int]] = {"p50": 8, "p99": 100, "p999": 1_000
 
 class VerdictChange(msgspec.Struct, frozen=True, kw_only=True):
     """A scenario whose verdict, expectation or observation differs. Only a pass that is lost is a regression;
-    one that still passes because it is now expected to go dark is shown as `weaker`.
+    one that still passes because it is no longer expected to stay lit is shown as `weaker`.
     """
 
     name: str
     kind: Literal["regressed", "fixed", "weaker", "changed"]
     old: Verdict
     new: Verdict
-    old_expected: Literal["lit", "dark"]
-    new_expected: Literal["lit", "dark"]
+    old_expected: Expectation
+    new_expected: Expectation
     old_observed: Observed
     new_observed: Observed
     reasons: tuple[str, ...] = ()
@@ -70,6 +71,15 @@ class PooledChange(LatencyShift, frozen=True, kw_only=True):
     scenarios: int
 
 
+class AdmissionChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario whose time to admit moved by more than `noise`; None is a server that never did. It is shown
+    and no regression by itself: a limit is `admits_within_s`."""
+
+    name: str
+    old_s: float | None
+    new_s: float | None
+
+
 class UnmatchedScenario(msgspec.Struct, frozen=True, kw_only=True):
     """A scenario that only one of the runs has. `not_run` is the other run's reason, if it gives one."""
 
@@ -89,6 +99,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[VerdictChange, ...]
     latencies: tuple[LatencyChange, ...]
     pooled: tuple[PooledChange, ...] = ()
+    admissions: tuple[AdmissionChange, ...] = ()
     added: tuple[UnmatchedScenario, ...]
     removed: tuple[UnmatchedScenario, ...]
 
@@ -119,6 +130,7 @@ def compare(old: Report, new: Report, *, noise: float = NOISE, floor_ms: float =
         verdicts=tuple(sorted(verdicts, key=lambda c: c.kind != "regressed")),
         latencies=tuple(sorted(latencies, key=lambda c: (c.kind == "faster", -c.factor))),
         pooled=tuple(sorted(in_sum, key=lambda c: (c.kind == "faster", -c.factor))),
+        admissions=tuple(said for a, b in both if (said := _admission(a, b, noise)) is not None),
         added=_unmatched(new, old),
         removed=_unmatched(old, new),
     )
@@ -144,7 +156,7 @@ def _verdict(old: ScenarioRecord, new: ScenarioRecord) -> VerdictChange | None:
         kind = "regressed"
     elif old.verdict != "pass" and new.verdict == "pass" and old.expected == new.expected:
         kind = "fixed"
-    elif new.verdict == "pass" and (old.expected, new.expected) == ("lit", "dark"):
+    elif new.verdict == "pass" and old.expected == "lit" != new.expected:
         kind = "weaker"
     return VerdictChange(
         name=new.name,
@@ -158,6 +170,19 @@ def _verdict(old: ScenarioRecord, new: ScenarioRecord) -> VerdictChange | None:
         reasons=new.reasons,
         reproduce=new.reproduce,
     )
+
+
+def _admission(old: ScenarioRecord, new: ScenarioRecord, noise: float) -> AdmissionChange | None:
+    both = (old.admission, new.admission)
+    known = [one for one in both if one is not None and one.outcome in ("admitted", "lying")]
+    if len(known) < 2:
+        return None
+    then_s, now_s = (found.took_s for found in known)
+    if then_s is None or now_s is None:
+        moved = then_s is not now_s
+    else:
+        moved = max(then_s, now_s) > noise * min(then_s, now_s) and abs(then_s - now_s) > _ADMISSION_FLOOR_S
+    return AdmissionChange(name=new.name, old_s=then_s, new_s=now_s) if moved else None
 
 
 def _latencies(
@@ -259,6 +284,11 @@ def lines(found: Comparison) -> Iterable[str]:
     for change_in_sum in found.pooled:
         where = f"{change_in_sum.target}, {numbers.count(change_in_sum.scenarios, 'scenario')} together"
         yield _slowness(where, change_in_sum)
+    for admitted in found.admissions:
+        then, now = (
+            "never" if s is None else f"after {numbers.duration(s)}" for s in (admitted.old_s, admitted.new_s)
+        )
+        yield f"admits     {admitted.name}: that its calls hang it admitted {then}, and now {now}"
     yield from (f"new        {listed.name}: {listed.verdict}" for listed in found.added)
     for listed in found.removed:
         reason = f"; not run: {listed.not_run}" if listed.not_run else ""

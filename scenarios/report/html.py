@@ -15,8 +15,9 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from scenarios.judge.wording import title
 from scenarios.record import Report, ScenarioRecord, SeriesState, Verdict, stability
-from scenarios.report import curves, numbers, summary, timeline
+from scenarios.report import curves, headline, numbers, summary, timeline
 
 OPEN_AT_FIRST: Final = 6
 """So many scenarios that did not pass are unfolded when the page opens."""
@@ -80,6 +81,7 @@ def render(report: Report) -> str:
             tally=summary.verdict_counts(report),
             problems=summary.suite_problems(report),
             remarks=summary.remarks(report),
+            sentence=headline.sentence(report),
             rows=rows,
             endpoints=endpoints,
             targets=sorted({s.target for s in ordered}),
@@ -156,6 +158,9 @@ def _environment() -> Environment:
         "LOG_LINES": LOG_LINES,
         "STACK_CHARACTERS": STACK_CHARACTERS,
         "state": summary.state,
+        "time_to_admit": summary.time_to_admit,
+        "seen_words": summary.seen_words,
+        "title": title,
     }
     return environment
 

@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 
 from scenarios.record import Report, ScenarioRecord
-from scenarios.report import numbers, summary
+from scenarios.report import headline, numbers, summary
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LOG_LINES = 100
@@ -46,8 +46,13 @@ def _suite(root: ET.Element, report: Report, target: str, scenarios: Iterable[Sc
         attributes["timestamp"] = _clean(report.started_at)
     suite = ET.SubElement(root, "testsuite", attributes)
     properties = ET.SubElement(suite, "properties")
-    for name, value in _properties(report):
-        ET.SubElement(properties, "property", {"name": name, "value": _clean(value)})
+    admitted = [
+        (f"time to admit {scenario.name}", summary.time_to_admit(scenario))
+        for scenario in scenarios
+        if scenario.admission is not None and scenario.admission.outcome in ("admitted", "lying")
+    ]
+    for name, value in (*_properties(report), *admitted):
+        ET.SubElement(properties, "property", {"name": _clean(name), "value": _clean(value)})
     for scenario in scenarios:
         case = ET.SubElement(
             suite,
@@ -81,6 +86,7 @@ def _properties(report: Report) -> Iterable[tuple[str, str]]:
     yield "schema", report.schema
     yield "seed", str(report.seed)
     for name, value in (
+        ("in a sentence", headline.sentence(report)),
         ("suite", report.suite.name),
         ("wedge", report.version),
         ("platform", report.host.platform),
@@ -96,7 +102,7 @@ def _facts(scenario: ScenarioRecord) -> Iterable[str]:
     fault, bite, stuck = scenario.fault, scenario.bite, scenario.stuck
     given = [*fault.params.items(), *((f"trigger.{key}", value) for key, value in fault.trigger.items())]
     yield f"expected: {scenario.expected}"
-    yield f"observed: {scenario.observed}"
+    yield f"observed: {summary.seen_words(scenario)}"
     yield f"verdict: {scenario.verdict}"
     yield " ".join(
         [f"fault: {fault.name}", *([f"in {fault.process}"] if fault.process else [])]
@@ -109,6 +115,8 @@ def _facts(scenario: ScenarioRecord) -> Iterable[str]:
         f"stuck calls: {stuck.started} started, {stuck.pending_in_window} pending in the window, "
         f"{stuck.ended_after_release} ended after release"
     )
+    if admitted := summary.time_to_admit(scenario):
+        yield f"time to admit: {admitted}"
     for series in summary.series_names(scenario):
         seen = scenario.phases.faulted.get(series)
         if seen is not None:

@@ -12,13 +12,13 @@ from typing import Final
 
 from scenarios.record import Report, ScenarioRecord
 from scenarios.record.stability import in_words
-from scenarios.report import numbers, summary
+from scenarios.report import headline, numbers, summary
 
 SIGNS: Final = {"pass": "✅", "fail": "❌", "unproven": "⚠️"}
 LIMIT_BYTES: Final = 900 * 1024
 _DETAILED: Final = 50
 _LEGEND: Final = (
-    "A time is the worst endpoint's p99 under the fault, of what stayed lit; ✅ dark: it had to go dark."
+    "A time is the worst endpoint's p99 under the fault, of what stayed lit; ✅ with a word: it had to be so."
 )
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$@!])")
 
@@ -36,6 +36,8 @@ def render(report: Report) -> str:
     if report.stability is not None:
         about.append(_text(in_words(report.stability)))
     lines = [f"## {SIGNS[counts.verdict]} wedge: {counts.words()}", "", " · ".join(about), ""]
+    if sentence := headline.sentence(report):
+        lines += [f"**{_text(sentence)}**", ""]
     notes = [f"- {SIGNS['fail']} {_text(p)}" for p in summary.suite_problems(report)]
     notes += [f"- {SIGNS['unproven']} {_text(r)}" for r in summary.remarks(report)]
     lines += [*notes, *([""] if notes else [])]
@@ -98,15 +100,19 @@ def _pooled(report: Report) -> Iterable[str]:
 
 
 def _table(scenarios: Iterable[ScenarioRecord]) -> Iterable[str]:
-    yield "| | scenario | expected | observed | worst endpoint | in the fault window | × p50 / p99 | time |"
-    yield "|---|---|---|---|---|---|---:|---:|"
+    yield (
+        "| | scenario | expected | observed | admitted after | worst endpoint | in the fault window "
+        "| × p50 / p99 | time |"
+    )
+    yield "|---|---|---|---|---:|---|---|---:|---:|"
     for s in scenarios:
         series = summary.worst_series(s)
         cells = [
             SIGNS[s.verdict],
             _code(s.name),
             s.expected,
-            s.observed if s.observed == s.expected else f"**{s.observed}**",
+            summary.seen_words(s) if s.observed == s.expected else f"**{summary.seen_words(s)}**",
+            summary.time_to_admit(s) or numbers.NONE,
             _text(series) if series else numbers.NONE,
             _state(s, series) if series else numbers.NONE,
             _ratios(s, series),

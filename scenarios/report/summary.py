@@ -9,7 +9,7 @@ from typing import Final
 
 from scenarios.judge.pool import by_endpoint, merge_pooled
 from scenarios.record import Distribution, Report, ScenarioRecord, SeriesState, Verdict
-from scenarios.report.numbers import count, milliseconds
+from scenarios.report.numbers import count, duration, milliseconds
 
 ORDER: Final[dict[Verdict, int]] = {"fail": 0, "unproven": 1, "pass": 2}
 _WORST: Final[dict[SeriesState, int]] = {"dark": 0, "missed": 1, "lit": 2, "unknown": 3}
@@ -79,6 +79,45 @@ def cell_label(scenario: ScenarioRecord) -> str:
     name = worst_series(scenario)
     latency = scenario.phases.faulted.get(name) if name else None
     return milliseconds(latency.p99_ms if latency else None)
+
+
+def time_to_admit(scenario: ScenarioRecord) -> str:
+    """How soon the server admitted that its calls hang: `0.92 s`, `never`, or why nothing is known; empty
+    where nothing was stuck."""
+    found = scenario.admission
+    if found is None or found.stuck_s is None:
+        return ""
+    match found.outcome:
+        case "admitted":
+            return duration(found.took_s)
+        case "lying":
+            return "never"
+        case "undecided":
+            return "not watched long enough" if scenario.observed != "dark" else "dark before"
+        case "unready":
+            return "not ready before"
+        case _:
+            return "not watched"
+
+
+def seen_words(scenario: ScenarioRecord) -> str:
+    """What was seen; and how many of several processes were broken, where it was some of them."""
+    if scenario.processes.in_part:
+        words = f"{scenario.processes.serving_broken} of {len(scenario.processes.serving)} processes broken"
+        return f"{scenario.observed} ({words})"
+    return scenario.observed
+
+
+def unwatched_work(report: Report) -> tuple[str, ...]:
+    """The targets whose work nothing watches: no probe has the role of readiness."""
+    found = (s for s in report.scenarios if s.admission is not None and s.admission.outcome == "unwatched")
+    return tuple(dict.fromkeys(scenario.target for scenario in found))
+
+
+UNWATCHED_WORK: Final = (
+    'no probe has role = "readiness": nothing watches whether it can do its work, and calls that hang are '
+    "nowhere to be seen"
+)
 
 
 def watched_series(scenario: ScenarioRecord) -> tuple[str, ...]:
@@ -224,6 +263,7 @@ def remarks(report: Report) -> tuple[str, ...]:
             f"{count(len(suite.missing_controls), 'control')} not selected for this run, "
             f"so nothing vouches for what they control: {names}"
         )
+    found += [f"{target}: {UNWATCHED_WORK}" for target in unwatched_work(report)]
     if twice := run_twice(report):
         found.append(f"run again, alone, since the machine had been too busy to tell: {twice}")
     found += [f"not run: {left}" for left in not_run(report)]

@@ -79,13 +79,23 @@ class ScenarioCalls:
         )
 
     @property
+    def stuck_since_s(self) -> float | None:
+        """When the last of the row's own calls began, if they have to be stuck and all of them still are;
+        None otherwise."""
+        batch = self._stuck
+        if batch is None or batch.wanted != "pending" or batch.pile is None:
+            return None
+        return batch.pile.last_began_s if batch.pile.pending == batch.pile.started else None
+
+    @property
     def pending(self) -> int:
         """How many of the row's own calls have not ended."""
         return self._stuck.pile.pending if self._stuck is not None and self._stuck.pile is not None else 0
 
-    def window_guards(self) -> tuple[Guard, ...]:
-        """The guards on the calls when the window closes."""
-        return tuple(guard for batch in self._batches() for guard in self._window_guards(batch))
+    def window_guards(self, in_part: str = "") -> tuple[Guard, ...]:
+        """The guards on the calls when the window closes. `in_part`: in words, that some of the processes
+        that take them are sound: those that reach one are answered."""
+        return tuple(guard for batch in self._batches() for guard in self._window_guards(batch, in_part))
 
     async def wait_ended(self) -> Guard | None:
         """Wait, after the release, until all calls have ended; returns the claim that they have. None without
@@ -137,7 +147,7 @@ class ScenarioCalls:
     def _batches(self) -> Iterable[_Batch]:
         return [*([self._stuck] if self._stuck is not None else []), *self._extra]
 
-    def _window_guards(self, batch: _Batch) -> Iterator[Guard]:
+    def _window_guards(self, batch: _Batch, in_part: str) -> Iterator[Guard]:
         which = "the calls" if batch is self._stuck else f"{batch.call.name} beside them"
         pile = batch.pile
         if pile is None:
@@ -145,7 +155,8 @@ class ScenarioCalls:
             return
         counts = _counted(pile)
         if batch.wanted == "pending":
-            yield proof(f"{which} were stuck", pile.pending == pile.started, counts)
+            stuck = pile.pending == pile.started or (bool(in_part) and not pile.errors)
+            yield proof(f"{which} were stuck", stuck, f"{counts}; {in_part}" if in_part else counts)
         elif batch.wanted == "error":
             yield claim(f"{which} ended in an error", pile.errors == pile.started, counts)
         elif batch.wanted == "answered":

@@ -25,14 +25,16 @@ from faults import (
 )
 from scenarios.errors import CouldNotRun, ProberFailed, SetupFailed, TargetEnded
 from scenarios.judge import claim, judge, proof
-from scenarios.judge.observation import Observation
+from scenarios.judge.admission import admission, readiness_series, with_admission
+from scenarios.judge.observation import MIN_FRESH, Observation
 from scenarios.prober.handle import ProberHandle
 from scenarios.prober.series import series_set
-from scenarios.record import Guard, ScenarioRecord, Stack, microsecond
+from scenarios.record import Admission, Guard, ProcessesBroken, ScenarioRecord, Stack, microsecond
 from scenarios.run import machine
 from scenarios.run.assertions import EndpointAssertions
 from scenarios.run.calls import ScenarioCalls
 from scenarios.run.injection import Injection
+from scenarios.run.processes import Serving, find_serving, wait_serving
 from scenarios.run.progress import Progress
 from scenarios.run.recovery import LeakCheck, Recovery, stop_under_fault
 from scenarios.run.results import ScenarioResults, WindowClosing, WindowOpening, raw_record
@@ -58,6 +60,10 @@ WRONG_INPUT = (
 _LIMIT_S = 120.0
 _STACKS_OF = 8
 _NAME_CHARACTERS = 40
+_FRESH, _FRESH_AT_MOST = 12, 240
+"""So many fresh connections for each process among which the kernel spreads them: that none of them leads to
+the one that is broken has a probability of e^-12."""
+
 _LATE_SHARE = 0.5
 """A prober may be late, and a target wait for a core, by this share of a budget. Latency counts from the
 intended start, so a late probe can only make a lit target look worse; and half a budget of lateness cannot
@@ -85,6 +91,7 @@ class Experiment:
         self._results = ScenarioResults()
         self._marks_s: dict[str, float] = {}
         self._samples: Samples | None = None
+        self._serving = Serving()
 
     async def run(self, reproduce: str, began_s: float) -> ScenarioRecord:
         """Run and judge the scenario; `began_s` is when its turn came. Raises `CouldNotRun` only for mistakes
@@ -157,8 +164,16 @@ class Experiment:
         changes in the baseline."""
         await self._server.unless_ended(self._calls.set_up())
         target, names = self._scenario.target.spec, self._server.names
+        lanes = series_set(target, names, self._seed)
+        if settling is not None:
+            await wait_serving(self._server.pids, lanes.described)
+        self._serving = await find_serving(self._server.pids(), lanes.described)
+        if (processes := len(self._serving.pids)) > 1:
+            fresh = _FRESH * processes if self._serving.spread else 0
+            period_s = self._timing.window_s / min(_FRESH_AT_MOST, max(MIN_FRESH + 1, fresh))
+            lanes = series_set(target, names, self._seed, period_s)
         async with (
-            watching(self._prober, series_set(target, names, self._seed)) as watch,
+            watching(self._prober, lanes) as watch,
             EndpointAssertions(self._scenario.says, names) as assertions,
             self._loop_lag,
         ):
@@ -166,6 +181,7 @@ class Experiment:
             self._enter("baseline")
             if not await self._server.unless_ended(self._wait_baseline(watch, settling)):
                 return False
+            self._serving = await find_serving(self._server.pids(), lanes.described)
             self._enter("arm")
             async with loading(self._row.load, self._server) as loads:
                 bit = await self._inject(watch, assertions, loads)
@@ -242,14 +258,23 @@ class Experiment:
     ) -> None:
         """Open the fault window, watch until it is decided, and record the findings."""
         await loads.open_window()
+        processes = ProcessesBroken(
+            serving=tuple(sorted(self._serving.pids)), broken=tuple(sorted(injection.broken()))
+        )
+        watch.in_part = processes.in_part
+        self._results = replace(self._results, processes=processes)
         before = machine.read_counters(self._server.pids())
         opening = self._open_window()
         assertions.open()
         self._calls.start_extra(asserted=False)
         reading = asyncio.create_task(injection.read_stacks())
         flapping = asyncio.create_task(injection.flap())
+        looking = asyncio.create_task(injection.watch_processes())
         try:
             seen, closed_s = await self._wait_decided(opening, watch, injection, assertions, loads)
+            admitted = self._admission(watch, injection, closed_s)
+            seen = with_admission(seen, admitted)
+            self._results = replace(self._results, admission=admitted)
             use = machine.cpu_use(before, machine.read_counters(self._server.pids()))
             injection.stop_flapping()
             stacks = await reading
@@ -258,13 +283,17 @@ class Experiment:
             self._results = replace(self._results, closing=WindowClosing(closed_s, seen, stacks))
             await flapping
         finally:
-            reading.cancel()
-            flapping.cancel()
-            await asyncio.gather(reading, flapping, return_exceptions=True)
-        self._file(*injection.window_guards())
+            for task in (reading, flapping, looking):
+                task.cancel()
+            await asyncio.gather(reading, flapping, looking, return_exceptions=True)
+        serves = await find_serving(self._server.pids(), watch.samples.series)
+        known = serves.pids if serves.seen_waiting == self._serving.seen_waiting else frozenset()
+        there = await injection.there(self._serving.pids, known, opening.opened_s)
+        self._file(*injection.window_guards(), there)
         late_s = watch.samples.late_max_s(opening.opened_s, closed_s)
         allowed_s = _LATE_SHARE * min(series.budget_s for series in watch.samples.series.values())
-        self._file(machine.prober_guard(late_s, allowed_s), *self._calls.window_guards())
+        in_part = processes.words if processes.in_part else ""
+        self._file(machine.prober_guard(late_s, allowed_s), *self._calls.window_guards(in_part))
         asserted = assertions.close(opening.opened_s)
         self._results = replace(self._results, pending_calls=self._calls.pending, assertions=asserted.records)
         self._file(*asserted.guards)
@@ -310,12 +339,31 @@ class Experiment:
             met = assertions.met
             if met:
                 self._calls.start_extra(asserted=True)
-            return met and self._calls.done and injection.done and not loads.pending
+            if not (met and self._calls.done and injection.done and not loads.pending):
+                return False
+            known_s = watch.samples.known_until_s
+            admitted = self._admission(watch, injection, known_s)
+            tells_s = (admitted.stuck_s or 0.0) + admitted.within_s
+            return admitted.outcome != "undecided" or not known_s < tells_s < opening.opened_s + within_s
 
         # A server that replaces a process gets as much time as one that recovers by itself.
         replaces = self._row.ends_by == "server"
         within_s = self._timing.recover_within_s if replaces else self._timing.window_max_s
         return await watch.wait_window(opening.opened_s, self._timing.window_s, within_s, advance)
+
+    def _admission(self, watch: TargetWatch, injection: Injection, known_until_s: float) -> Admission:
+        """What the server has admitted until now: that its calls hang."""
+        began_s = self._calls.stuck_since_s
+        samples = watch.samples
+        given = Admission(
+            within_s=self._scenario.admits_within_s,
+            series=readiness_series(samples.series),
+            armed_s=microsecond(self._marks_s["arm"]),
+            stuck_s=None
+            if began_s is None or watch.in_part
+            else microsecond(max(began_s, injection.biting_since_s)),
+        )
+        return admission(given, samples.series, samples.so_far(), known_until_s)
 
     async def _stop_server(self) -> None:
         """Ask the server to end, if the row says so, with the fault still biting."""

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import msgspec
 
 from faults import FaultStatus, UnknownFault, fault_info
 from scenarios.judge.observation import Observation
 from scenarios.record import (
+    Admission,
     AssertionRecord,
     Bite,
+    Expectation,
     FaultRecord,
     FaultWindow,
     Guard,
     LeakRecord,
     LoadRecord,
     ProberHealth,
+    ProcessesBroken,
     ScenarioRecord,
     ServerStop,
     SimultaneousFault,
@@ -71,7 +74,7 @@ class WindowClosing:
 @dataclass(frozen=True, slots=True)
 class ScenarioResults:
     """The findings so far; None means not reached. `pending_calls`: how many of the row's own calls had not
-    ended when the window closed."""
+    ended when the window closed. `admission`: what the readiness probes have to admit."""
 
     guards: tuple[Guard, ...] = ()
     baseline_s: Stretch | None = None
@@ -79,6 +82,8 @@ class ScenarioResults:
     closing: WindowClosing | None = None
     faults: FaultStatuses | None = None
     pending_calls: int = 0
+    admission: Admission | None = None
+    processes: ProcessesBroken = field(default_factory=ProcessesBroken)
     assertions: tuple[AssertionRecord, ...] = ()
     stopped: ServerStop | None = None
     loads: tuple[LoadFacts, ...] = ()
@@ -89,7 +94,7 @@ class ScenarioResults:
         """These results with further guards."""
         return replace(self, guards=(*self.guards, *guards))
 
-    def as_expected(self, expected: Literal["lit", "dark"]) -> bool:
+    def as_expected(self, expected: Expectation) -> bool:
         """Whether the watch saw what the row expects, and every guard until now holds."""
         seen = self.closing.seen if self.closing is not None else None
         return (
@@ -117,10 +122,13 @@ def raw_record(
         target=scenario.target.name,
         fault=_fault(row),
         expected=scenario.expected,
+        pinned=scenario.pinned,
         bite=_bite(results.faults.own, origin_s) if results.faults is not None else Bite(),
         stuck=calls.stuck(origin_s, results.pending_calls)
         if calls is not None
         else StuckCalls(expected=scenario.calls),
+        admission=_admission(results.admission, origin_s),
+        processes=results.processes,
         leaks=results.leaks or LeakRecord(),
         duration_s=round(ended_s - marks_s["start"], 3),
         reproduce=reproduce,
@@ -147,6 +155,18 @@ def raw_record(
         loads=tuple(map(_load, results.loads)),
         stopped=results.stopped,
         phase_durations_s=_durations(marks_s, ended_s),
+    )
+
+
+def _admission(given: Admission | None, origin_s: float) -> Admission | None:
+    """What has to be admitted, with times relative to `origin_s`; the judge finds the rest once more."""
+    if given is None:
+        return None
+    return Admission(
+        within_s=given.within_s,
+        series=given.series,
+        armed_s=relative(given.armed_s, origin_s),
+        stuck_s=relative(given.stuck_s, origin_s),
     )
 
 

@@ -104,6 +104,8 @@ class TargetWatch:
         self.started_s = started_s
         self._prober = prober
         self._described = lanes.described
+        self.in_part = False
+        """Whether some of the processes that serve are broken, and others are not."""
 
     async def wait_baseline(
         self, for_s: float, within_s: float, decided: Callable[[], bool]
@@ -174,7 +176,9 @@ class TargetWatch:
 
     def observe(self, opened_s: float, judged_until_s: float, now_s: float) -> Observation:
         """What the samples known at `now_s` show in a window."""
-        return observe(self._described, self.samples.so_far(), opened_s, judged_until_s, now_s)
+        return observe(
+            self._described, self.samples.so_far(), opened_s, judged_until_s, now_s, in_part=self.in_part
+        )
 
 
 @asynccontextmanager

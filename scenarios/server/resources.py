@@ -23,6 +23,12 @@ from scenarios.spec.target import LeakAllowance
 _LOOK_EVERY_S = 0.025
 _SHARED = 3
 _KINDS = ("mappings", "processes", "threads", "fds")
+_WORDS = {
+    "mappings": "shared mappings",
+    "processes": "processes",
+    "threads": "threads",
+    "fds": "descriptors",
+}
 _NAMES_SHOWN = 6
 
 Names = Counter[str]
@@ -135,7 +141,7 @@ def _details(before: Holding, after: Holding, kinds: Iterable[str]) -> Iterator[
         names = [_explained(name) for name in sorted((new - old).elements())]
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         listed = ", ".join(names[:_NAMES_SHOWN]) + more
-        yield f"{kind}: {old.total()} before, {new.total()} after; new: {listed}"
+        yield f"{new.total()} {_WORDS[kind]} left, {old.total()} before; new: {listed}"
 
 
 def _explained(name: str) -> str:

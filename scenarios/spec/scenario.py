@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from faults import UnknownFault, fault_info
+from scenarios.record import Expectation
 from scenarios.spec import loads
 from scenarios.spec.document import Document, Key
-from scenarios.spec.suite import After, Assertion, CallsDo, Expectation, FurtherFault, Row, Timing, Traffic
-from scenarios.spec.target import Call, CommandProbe, GrpcProbe, HttpProbe, Probe, TcpProbe
+from scenarios.spec.suite import After, Assertion, CallsDo, FurtherFault, Row, Timing, Traffic
+from scenarios.spec.target import Call, CommandProbe, GrpcProbe, HttpProbe, Pin, Probe, TcpProbe
 from scenarios.spec.target_file import LoadedTarget
 
 V = TypeVar("V")
@@ -35,8 +36,9 @@ class ProbeAssertion:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`row@target`. `controls` are the names of scenarios that must go dark in the same run. `seeks_site`: a
-    row that names no process means those that have its site, not the main one."""
+    """`row@target`. `controls` are the names of scenarios that must go dark in the same run. `pinned`: what
+    `[expect]` of the target says of the row, in words. `seeks_site`: a row that names no process means those
+    that have its site, not the main one."""
 
     name: str
     row: Row
@@ -49,7 +51,13 @@ class Scenario:
     timing: Timing
     beside: tuple[ExtraCalls, ...] = ()
     says: tuple[ProbeAssertion, ...] = ()
+    pinned: str = ""
     seeks_site: bool = False
+
+    @property
+    def admits_within_s(self) -> float:
+        """How soon the server has to say that it is not ready, once its calls are stuck."""
+        return self.timing.admits_within_s or self.target.start.admits_within_s
 
     @property
     def hangs_by_itself(self) -> bool:
@@ -101,7 +109,8 @@ class RowOnTarget:
     def scenario(self, timing: Timing) -> Scenario:
         """The row on the target as a scenario. Raises `Malformed` where it does not fit."""
         row, name = self._row, self._loaded.name
-        expected = self._loaded.spec.expect.get(row.name) or per_target(row.expect, name)
+        pinned = self._loaded.spec.expect.get(row.name)
+        expected = (pinned.seen if isinstance(pinned, Pin) else pinned) or per_target(row.expect, name)
         if expected is None:
             raise self._malformed(
                 ("expect",), f'nothing is expected of target {name}: give it a value, or "*" for any other'
@@ -117,6 +126,7 @@ class RowOnTarget:
             row=row,
             target=self._loaded,
             expected=expected,
+            pinned=pinned.words if isinstance(pinned, Pin) else pinned or "",
             after=after,
             calls=per_target(row.calls, name) or row.traffic.calls,
             call=self._call(row.traffic, ("traffic",)),

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from scenarios.record import Expectation
 from scenarios.spec.loads import Load, Seconds
 from scenarios.spec.target import Positive
 
-Expectation = Literal["lit", "dark"]
 After = Literal["recovers", "respawns", "gone"]
 CallsDo = Literal["pending", "error", "answered", "ended"]
 
@@ -63,7 +63,14 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     window_max_s: Annotated[
         Positive, Meta(description="How long the window stays open at most, if it waits for something.")
-    ] = 8.0
+    ] = 12.0
+    admits_within_s: Annotated[
+        Positive | None,
+        Meta(
+            description="How soon a server whose calls hang must say that it is not ready, instead of the "
+            "target's own `admits_within_s`. The window stays open for it, if `window_max_s` allows that."
+        ),
+    ] = None
     bite_within_s: Annotated[Positive, Meta(description="Until the fault is proven to bite.")] = 10.0
     end_within_s: Annotated[Positive, Meta(description="Until the calls have ended after the release.")] = (
         30.0
@@ -162,7 +169,9 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expect: Annotated[
         Expectation | dict[str, Expectation],
         Meta(
-            description='`lit` or `dark`; one value, or one per target with `"*"` for the others.',
+            description="What must be seen: `lit`, `dark`, `partial` (some of several processes answer and "
+            "some do not) or `lying` (calls hang, and readiness says ready); one value, or one per target "
+            'with `"*"` for the others.',
         ),
     ]
     summary: Annotated[str, Meta(description="What is done, for people.")] = ""
@@ -232,8 +241,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     controls: Annotated[
         tuple[str, ...],
         Meta(
-            description="Targets on which the row must go dark in the same run; otherwise its lit verdicts "
-            "prove nothing."
+            description="Targets on which the row must go dark (or be partial, or lie, as is expected of "
+            "them) in the same run; otherwise its lit verdicts prove nothing."
         ),
     ] = ()
     controls_row: Annotated[

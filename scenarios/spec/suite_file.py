@@ -242,7 +242,7 @@ def _check_controls(document: Document, suite: Suite, scenarios: Iterable[Scenar
                 row = name.partition("@")[0]
                 near = nearest(name, [known for known in expected if known.startswith(f"{row}@")])
                 raise document.malformed(key, f"no scenario is named {name!r}{did_you_mean(near)}")
-            if expected[name] != "dark":
+            if expected[name] == "lit":
                 raise document.malformed(key, f"{name} is expected to be lit: it proves nothing about others")
 
 

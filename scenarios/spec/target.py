@@ -11,10 +11,13 @@ key of the line that a client printed). Double braces are plain braces.
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
+
+from scenarios.record import Expectation
 
 Role = Literal["liveness", "readiness"]
 ConnectionKind = Literal["fresh", "kept"]
@@ -111,6 +114,13 @@ class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stop_within_s: Annotated[
         float, Meta(ge=0, description="Seconds between SIGTERM and SIGKILL at the end.")
     ] = 3.0
+    admits_within_s: Annotated[
+        Positive,
+        Meta(
+            description="Seconds within which a readiness probe must say that the server is not ready, once "
+            "calls are stuck in it; a server that does not is lying."
+        ),
+    ] = 10.0
     open_files: Annotated[
         Annotated[int, Meta(ge=16, le=1_000_000)] | None,
         Meta(
@@ -414,6 +424,20 @@ def not_replayed(probe: Probe) -> str | None:
     return None
 
 
+class Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What this server is known to do under a row, since when, and why: `wedge pin` writes it."""
+
+    seen: Annotated[Expectation, Meta(description="What is seen: lit, dark, partial or lying.")]
+    since: Annotated[datetime.date | None, Meta(description="The day on which it was pinned.")] = None
+    because: Annotated[str, Meta(description="The reason, or what was seen then.")] = ""
+
+    @property
+    def words(self) -> str:
+        """`dark since 2025-11-27 (…)`."""
+        since = f" since {self.since.isoformat()}" if self.since is not None else ""
+        return f"{self.seen}{since}" + (f" ({self.because})" if self.because else "")
+
+
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole target file, laid over its `base` if it has one."""
 
@@ -444,7 +468,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         LeakAllowance()
     )
     expect: Annotated[
-        dict[str, Literal["lit", "dark"]],
+        dict[str, Expectation | Pin],
         Meta(
             description="What this server is known to do under a suite's row, where it differs from what the "
             'suite expects of a server that nothing is known about: `"gil.hold" = "dark"`.'

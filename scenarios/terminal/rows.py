@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from scenarios.record import Latency, ScenarioRecord
 from scenarios.report.numbers import NONE
-from scenarios.report.summary import Grid, watched_series
+from scenarios.report.summary import Grid, seen_words, time_to_admit, watched_series
 
 COLOURS: Final = {
     "pass": "green",
@@ -21,6 +21,8 @@ COLOURS: Final = {
     "unproven": "bold yellow",
     "lit": "green",
     "dark": "red",
+    "partial": "yellow",
+    "lying": "magenta",
 }
 MARKS: Final = {"pass": "✓", "fail": "✗", "unproven": "?"}
 
@@ -52,8 +54,8 @@ def mark(scenario: ScenarioRecord) -> Text:
             under = scenario.phases.faulted
             figures = worst(under[name] for name in watched_series(scenario) if name in under)
             return Text(f"● {figures}", style=COLOURS["pass"])
-        case "pass", _:
-            return Text("○ gone" if scenario.after == "gone" else "○ dark")
+        case "pass", observed:
+            return Text("○ gone" if scenario.after == "gone" and observed == "dark" else f"○ {observed}")
         case verdict, observed:
             return Text(f"{MARKS[verdict]} {observed}", style=COLOURS[verdict])
 
@@ -62,6 +64,7 @@ def mark(scenario: ScenarioRecord) -> Text:
 class _Layout:
     """What there is room for. Without `endpoints` the worst of them stands for all."""
 
+    admits: bool = True
     took: bool = True
     restarts: bool = True
     target: bool = True
@@ -72,14 +75,17 @@ class _Layout:
 
 _LAYOUTS: Final = (
     _Layout(),
-    _Layout(took=False),
-    _Layout(took=False, restarts=False),
-    _Layout(took=False, restarts=False, target=False),
-    _Layout(took=False, restarts=False, target=False, ratio=False),
-    _Layout(target=False, endpoints=False),
-    _Layout(took=False, target=False, endpoints=False),
-    _Layout(took=False, restarts=False, target=False, endpoints=False),
-    _Layout(took=False, restarts=False, target=False, ratio=False, endpoints=False, stuck=False),
+    _Layout(admits=False),
+    _Layout(admits=False, took=False),
+    _Layout(admits=False, took=False, restarts=False),
+    _Layout(admits=False, took=False, restarts=False, target=False),
+    _Layout(admits=False, took=False, restarts=False, target=False, ratio=False),
+    _Layout(admits=False, target=False, endpoints=False),
+    _Layout(admits=False, took=False, target=False, endpoints=False),
+    _Layout(admits=False, took=False, restarts=False, target=False, endpoints=False),
+    _Layout(
+        admits=False, took=False, restarts=False, target=False, ratio=False, endpoints=False, stuck=False
+    ),
 )
 """From the widest to the narrowest."""
 
@@ -101,6 +107,7 @@ def show_rows(scenarios: Sequence[ScenarioRecord], console: Console) -> None:
             if layout.endpoints
             else "worst endpoint's p50/p99 ms under the fault",
             *(["× faulted over baseline, worst endpoint"] if layout.ratio else []),
+            *(["admits: seconds until readiness said so"] if layout.admits else []),
             *(["restarts: by a kubelet, had the fault gone on"] if layout.restarts else []),
             *(f"restarts -: {escape(reason)}" for reason in _not_replayed(scenarios) if layout.restarts),
         ]
@@ -113,9 +120,11 @@ def _not_replayed(scenarios: Iterable[ScenarioRecord]) -> Iterable[str]:
     return dict.fromkeys(one.not_replayed["liveness"] for one in replays if "liveness" in one.not_replayed)
 
 
-def _rows_table(scenarios: Iterable[ScenarioRecord], endpoints: Sequence[str], layout: _Layout) -> Table:
+def _rows_table(scenarios: Sequence[ScenarioRecord], endpoints: Sequence[str], layout: _Layout) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    admits = layout.admits and any(map(time_to_admit, scenarios))
     headings = ["scenario", "verdict", "seen", *(["stuck"] if layout.stuck else [])]
+    headings += ["admits"] if admits else []
     for heading in (*headings, *(endpoints if layout.endpoints else ("worst endpoint",))):
         table.add_column(heading, no_wrap=True)
     for heading, wanted in (
@@ -126,12 +135,12 @@ def _rows_table(scenarios: Iterable[ScenarioRecord], endpoints: Sequence[str], l
         if wanted:
             table.add_column(heading, no_wrap=True, justify="right")
     for scenario in scenarios:
-        table.add_row(*_row(scenario, endpoints, layout))
+        table.add_row(*_row(scenario, endpoints, replace(layout, admits=admits)))
     return table
 
 
 def _row(scenario: ScenarioRecord, endpoints: Sequence[str], layout: _Layout) -> Iterable[Text]:
-    seen = Text(scenario.observed, style=COLOURS[scenario.verdict])
+    seen = Text(seen_words(scenario), style=COLOURS[scenario.verdict])
     if scenario.observed != scenario.expected:
         seen.append(f" ≠ {scenario.expected}", style="bold")
     stuck = scenario.stuck
@@ -140,6 +149,8 @@ def _row(scenario: ScenarioRecord, endpoints: Sequence[str], layout: _Layout) ->
     yield seen
     if layout.stuck:
         yield Text(f"{stuck.pending_in_window}/{stuck.started}" if stuck.started else "-")
+    if layout.admits:
+        yield Text(time_to_admit(scenario) or "-")
     if layout.endpoints:
         yield from (_cell(scenario, endpoint) for endpoint in endpoints)
     else:
@@ -190,7 +201,7 @@ def show_matrix(grid: Grid, console: Console) -> None:
         if block[-1] != grid.targets[-1]:
             console.print()
     console.print(
-        "[dim]● lit: worst endpoint's p50/p99 in ms under the fault · ○ dark, as it had to be · "
+        "[dim]● lit: worst endpoint's p50/p99 in ms under the fault · ○ not lit, as it had to be · "
         "✗ not as it had to be · ? unproven[/dim]"
     )
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from scenarios.record import Report, ScenarioRecord
 from scenarios.record.stability import in_words
-from scenarios.report import summary
+from scenarios.report import headline, summary
 from scenarios.terminal.rows import COLOURS, short, show_matrix, show_rows
 
 _SLOWEST_SHOWN: Final = 3
@@ -49,7 +49,7 @@ def line(scenario: ScenarioRecord) -> Text:
     """One finished scenario in one line, for where there is no terminal to draw on."""
     text = Text()
     text.append(f"{scenario.verdict:8} ", style=COLOURS[scenario.verdict])
-    text.append(f"{scenario.name}  {scenario.observed}  {scenario.duration_s:.1f} s")
+    text.append(f"{scenario.name}  {summary.seen_words(scenario)}  {scenario.duration_s:.1f} s")
     if scenario.reasons:
         text.append(f"  {scenario.reasons[0]}")
     return text
@@ -89,7 +89,8 @@ def _bottom_lines(report: Report) -> list[str]:
         for verdict in ("pass", "fail", "unproven")
         if verdict in verdicts
     )
-    words = [
+    words = [f"[bold]{escape(headline.sentence(report))}[/]"] if verdicts else []
+    words += [
         f"{len(verdicts)} scenarios: {counts or 'none'} · {report.duration_s:.1f} s · seed {report.seed}"
     ]
     if overhead := summary.overhead(report):
@@ -100,6 +101,10 @@ def _bottom_lines(report: Report) -> list[str]:
         words.append(
             f"[yellow]controls not in this run, so nothing vouches for the wedge:[/] {escape(missing)}"
         )
+    words += [
+        f"[yellow]{escape(target)}:[/] {escape(summary.UNWATCHED_WORK)}"
+        for target in summary.unwatched_work(report)
+    ]
     if twice := summary.run_twice(report):
         words.append(f"[yellow]run again, alone, the machine having been too busy:[/] {escape(twice)}")
     words += [f"[yellow]not run:[/] {escape(left)}" for left in summary.not_run(report)]

@@ -10,10 +10,11 @@ import msgspec
 
 from faults import FaultsError, UnknownFault, fault_info, validate
 from scenarios.errors import CouldNotRun, did_you_mean, nearest
+from scenarios.record import Expectation
 from scenarios.server.server import selectors
 from scenarios.spec import LoadedTarget, Row, Scenario, Timing, target_file
 from scenarios.spec.loads import has_no
-from scenarios.spec.suite import After, CallsDo, Expectation, Traffic
+from scenarios.spec.suite import After, CallsDo, Traffic
 from scenarios.spec.target_file import find
 
 

@@ -39,6 +39,11 @@ class ConcurrentCalls:
         return len(self._entries)
 
     @property
+    def last_began_s(self) -> float:
+        """When the last of them began."""
+        return max(entry.began_s for entry in self._entries)
+
+    @property
     def pending(self) -> int:
         """How many have not ended."""
         return sum(entry.ended_s is None for entry in self._entries)

@@ -283,7 +283,7 @@ def test_another_light_than_expected_is_a_fail_that_says_which(
 def test_a_missing_proof_is_unproven_whatever_was_seen() -> None:
     found = judged(scenario(), [proof("the fault bit", False, "nothing reached it"), *GUARDS[1:]], "lit")
     assert (found.observed, found.verdict) == ("unproven", "unproven")
-    assert found.reasons == ("the fault bit: nothing reached it",)
+    assert found.reasons == ("the fault did not bite: nothing reached it",)
 
 
 def test_a_claim_that_does_not_hold_is_a_fail_although_the_light_is_as_expected() -> None:

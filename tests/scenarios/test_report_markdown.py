@@ -56,7 +56,7 @@ def test_names_cannot_break_the_table_or_bring_in_markup() -> None:
     name = "a|b`c``<script>alert(1)</script>\n## heading ![x](http://x) @somebody"
     given = replace(scenario(server="stalled"), name=name, reasons=(name,), reproduce=name)
     text = markdown.render(report(given))
-    assert {len(row) for row in rows(text)} == {8, 4}  # the scenarios' table and that of the whole run
+    assert {len(row) for row in rows(text)} == {9, 4}  # the scenarios' table and that of the whole run
     assert "\n## heading" not in text
     outside = re.sub(r"(`+).*?(?<!`)\1(?!`)", "", text)
     assert not re.search(

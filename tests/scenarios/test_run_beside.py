@@ -161,7 +161,7 @@ async def test_a_flap_that_bites_only_once_proves_nothing(
     (found,) = report.scenarios
     assert (found.observed, found.verdict) == ("unproven", "unproven")
     (reason,) = found.reasons
-    assert reason.startswith("the fault came and went: its coming number 2 did not bite")
+    assert reason.startswith("the fault did not come and go: its coming number 2 did not bite")
 
 
 async def test_a_server_that_does_not_end_under_the_wedge_or_leaves_a_process_behind_fails(

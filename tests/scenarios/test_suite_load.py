@@ -271,7 +271,7 @@ def test_the_rows_of_others_are_left_out_with_the_reason_when_a_target_is_given(
         suite_file.find(suite_file.DEFAULT), target_file.load(target_file.find("pegaref-inline"))
     )
     left = {n.name: n.reason for n in loaded.not_run}
-    assert left["registers-1000@pegaref-inline"] == "its row is for pegaref-process"
+    assert left["registers-1000@pegaref-inline"] == "its row is for pegaref-impatient"
     assert not {s.name for s in loaded.scenarios} & set(left)
     assert suite_file.load(suite_file.find(suite_file.DEFAULT)).not_run == ()
 

@@ -180,8 +180,8 @@ def test_a_mistake_in_the_base_is_told_with_the_base_s_file_and_line(
     tmp_path: Path, old: str, new: str, line: int, words: str
 ) -> None:
     assert old in BASE
-    change = '[[probe]]\nname = "first"\nkind = "http"\nurl = "/"\n[[probe]]\nname = "health"\n'
-    change += 'expect = { status = [204] }\n[[call]]\nname = "drop"\n'
+    change = '[[probe]]\nname = "first"\nkind = "http"\nurl = "http://127.0.0.1:{port:http}/"\n'
+    change += '[[probe]]\nname = "health"\nexpect = { status = [204] }\n[[call]]\nname = "drop"\n'
     error = wrong(tmp_path, TOP + change, BASE.replace(old, new))
     assert (error.path.name, error.line or line) == ("base.toml", line)
     assert words in str(error)
