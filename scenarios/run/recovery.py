@@ -78,6 +78,16 @@ class Recovery:
         detail = f"{_processes(self._wedged)} became {found.pid}"
         return claim("respawned", found.pid not in self._wedged, detail)
 
+    async def wait_hung(self, watch: TargetWatch, released_s: float) -> Guard | None:
+        """Wait whether a server that went dark by itself comes back: the claim that it hangs for good; None
+        if it came back."""
+        within_s = self._timing.settle_within_s
+        if await watch.wait_steady(released_s, within_s) is not None:
+            return None
+        return claim(
+            "it hangs by itself", True, f"nothing was broken in it, and it was dark {within_s:g} s later"
+        )
+
     async def wait_recovered(self, watch: TargetWatch, released_s: float) -> EndpointRecovery:
         """Wait until the endpoints answer again."""
         within_s = self._timing.recover_within_s
