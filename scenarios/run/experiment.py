@@ -58,12 +58,11 @@ WRONG_INPUT = (
 """What the fault layer says when the suite or the target file asks for something that does not exist."""
 
 _LIMIT_S = 120.0
-_STACKS_OF = 8
-_NAME_CHARACTERS = 40
 _FRESH, _FRESH_AT_MOST = 12, 240
 """So many fresh connections for each process among which the kernel spreads them: that none of them leads to
 the one that is broken has a probability of e^-12."""
-
+_STACKS_OF = 8
+_NAME_CHARACTERS = 40
 _LATE_SHARE = 0.5
 """A prober may be late, and a target wait for a core, by this share of a budget. Latency counts from the
 intended start, so a late probe can only make a lit target look worse; and half a budget of lateness cannot

@@ -199,12 +199,12 @@ class Injection:
             for pid, text in zip(status.pids, texts, strict=False)
         )
 
-    def _own_fault(self, pid: int | None = None) -> Fault:
+    def _own_fault(self, process: Selector | str | int | None = None) -> Fault:
         row = self._row
         part = FurtherFault(row.fault, row.params, row.process, row.trigger)
-        return self._fault(part, pid or row.process or self._process)
+        return self._fault(part, process or row.process or self._process)
 
-    def _fault(self, part: FurtherFault, process: int | str | Selector | None = None) -> Fault:
+    def _fault(self, part: FurtherFault, process: Selector | str | int | None = None) -> Fault:
         trigger = dict(part.trigger)
         if "p" in trigger:
             trigger.setdefault("seed", self._seed)
@@ -227,7 +227,9 @@ class Injection:
         if row.bites != "on-traffic" or row.ends_by == "server" or fault_info(row.fault).runs == "outside":
             return []
         found = await self._controller.find_processes(row.process or self._process or Selector(main=True))
-        return [self._own_fault(one.pid) for one in found] if len(found) > 1 else []
+        if len(found) < 2:
+            return []
+        return [self._own_fault(one.pid) for one in found]
 
     async def _wait_first_bite(self, name: str) -> Guard:
         waits = {asyncio.create_task(self._wait_bite(fault, name)): fault for fault in self._one_of}
