@@ -105,7 +105,9 @@ class _World:
         actors = self.actors()
         if kind == "client":
             holder = self.holders.pop(self.random.randrange(len(self.holders)))
-            self.mapped += _mapped(actors, holder.memory)
+            if self.random.random() < 0.5:  # or its actor would still load torch most of the times
+                _wait(lambda: _mapped(self.actors(), holder.memory), "a client is registered")
+            self.mapped += _mapped(self.actors(), holder.memory)
             os.kill(holder.process.pid, signal.SIGKILL)
             holder.process.wait()
             self._await(kind, lambda: not _mapped(self.actors(), holder.memory) and not _named(holder.memory))
@@ -196,7 +198,13 @@ def _section(
         "After each kill what the process had must be gone.",
     )
     section.add("killed processes", killed.total(), "")
-    section.add("killed clients whose memory an actor had mapped", world.mapped, "", limit=1, at_least=True)
+    section.add(
+        "killed clients whose memory an actor had mapped",
+        world.mapped,
+        "",
+        limit=killed["client"] // 3,
+        at_least=True,
+    )
     for kind, what in (
         ("client", "a killed client's memory is mapped and named nowhere"),
         ("actor", "a killed actor is gone"),
