@@ -202,7 +202,11 @@ class Experiment:
             if self._scenario.destroys:
                 await self._terminate(recovery)
                 return False
-            recovered = await self._server.unless_ended(self._wait_recovered(recovery, watch))
+            recovering = self._wait_recovered(recovery, watch)
+            if self._row.fault == "process.kill" and self._server.launched.pid in wedged:
+                recovered = await recovering  # whoever killed it need not be told that it ended
+            else:
+                recovered = await self._server.unless_ended(recovering)
             recovered = await self._wait_asserted(assertions) and recovered
         return recovered and await self._server.unless_ended(self._verify(recovery)) and bit
 

@@ -155,7 +155,8 @@ class Server:
         else:
             how = f"ended with exit code {code}"
         after_s = time.monotonic() - self._ready_s if self._ready_s is not None else None
-        when = "before ready" if after_s is None else f"by itself, {after_s:.1f} s after it was ready"
+        own = "by itself, " if code is not None and code >= 0 else ""
+        when = "before ready" if after_s is None else f"{own}{after_s:.1f} s after it was ready"
         left = f" and {self.left_running}" if self.left_running else ""
         return TargetEnded(self.target.name, f"{how} {when}{left}", await self._last_lines())
 
