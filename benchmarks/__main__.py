@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.figures import Section, render
 
 #: name -> rounds that give steady figures in well under a minute
-BENCHMARKS = {"endpoints": 30, "scrapes": 20, "actor": 30, "start": 7, "stuck": 9, "agent": 5}
+BENCHMARKS = {"endpoints": 30, "scrapes": 20, "actor": 30, "start": 7, "stuck": 9, "agent": 5, "kills": 100}
 
 
 def _heading() -> str:

@@ -41,7 +41,10 @@ def floor(kind: str) -> Iterator[int]:
 
 @contextmanager
 def listening(*flags: str, root: Path | None = None) -> Iterator[Server]:
-    """Run `pegaref serve` of the tree under `root`, or of this one, on free ports; yields once it listens."""
+    """Run `pegaref serve` of the tree under `root`, or of this one, on free ports; yields once it listens.
+
+    The devices of this tree's server are host memory, on a host with GPUs too.
+    """
     command = [
         sys.executable,
         "-m",
@@ -51,6 +54,7 @@ def listening(*flags: str, root: Path | None = None) -> Iterator[Server]:
         "127.0.0.1:0",
         "--addr",
         "127.0.0.1:0",
+        *(("--device-type", "cpu") if root is None else ()),
         *flags,
     ]
     exec_at = time.perf_counter()

@@ -38,8 +38,9 @@ from faults.model import (
     Thread,
     ThreadStack,
 )
+from faults.processes import tell_apart
 from faults.procfs import thread_run_delays_ns
-from faults.stacks import format_stacks
+from faults.stacks import format_stacks, process_stacks
 
 __all__ = [
     "AGENT_THREAD_NAME",
@@ -78,6 +79,8 @@ __all__ = [
     "catalogue",
     "fault_info",
     "format_stacks",
+    "process_stacks",
+    "tell_apart",
     "thread_run_delays_ns",
     "validate",
 ]

@@ -24,7 +24,8 @@ from faults.errors import FaultsError, NeverHit, SessionError
 from faults.model import DEFAULT_LEASE_S, FaultStatus, Newcomers, ProcessInfo, Selector
 
 _REQUEST_LIMIT_BYTES = 1 << 20
-_CONDITIONS = ("cmdline", "imports", "parent", "pid", "main")
+_CONDITIONS = ("cmdline", "imports", "parent", "port", "pid", "main")
+_YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 
 A = TypeVar("A", bound="ControlAnswer")
 
@@ -191,10 +192,17 @@ def selector_from(text: str | int | None) -> str | int | Selector | None:
                 f"{part!r} selects no process; write {', '.join(f'{c}=…' for c in _CONDITIONS)}"
             )
         conditions[name] = value
-    if "pid" in conditions:
-        conditions["pid"] = int(conditions["pid"])
+    for name in ("pid", "port"):
+        if name in conditions and not conditions[name].isdigit():
+            raise SessionError(f"{name}={conditions[name]} selects no process: it is a number")
+        if name in conditions:
+            conditions[name] = int(conditions[name])
     if "main" in conditions:
-        conditions["main"] = conditions["main"] in ("1", "true", "yes")
+        if conditions["main"] not in _YES + _NO:
+            raise SessionError(
+                f"main={conditions['main']} says neither: main=1 is the main process, main=0 any other"
+            )
+        conditions["main"] = conditions["main"] in _YES
     return Selector(**conditions)
 
 

@@ -54,7 +54,7 @@ class Controller:
         self, processes: Mapping[str, Selector] | None = None, sites: Mapping[str, str] | None = None
     ) -> None:
         self._sites = dict(sites or {})
-        self._processes = Processes(processes or {}, self._launched_pids)
+        self._processes = Processes(processes or {}, self._launched_pids, self._launched_commands)
         self._registry = FaultRegistry()
         self._sidecar = Sidecar(lambda: self.path, on_event=self._on_event, on_lost=self._on_sidecar_lost)
         self._numbers = itertools.count(1)
@@ -151,22 +151,34 @@ class Controller:
     """Its former name."""
 
     async def find_processes(
-        self, selector: str | int | Selector, *, timeout_s: float = 0.0
+        self, selector: str | int | Selector, *, timeout_s: float = 0.0, agents: bool = True
     ) -> tuple[ProcessInfo, ...]:
-        """All matching processes with an agent, as soon as there is one; empty if there is none in time.
+        """All matching processes, as soon as there is one; empty if there is none in time. Those without an
+        agent are left out unless `agents` is false, and then come only where none with an agent matches.
 
         Raises UnknownSelector, NotOpen.
         """
+        wanted = self._processes.selector(selector)
         try:
-            found = await self._processes.wait_matching(
-                self._processes.selector(selector), timeout_s=timeout_s
+            if not agents:
+                return tuple(await self._processes.wait_processes(wanted, timeout_s=timeout_s))
+            return tuple(
+                link.info for link in await self._processes.wait_matching(wanted, timeout_s=timeout_s)
             )
         except NoSuchProcess:
             return ()
-        return tuple(link.info for link in found)
 
     def _launched_pids(self) -> list[int]:
         return [pid for launched in self._launched for pid in launched.pids()]
+
+    def _launched_commands(self) -> list[int]:
+        return [launched.pid for launched in self._launched]
+
+    def name_processes(self, named: Mapping[str, Selector]) -> None:
+        """Give further selectors their names, or change what a name means. Raises FaultsError,
+        UnknownSelector.
+        """
+        self._processes.name(named)
 
     async def sidecar(self) -> ProcessInfo:
         """The sidecar, which acts on processes from outside; it is started if necessary."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+_SILENT_SHOWN = 3
+
 
 def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
     """The known names that look most like `name`, best first, at most three."""
@@ -93,7 +95,8 @@ class NoSuchProcess(FaultsError):
         there = f"connected are {'; '.join(seen)}" if seen else "no process has connected"
         remedy = "start the target with `wedge exec` or Controller.environment()"
         if silent:
-            remedy = f"running without an agent: {'; '.join(silent)}; {remedy}"
+            more = f"; and {len(silent) - _SILENT_SHOWN} more" if len(silent) > _SILENT_SHOWN else ""
+            remedy = f"running without an agent: {'; '.join(silent[:_SILENT_SHOWN])}{more}; {remedy}"
         elif not seen:
             remedy += ", and without python's -I, -E or -S"
         else:

@@ -123,13 +123,13 @@ class Fault:
             raise
 
     async def _arm(self) -> None:
-        links = await self._processes.wait_matching(self.selector, timeout_s=_FIND_WITHIN_S)
-        self._registry.add(self)
-        self._until_ns = time.monotonic_ns() + int(self.lease_s * 1e9)
         if self._definition.info.runs == "outside":
-            sidecar = await self._sidecar.link()
-            arming = [self._inject(sidecar, [link.info for link in links])]
+            found = await self._processes.wait_processes(self.selector, timeout_s=_FIND_WITHIN_S)
+            self._begin_lease()
+            arming = [self._inject(await self._sidecar.link(), found)]
         else:
+            links = await self._processes.wait_matching(self.selector, timeout_s=_FIND_WITHIN_S)
+            self._begin_lease()
             arming = [self._inject(link, [link.info]) for link in links]
         for armed in await asyncio.gather(*arming, return_exceptions=True):
             if isinstance(armed, BaseException):
@@ -141,7 +141,11 @@ class Fault:
         self._times[State.ARMED.value] = time.monotonic()
         self._lease_task = asyncio.create_task(self._expire())
         await asyncio.gather(*(injection.start(self._is_over) for injection in list(self._injections)))
-        log.info("fault %s %s armed in %s", self.id, self.name, [link.info.pid for link in links])
+        log.info("fault %s %s armed in %s", self.id, self.name, self._pids)
+
+    def _begin_lease(self) -> None:
+        self._registry.add(self)
+        self._until_ns = time.monotonic_ns() + int(self.lease_s * 1e9)
 
     async def _inject(self, link: AgentLink, processes: Sequence[ProcessInfo]) -> Injection:
         injection = Injection(

@@ -38,31 +38,38 @@ class State(StrEnum):
 class Selector:
     """Which of the target's processes: all conditions that are given must hold.
 
-    `cmdline` is a regular expression searched for in the arguments joined by blanks, `imports` a module that
-    the process has finished importing, `parent` the name of the selector that its parent (or any process
-    above it) matches, `main` a process above which no other process has an agent, and `pid` that very
-    process.
+    `cmdline` is a regular expression searched for in the command line that it was started with, and in the
+    title and the name that ps(1) shows of it now. `imports` is a module that it has finished importing,
+    `parent` the name of the selector that its parent (or any process above it) matches, `port` a TCP port on
+    which it listens, and `pid` that very process. `main` is a process above which no other process has an
+    agent and which is more than a moment's helper; False is any other.
+
+    Helpers of multiprocessing (the resource tracker, the fork server) match only by their pid, or by a
+    `cmdline` that names them.
     """
 
     cmdline: str | None = None
     imports: str | None = None
     parent: str | None = None
-    main: bool = False
+    main: bool | None = None
     pid: int | None = None
+    port: int | None = None
 
     def __str__(self) -> str:
         parts = [
             f"{name}={value}"
-            for name in ("cmdline", "imports", "parent", "pid")
+            for name in ("cmdline", "imports", "parent", "port", "pid")
             if (value := getattr(self, name)) is not None
         ]
-        return " ".join([*parts, *(["main"] if self.main else [])]) or "any process"
+        main = {None: [], True: ["main"], False: ["main=0"]}[self.main]
+        return " ".join([*parts, *main]) or "any process"
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """A process that an agent has reported from. `started` is in clock ticks since boot, as in
-    /proc/PID/stat; `agent_fds` are the descriptors in it that are the agent's.
+    """A process of the target. `python` is the version that its agent reported, empty where it has none;
+    `started` is in clock ticks since boot, as in /proc/PID/stat; `agent_fds` are the descriptors in it that
+    are the agent's.
     """
 
     pid: int

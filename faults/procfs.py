@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,41 @@ def argv(pid: int) -> tuple[str, ...]:
     return (
         tuple(part.decode(errors="surrogateescape") for part in raw.rstrip(b"\0").split(b"\0")) if raw else ()
     )
+
+
+def name(pid: int) -> str:
+    """The name that it has given itself, or its program's; at most 15 characters; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
+    except OSError:
+        return ""
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether it holds a TCP socket that listens on this port."""
+    sockets: set[str] = set()
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()  # proc_pid_net(5): local address, state and inode are 1, 3 and 9
+                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                    sockets.add(f"socket:[{fields[9]}]")
+    return bool(sockets) and any(link in sockets for link in descriptor_links(pid))
+
+
+def descriptor_links(pid: int) -> list[str]:
+    """Where its descriptors lead; those that it has closed meanwhile are left out."""
+    links = []
+    with suppress(OSError):
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                links.append(str(fd.readlink()))
+    return links
+
+
+def age_s(started: int) -> float:
+    """For how long a process has run that started so many clock ticks after boot."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
 
 
 def executable(pid: int) -> str:

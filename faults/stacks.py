@@ -34,6 +34,18 @@ async def stacks(injection: Injection, inside: Set[int]) -> list[ThreadStack]:
     return [thread for process in injection.processes for thread in await _from_outside(process.pid, inside)]
 
 
+async def process_stacks(pids: Sequence[int]) -> dict[int, str]:
+    """Where all threads of these processes stand now, read from outside, in the form of a Python traceback,
+    the main thread first. No entry for a process that runs no Python, has ended, or cannot be read.
+    """
+    found = await asyncio.gather(*(_from_outside(pid, frozenset()) for pid in pids))
+    texts = {
+        pid: "\n".join(map(_format_stack, sorted(threads, key=lambda one: one.thread.tid != pid)))
+        for pid, threads in zip(pids, found, strict=True)
+    }
+    return {pid: text for pid, text in texts.items() if text}
+
+
 def format_stacks(threads: Sequence[ThreadStack]) -> tuple[str, ...]:
     """The stacks in the form of a Python traceback (innermost call last), one text for each process."""
     pids = dict.fromkeys(found.thread.pid for found in threads)

@@ -12,6 +12,9 @@ WEDGE_PACKAGES = frozenset(
 """What the extra `wedge` installs, by the names that are imported."""
 
 
+_LINES_SHOWN = 6
+
+
 class ScenariosError(Exception):
     """Anything the judge raises on purpose. The message is one line fit for a terminal."""
 
@@ -39,12 +42,25 @@ class UnknownName(CouldNotRun):
 
 
 class TargetFailed(CouldNotRun):
-    """The target did not start, or a client beside it did not. `log` is the end of what it wrote."""
+    """The target did not start, or a client beside it did not. `log` is the end of what it wrote, `detail`
+    the problem with the last line of that.
+    """
 
     def __init__(self, target: str, problem: str, log: Iterable[str] = ()) -> None:
         self.target, self.problem, self.log = target, problem, tuple(log)
         last = next((line.strip() for line in reversed(self.log) if line.strip()), "")
-        super().__init__(f"target {target}: {problem}" + (f"; its last words: {last}" if last else ""))
+        self.detail = problem + (f"; its last words: {last}" if last else "")
+        super().__init__(f"target {target}: {self.detail}")
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """The last lines of the log, for below the message; none where it has said no more than one."""
+        lines = tuple(line for line in self.log if line.strip())[-_LINES_SHOWN:]
+        return lines if len(lines) > 1 else ()
+
+
+class TargetEnded(TargetFailed):
+    """The target ended by itself, or its command left for the background before it was ready."""
 
 
 class SetupFailed(ScenariosError):

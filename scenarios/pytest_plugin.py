@@ -26,7 +26,11 @@ import pytest
 if TYPE_CHECKING:
     from scenarios.testing.marked_items import Wedge
 
-MARKER = "wedge(target, fault, expect='lit', ...): break the target's server, watch it from outside, judge it"
+MARKER = (
+    "wedge(target, fault, expect='lit', process=None, params={}, trigger={}, call=None, count=4, calls=None, "
+    "deadline_s=None, after='recovers', control=None, timing={}, seed=0): break the target's server, watch "
+    "it from outside, judge it; any other keyword is a parameter of the fault, such as site='gpu'"
+)
 
 _WORK = "scenarios.testing.marked_items"
 _USES = pytest.StashKey[bool]()

@@ -21,9 +21,14 @@ GENERATED = ("_pb2", "_pb2_grpc")
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of the three packages by its dotted name; the agent's by the name it has in a target."""
+    """Every module of the three packages by its dotted name; the agent's by the name it has in a target.
+
+    The programs that targets run lie beside their files, and are no modules.
+    """
     found = {}
     for path in (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))):
+        if path.parent == ROOT / "scenarios/targets":
+            continue
         parts = list(path.relative_to(ROOT).with_suffix("").parts)
         if not parts[-1].endswith(GENERATED):
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path

@@ -30,7 +30,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.command("arm")
 @click.argument("fault")
 @click.argument("settings", nargs=-1, metavar="[NAME=VALUE …]")
-@click.option("--process", help="A name, a pid, or cmdline=RE,imports=MODULE,main=1.")
+@click.option("--process", help="A name, a pid, or cmdline=RE,imports=MODULE,port=PORT,main=1.")
 @click.option(
     "--lease", "lease_s", type=seconds, default=DEFAULT_LEASE_S, help="How long at most (30s, 500ms, 2m)."
 )

@@ -98,7 +98,9 @@ class _RequestFamilies(_Families):
         self._prefix = f"pegaref_{wire}_request"
         self._label = label
         self._outcome = outcome
-        self._bounds: dict[str, tuple[str, ...]] = {}  # what stands before the numbers of a route's histogram
+        # What stands before the numbers of a route: those of its histogram, and those of its outcomes.
+        self._bounds: dict[str, tuple[str, ...]] = {}
+        self._ends: dict[tuple[str, str], str] = {}
         super().__init__(
             (
                 (f"{self._prefix}s_total", f"{wire} requests answered.", "counter"),
@@ -114,26 +116,33 @@ class _RequestFamilies(_Families):
         return self.joined()
 
     def _samples(self, name: str, route: RouteCounters) -> _Samples:
-        prefix, labelled = self._prefix, f'{self._label}="{_escaped(name)}"'
         bounds = self._bounds.get(name)
         if bounds is None:
-            bucket = f"{prefix}_duration_seconds_bucket"
-            bounds = self._bounds[name] = tuple(f'{bucket}{{le="{le}",{labelled}}} ' for le in _LE)
-        # The library sorts the labels of a sample by name.
-        pairs = [
-            ",".join(sorted((f'{self._outcome}="{_escaped(outcome)}"', labelled)))
-            for outcome in route.outcomes
-        ]
-        counts = [
-            f"{prefix}s_total{{{pair}}} {number(ended)}\n"
-            for pair, ended in zip(pairs, route.outcomes.values(), strict=True)
-        ]
+            bounds = self._bounds[name] = self._histogram_of(name)
+        ends, counts = self._ends, []
+        for outcome, ended in route.outcomes.items():
+            end = ends.get((name, outcome))
+            if end is None:
+                end = ends[name, outcome] = self._outcome_of(name, outcome)
+            counts.append(f"{end}{number(ended)}\n")
         below = list(accumulate(route.buckets))
-        histogram = [f"{bound}{number(count)}\n" for bound, count in zip(bounds, below, strict=True)]
-        histogram.append(f"{prefix}_duration_seconds_count{{{labelled}}} {number(below[-1])}\n")
-        histogram.append(f"{prefix}_duration_seconds_sum{{{labelled}}} {number(route.seconds)}\n")
-        in_flight = f"{prefix}s_in_flight{{{labelled}}} {number(route.in_flight)}\n"
+        numbers = (*below, below[-1], route.seconds, route.in_flight)
+        *histogram, in_flight = [f"{bound}{number(n)}\n" for bound, n in zip(bounds, numbers, strict=True)]
         return "".join(counts).encode(), "".join(histogram).encode(), in_flight.encode()
+
+    def _outcome_of(self, name: str, outcome: str) -> str:
+        # The library sorts the labels of a sample by name.
+        pairs = sorted((f'{self._outcome}="{_escaped(outcome)}"', f'{self._label}="{_escaped(name)}"'))
+        return f"{self._prefix}s_total{{{','.join(pairs)}}} "
+
+    def _histogram_of(self, name: str) -> tuple[str, ...]:
+        prefix, labelled = self._prefix, f'{self._label}="{_escaped(name)}"'
+        return (
+            *(f'{prefix}_duration_seconds_bucket{{le="{le}",{labelled}}} ' for le in _LE),
+            f"{prefix}_duration_seconds_count{{{labelled}}} ",
+            f"{prefix}_duration_seconds_sum{{{labelled}}} ",
+            f"{prefix}s_in_flight{{{labelled}}} ",
+        )
 
 
 class _DeviceFamilies(_Families):

@@ -13,7 +13,7 @@ import click
 
 from faults import FaultsError
 from faults.cli import group as fault_commands
-from scenarios.errors import ScenariosError, missing_package
+from scenarios.errors import ScenariosError, TargetFailed, missing_package
 
 _COULD_NOT_RUN, _INTERRUPTED = 2, 130
 
@@ -73,6 +73,8 @@ def main() -> None:
         sys.exit(_COULD_NOT_RUN)
     except (ScenariosError, FaultsError) as error:
         click.echo(f"wedge: {error}", err=True)
+        for line in error.last_lines if isinstance(error, TargetFailed) else ():
+            click.echo(f"  | {line}", err=True)
         sys.exit(_COULD_NOT_RUN)
     except (KeyboardInterrupt, click.Abort):
         click.echo("wedge: interrupted; everything is released and ended", err=True)

@@ -38,6 +38,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 _AGAIN_AT_MOST = 10
 """A machine that is too busy to tell of more scenarios is no place to run the suite at all."""
 
+_QUICK = {
+    "nothing broken": ("noop",),
+    "the GIL held": ("gil.hold",),
+    "a stall": ("call.stall", "cuda.stream_stall", "process.stop"),
+}
+"""The scenarios of `--quick`: for each kind the faults, the best first."""
+
 
 def selection(command: F) -> F:
     """The options that say which scenarios: a suite, a target, names."""
@@ -72,6 +79,11 @@ def selection(command: F) -> F:
     "--seed", type=int, default=0, show_default=True, help="Seed of the probes' times and of random triggers."
 )
 @click.option(
+    "--quick",
+    is_flag=True,
+    help="A first answer in half a minute: of each target nothing broken, the GIL held, and one stall.",
+)
+@click.option(
     "--repeat",
     type=click.IntRange(1, 1000),
     default=1,
@@ -90,6 +102,7 @@ def run_command(
     k8s: str | None,
     jobs: int | None,
     seed: int,
+    quick: bool,
     repeat: int,
 ) -> None:
     """Run scenarios (all of the suite by default) and judge them.
@@ -97,6 +110,8 @@ def run_command(
     Exits 0 when every verdict is pass, 1 when one is not, 2 when something could not run at all.
     """
     plan = plan_for(names, suite, target, jobs, seed)
+    if quick:
+        plan = quickened(plan)
     probed_by = deployed(k8s, plan)
     files = {"json": json_file, "junit": junit_file, "html": html_file, "md": md_file}
     to_stdout = _check_writable(files.values())
@@ -166,6 +181,25 @@ def plan_for(
         options=tuple(options),
         again=_AGAIN_AT_MOST,
     )
+
+
+def quickened(plan: Plan) -> Plan:
+    """The few scenarios of each target that tell most in the shortest time; what is left out is `not_run`."""
+    kept: dict[tuple[str, str], Scenario] = {}
+    for kind, faults in _QUICK.items():
+        for fault in faults:  # the first of them that the target has
+            for scenario in plan.scenarios:
+                if scenario.row.fault == fault:
+                    kept.setdefault((scenario.target.name, kind), scenario)
+    chosen = [scenario for scenario in plan.scenarios if scenario in kept.values()]
+    if not chosen:
+        raise CouldNotRun("--quick finds none of noop, gil.hold and a stall in this selection: leave it out")
+    left = [
+        NotRun(name=scenario.name, target=scenario.target.name, reason="left out by --quick")
+        for scenario in plan.scenarios
+        if scenario not in chosen
+    ]
+    return dataclasses.replace(plan, scenarios=tuple(chosen), not_run=(*plan.not_run, *left))
 
 
 def _target(name: str | None) -> LoadedTarget | None:

@@ -26,20 +26,37 @@ def target_command() -> None:
     """Describe your own server: write a target file, and try it."""
 
 
-@target_command.command("init", context_settings={"ignore_unknown_options": True})
+class _WithCommand(click.Command):
+    """A command whose arguments behind `--` are another command, whatever stands before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the other command away before click mixes it with the arguments."""
+        own, _, ctx.meta[__name__] = _partition(args)
+        return super().parse_args(ctx, own)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """The usage names it."""
+        return [*super().collect_usage_pieces(ctx), "[-- COMMAND …]"]
+
+
+def _partition(args: list[str]) -> tuple[list[str], str, list[str]]:
+    at = args.index("--") if "--" in args else len(args)
+    return args[:at], "--", args[at + 1 :]
+
+
+@target_command.command("init", cls=_WithCommand)
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default=Path("wedge.toml"))
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND …]")
 @click.option("--name", metavar="NAME", help="The target's name; by default the file's or its folder's.")
 @click.option("--health", metavar="PATH|URL", help="The endpoint that must stay lit; guessed by default.")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
-def init_command(
-    path: Path, command: tuple[str, ...], name: str | None, health: str | None, force: bool
-) -> None:
+@click.pass_context
+def init_command(ctx: click.Context, path: Path, name: str | None, health: str | None, force: bool) -> None:
     """Write a commented target file to start from.
 
     COMMAND starts your server; without it, the command is guessed from the Python files beside PATH.
     """
-    why = init(path, name=name, command=command, health=health, overwrite=force)
+    command: list[str] = ctx.meta[__name__]
+    why = init(path, name=name, command=command, health=health, overwrite=force, typed_in=Path.cwd())
     click.echo(f"{path} written; the command is {'a guess: ' + why if not command else why}")
     click.echo(f"next: wedge target check {path}")
 
@@ -111,7 +128,7 @@ def _process(seen: ProcessCheck) -> tuple[str, str, str]:
     program, _, arguments = seen.command.partition(" ")
     command = f"{Path(program).name} {arguments}"
     short = command if len(command) <= _WIDTH else command[: _WIDTH - 1] + "…"
-    names = f"{', '.join(seen.names)}: " if seen.names else ""
+    names = f"{', '.join(seen.names)}: " if seen.names else "a helper: " if seen.helper else ""
     if seen.agent is None:
         return "·", str(seen.pid), f"{names}{short} (no agent)"
     return _mark(True), str(seen.pid), f"{names}{short} (agent, Python {seen.agent})"

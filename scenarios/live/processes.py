@@ -8,8 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from faults import Selector
-from scenarios.server.server import Server, selectors
+from scenarios.server.server import Server
 
 _STATES = {
     psutil.STATUS_RUNNING: "R running",
@@ -28,7 +27,7 @@ ProcessRef = str | int
 
 @dataclass(frozen=True, slots=True)
 class ProcessRow:
-    """One process. `refs` are the ways to choose it; none without an agent, as it cannot be broken."""
+    """One process. `refs` are the ways to choose it; without an agent only by name, from outside."""
 
     pid: int
     names: tuple[str, ...]
@@ -40,13 +39,13 @@ class ProcessRow:
     @property
     def refs(self) -> tuple[ProcessRef, ...]:
         """Its names, or its process id where it has none."""
-        return (self.names or (self.pid,)) if self.agent else ()
+        return self.names or ((self.pid,) if self.agent else ())
 
 
 async def read_processes(server: Server) -> tuple[ProcessRow, ...]:
     """Every live process of the target now."""
-    named = selectors(server.target) or {MAIN: Selector(main=True)}
-    selected = {name: await server.matching(selector) for name, selector in named.items()}
+    named: list[str] = list(server.target.spec.processes) or [MAIN]
+    selected = {name: await server.matching(name) for name in named}
     agents = {info.pid for info in server.controller.processes()}
     rows = []
     for pid in server.pids():

@@ -10,10 +10,10 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, closing, suppress
+from dataclasses import replace
 
 import h11
 import msgspec
-import psutil
 
 from faults import Fault, FaultsError, ProcessInfo, Selector, UnknownSite
 from scenarios.address import place
@@ -33,7 +33,7 @@ from scenarios.prober.messages import (
 from scenarios.prober.schedule import Schedule
 from scenarios.prober.series import series_set
 from scenarios.server.environment import Say, prepare_interpreter
-from scenarios.server.server import Server, selectors, serving
+from scenarios.server.server import Server, command_of, serving
 from scenarios.spec.target import REDIRECTS, Call
 from scenarios.spec.target_file import LoadedTarget
 
@@ -48,35 +48,38 @@ _MOMENT_S = 0.5
 async def check(loaded: LoadedTarget, say: Say) -> TargetCheck:
     """Try everything in the file once. `say` is called with a line for each step.
 
-    Raises `CouldNotRun` if the server does not start, since nothing else can be tried then.
+    Raises `CouldNotRun` if the server does not start or ends by itself: nothing else can be tried then.
     """
     await prepare_interpreter(loaded, say)  # so that building the environment does not count as starting
     say(f"starting {loaded.name}")
     began_s = time.monotonic()
     async with serving(loaded) as server:
-        ready_s = time.monotonic() - began_s
-        say("asking every endpoint once")
-        probes = await _probes(server)
-        say("looking at its processes")
-        processes, selected = await _processes(server)
-        async with _Sites(server, processes) as sites:
-            say("making every call once")
-            calls = [await _call(server, call, sites) for call in loaded.spec.call if call.check]
-            tried = sites.tried()
-        torch = await server.matching(Selector(imports="torch"))
+        checked = TargetCheck(target=loaded, ready_s=time.monotonic() - began_s)
+        checked = await server.unless_ended(_try_everything(server, checked, say))
         stopping_s = time.monotonic()
         await server.stop()
-        stop_s = time.monotonic() - stopping_s
-    return TargetCheck(
-        target=loaded,
-        ready_s=ready_s,
-        stop_s=stop_s,
+        return replace(checked, stop_s=time.monotonic() - stopping_s)
+
+
+async def _try_everything(server: Server, checked: TargetCheck, say: Say) -> TargetCheck:
+    say("asking every endpoint once")
+    probes = await _probes(server)
+    say("looking at its processes")
+    processes, selected = await _processes(server)
+    async with _Sites(server, processes) as sites:
+        say("making every call once")
+        calls = [await _call(server, call, sites) for call in server.target.spec.call if call.check]
+        tried = sites.tried()
+    await asyncio.sleep(_MOMENT_S)  # one that cannot stand what was asked of it may end only now
+    return replace(
+        checked,
         probes=tuple(probes),
         processes=tuple(processes),
         selected=selected,
         sites=tried,
         calls=tuple(calls),
-        torch=torch,
+        torch=await server.matching(Selector(imports="torch")),
+        left_running=server.left_running,
     )
 
 
@@ -154,15 +157,17 @@ async def _what_comes_back(series: TcpSeries) -> str:
 async def _processes(server: Server) -> tuple[list[ProcessCheck], dict[str, tuple[int, ...]]]:
     """Every process of the target, and which of them each name of the file selects."""
     selected = {
-        name: await server.matching(selector, within_s=_MATCH_WITHIN_S)
-        for name, selector in selectors(server.target).items()
+        name: await server.matching(name, within_s=_MATCH_WITHIN_S) for name in server.target.spec.processes
     }
     agents = {info.pid: info for info in server.controller.processes()}
+    no_helpers = await server.matching(Selector())
     seen = []
     for pid in server.pids():
         info = agents.get(pid)
         names = tuple(name for name, pids in selected.items() if pid in pids)
-        seen.append(ProcessCheck(pid, _command(pid, info), info.python if info is not None else None, names))
+        helper = info is not None and pid not in no_helpers and not names
+        python = info.python if info is not None else None
+        seen.append(ProcessCheck(pid, _command(pid, info), python, names, helper))
     return seen, selected
 
 
@@ -267,10 +272,4 @@ def _is_late(fault: Fault) -> bool:
 
 
 def _command(pid: int, info: ProcessInfo | None) -> str:
-    """Its command line; it may have ended meanwhile."""
-    if info is not None:
-        return " ".join(info.argv)
-    try:
-        return " ".join(psutil.Process(pid).cmdline())
-    except psutil.Error:
-        return "(ended)"
+    return " ".join(info.argv) if info is not None else command_of(pid)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from faults import tell_apart
 from scenarios.record import Outcome, Series
 from scenarios.spec import Suite
 from scenarios.spec.document import read
@@ -37,12 +38,13 @@ class ProbeCheck:
 @dataclass(frozen=True, slots=True)
 class ProcessCheck:
     """A process of the target. `agent`: the Python version its agent reported, None where there is no agent;
-    `names`: those of the file's selectors that select it."""
+    `names`: those of the file's selectors that select it; `helper`: it is multiprocessing's own."""
 
     pid: int
     command: str
     agent: str | None
     names: tuple[str, ...]
+    helper: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +74,18 @@ class CallCheck:
 @dataclass(frozen=True, slots=True)
 class TargetCheck:
     """A target, tried once. `selected`: the processes that each name selects; `torch`: those that have
-    imported it."""
+    imported it; `left_running`: those that run although the command has ended, in words."""
 
     target: LoadedTarget
     ready_s: float
-    stop_s: float
-    probes: tuple[ProbeCheck, ...]
-    processes: tuple[ProcessCheck, ...]
-    selected: Mapping[str, tuple[int, ...]]
-    sites: tuple[SiteCheck, ...]
-    calls: tuple[CallCheck, ...]
+    stop_s: float = 0.0
+    probes: tuple[ProbeCheck, ...] = ()
+    processes: tuple[ProcessCheck, ...] = ()
+    selected: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    sites: tuple[SiteCheck, ...] = ()
+    calls: tuple[CallCheck, ...] = ()
     torch: tuple[int, ...] = ()
+    left_running: str = ""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -111,6 +114,8 @@ def _problems(checked: TargetCheck) -> Iterator[str]:
     for call in checked.calls:
         if call.error is not None:
             yield f"{at('call', calls.index(call.name))}: call {call.name!r} failed: {call.error}"
+    if checked.left_running:
+        yield f"{at('target', 'command')}: the command ended and {checked.left_running}"
     if not any(seen.agent for seen in checked.processes):
         yield (
             f"{at('target', 'command')}: no process has an agent, so only process.* faults can be armed: the "
@@ -150,7 +155,7 @@ def _advice(checked: TargetCheck) -> Iterator[str]:
                 f"probe {asked.name!r} only connects, and the kernel accepts connections for a stuck process "
                 "too: give it `send` and `expect`"
             )
-    agents = {seen.pid for seen in checked.processes if seen.agent}
+    agents = {seen.pid for seen in checked.processes if seen.agent and not seen.helper}
     unnamed = agents.difference(*checked.selected.values())
     if unnamed and len(agents) > 1:
         yield (
@@ -192,4 +197,4 @@ def _of_suite_any(checked: TargetCheck) -> str | None:
 
 
 def _seen(checked: TargetCheck) -> str:
-    return "there are " + ", ".join(f"{seen.pid} ({seen.command[:60]})" for seen in checked.processes)
+    return f"there are {'; '.join(tell_apart((seen.pid, seen.command) for seen in checked.processes))}"

@@ -17,9 +17,27 @@ _PARAMETER = re.compile(r"\{[^}]*\}|<[^>]*>")
 _WAITS = {".item(": "torch:Tensor.item", ".tolist(": "torch:Tensor.tolist", ".cpu(": "torch:Tensor.cpu"}
 _FILES = 200
 _FILE_BYTES = 1 << 18
-_MODULES = ("uvicorn", "gunicorn", "hypercorn", "flask", "fastapi", "django", "litestar", "bentoml")
-_PORT_OPTIONS = ("--port", "-p", "--http-port")
-_BIND_OPTIONS = ("--bind", "-b", "--addr", "--http-addr", "--listen")
+_BIND_OPTIONS = ("--bind", "-b", "--addr", "--address", "--http-addr", "--listen", "-l")
+_FLAGS = ("-u", "-v", "--verbose", "-q", "--quiet", "--debug", "--reload")
+_PORT_OPTION = re.compile(r"--?(?:([A-Za-z][\w-]*?)[-._])?port", re.I)
+_ADDRESS = re.compile(r"(?:[\w.-]*:|\[[\da-f:]+\]:)?(\d{2,5})")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_DEFAULTS = {
+    "uvicorn": ("--port", "{port:http}"),
+    "granian": ("--port", "{port:http}"),
+    "fastapi": ("--port", "{port:http}"),
+    "flask": ("--port", "{port:http}"),
+    "vllm": ("--port", "{port:http}"),
+    "streamlit": ("--server.port", "{port:http}"),
+    "gunicorn": ("--bind", "127.0.0.1:{port:http}"),
+    "hypercorn": ("--bind", "127.0.0.1:{port:http}"),
+    "http.server": ("{port:http}",),
+}
+"""What tells a server its port, where the command does not."""
+
+_PORT_IN_SOURCE = re.compile(r"""\bport["']?\s*[=:,]\s*(\d{4,5})\b|\(["'][\w.]*["'],\s*(\d{4,5})\)""", re.I)
+_PORT_IN_ENVIRONMENT = re.compile(r"""(?:environ(?:\.get)?[\[(]|getenv\()\s*["']PORT["']""")
+_USUAL_PORT = 8000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,32 +78,92 @@ def guess(folder: Path) -> Guess:
 
 
 def as_written(command: Sequence[str]) -> tuple[str, ...]:
-    """A command as a person types it, in a target file's terms: with `{python}`, and a free port for the one
-    that it names."""
-    given = [argument.replace("{", "{{").replace("}", "}}") for argument in command]
-    program = Path(given[0]).name
-    if re.fullmatch(r"python(\d(\.\d+)?)?", program):
-        given[0] = "{python}"
-    elif program in _MODULES:
-        given[:1] = ["{python}", "-m", program]
+    """A command as a person types it, in a target file's terms: the same words, with a free port for each
+    that it names.
+
+    An option that names a port of its own kind (`--grpc-port`) has a port of its own; where none names one, a
+    bare number or the end of HOST:PORT is it. A server that is known to have a default port is told another.
+    """
+    if _ASSIGNMENT.match(command[0]):  # as a shell takes it: PORT=8000 ./serve
+        command = ["env", *command]
+    given = [_literal(argument) for argument in command]
     for i, argument in enumerate(given):
         option, equals, value = argument.partition("=")
-        if option in _PORT_OPTIONS and equals:
-            given[i] = f"{option}={{port:http}}"
-        elif option in _BIND_OPTIONS and equals:
+        if equals and (name := _port_named(option)):
+            given[i] = f"{option}={_number(value, name)}"
+        elif equals and option in _BIND_OPTIONS:
             given[i] = f"{option}={_bound(value)}"
-        elif i and given[i - 1] in _PORT_OPTIONS and argument.isdigit():
-            given[i] = "{port:http}"
+        elif i and (name := _port_named(given[i - 1])):
+            given[i] = _number(argument, name)
         elif i and given[i - 1] in _BIND_OPTIONS:
-            given[i] = _bound(argument)
-    if program == "uvicorn" and "{port:http}" not in " ".join(given):
-        given += ["--port", "{port:http}"]
+            given[i] = _number(_bound(argument), "http")
+    if not _has_port(given):
+        bare = [i for i, argument in enumerate(given) if i and _is_bare_port(given[i - 1], argument)]
+        for i in bare[-1:]:
+            given[i] = _number(_bound(given[i]), "http")
+    if not _has_port(given):
+        words = {Path(argument).name for argument in given[:3]}
+        given += next((list(more) for server, more in _DEFAULTS.items() if server in words), [])
     return tuple(given)
+
+
+def from_source(command: Sequence[str], folder: Path) -> tuple[tuple[str, ...], int | None]:
+    """Where the command names no port: the command with a free one in PORT, if the Python file that it runs
+    reads that; else the port that stands in the file, or 8000."""
+    if _has_port(command):
+        return tuple(command), None
+    for argument in command:
+        path = folder / argument
+        if path.suffix == ".py" and path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if _PORT_IN_ENVIRONMENT.search(text):
+                return ("env", "PORT={port:http}", *command), None
+            found = _PORT_IN_SOURCE.search(text)
+            return tuple(command), int(found[1] or found[2]) if found else _USUAL_PORT
+    return tuple(command), _USUAL_PORT
+
+
+def _literal(argument: str) -> str:
+    """The argument with plain braces doubled; those of a target file's own placeholders stay."""
+    doubled = argument.replace("{", "{{").replace("}", "}}")
+    return re.sub(r"\{(\{(?:python|here|port:[\w.-]+)\})\}", r"\1", doubled)
+
+
+def _has_port(given: Sequence[str]) -> bool:
+    return any("{port:" in argument for argument in given)
+
+
+def _port_named(option: str) -> str:
+    """What the port of this option is for, as a placeholder's name; empty where it names no port."""
+    if option in ("-p", "PORT"):
+        return "http"
+    found = _PORT_OPTION.fullmatch(option)
+    if found is None:
+        return ""
+    kind = (found[1] or "http").lower()
+    return "http" if kind in ("http", "server", "web", "app", "api", "listen", "bind") else kind
+
+
+def _number(value: str, name: str) -> str:
+    return f"{{port:{name}}}" if value.isdigit() else value
+
+
+def _is_bare_port(before: str, argument: str) -> bool:
+    if before.startswith("-") and before != "-m" and "=" not in before and before not in _FLAGS:
+        return False  # the value of an option that has nothing to do with ports
+    found = _ADDRESS.fullmatch(argument)
+    return found is not None and (int(found[1]) in (80, 443) or 1024 <= int(found[1]) <= 65535)
 
 
 def has_workers(command: Sequence[str]) -> bool:
     """Whether the command looks like one that starts worker processes below it."""
-    return "gunicorn" in command or "--workers" in command
+    program = {Path(argument).name for argument in command[:3]}
+    for i, argument in enumerate(command):
+        option, equals, value = argument.partition("=")
+        if option in ("--workers", "-w"):
+            count = value if equals else command[i + 1] if i + 1 < len(command) else ""
+            return count != "1" or "gunicorn" in program
+    return "gunicorn" in program
 
 
 def _gpu(text: str) -> str | None:

@@ -19,7 +19,7 @@ import msgspec
 import psutil
 
 from scenarios import child
-from scenarios.prober.command import end_strays, kill_running
+from scenarios.prober.command import end_strays
 from scenarios.prober.messages import (
     HEARTBEAT_S,
     Batch,
@@ -105,7 +105,6 @@ async def _beat(outbox: _Outbox) -> None:
 
 def _end_at_once(*_: object) -> None:
     """SIGTERM is what the kernel sends when the runner is dead."""
-    kill_running()
     end_strays()
     os._exit(1)
 

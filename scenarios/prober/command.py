@@ -21,7 +21,6 @@ from scenarios.prober.messages import CommandSeries, Outcome, Probed
 
 _DEAD_WITHIN_S = 1.0
 _SAID_BYTES = 200
-_running: set[int] = set()
 
 
 class CommandProber:
@@ -46,7 +45,6 @@ class CommandProber:
             )
         except OSError:
             return Probed(self._number, at_s, sent_s, time.monotonic(), "error", 0)
-        _running.add(process.pid)
         try:
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, process.pid, 0)  # the prober's own may be better
@@ -95,15 +93,9 @@ async def said_by(series: CommandSeries) -> str:
     return f"it {ended}: {' '.join(said.decode(errors='replace').split())}".rstrip(": ")
 
 
-def kill_running() -> None:
-    """Kill every command that runs, and its group: for a prober that has to end at once."""
-    for pid in _running:
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-
-
 def end_strays() -> None:
-    """Kill and reap what commands have left to this process, when none of them runs."""
+    """Kill whatever is below this process, and reap what it was left: when no command runs, what commands
+    have left behind."""
     for stray in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             stray.kill()
@@ -119,7 +111,6 @@ async def _killed(process: subprocess.Popen[bytes]) -> int:
     with suppress(TimeoutError):
         async with asyncio.timeout(_DEAD_WITHIN_S):
             await _ended(process.pid)
-    _running.discard(process.pid)
     code = process.poll()
     return -signal.SIGKILL if code is None else code
 

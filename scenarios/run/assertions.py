@@ -33,6 +33,9 @@ _FEWEST_ASKED = 5
 """An endpoint that was asked fewer times than this says too little about `always`."""
 
 _SHOWN = 200
+_USER_AGENT = "wedge-assertion"
+"""By which a server's log tells these requests from the probes."""
+
 _CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
@@ -200,7 +203,10 @@ class EndpointAssertions:
             series = probed_series(probe, "kept", 0.0, self._names)
             assert isinstance(series, HttpSeries)
             assert isinstance(status, int)
-            self._http[key] = HttpProber(0, replace(series, status=(*series.status, status)))
+            named = any(name.lower() == "user-agent" for name in series.headers)
+            headers = series.headers if named else {"User-Agent": _USER_AGENT, **series.headers}
+            good = (*series.status, status)
+            self._http[key] = HttpProber(0, replace(series, status=good, headers=headers))
         try:
             answer = await self._http[key].answer()
         except (OSError, h11.ProtocolError) as error:

@@ -26,6 +26,7 @@ class ScenarioCalls:
 
     def __init__(self, scenario: Scenario, caller: Caller) -> None:
         self._timing, self._expected = scenario.timing, scenario.calls
+        self._hang_by_themselves = scenario.hangs_by_itself and scenario.calls != "answered"
         count = scenario.row.traffic.count
         self._stuck = (
             _Batch(caller, scenario.call, range(1, count + 1), scenario.row.traffic, scenario.calls)
@@ -44,9 +45,11 @@ class ScenarioCalls:
         ]
 
     async def warm_up(self) -> None:
-        """Make each call, with its `needs` and `undo`, once on the healthy server. Raises `SetupFailed`."""
+        """Make each call, with its `needs` and `undo`, once on the healthy server, but for those that hang on
+        it by themselves. Raises `SetupFailed`."""
         for batch in self._batches():
-            if batch is self._stuck or batch.wanted == "answered":
+            own = batch is self._stuck and not self._hang_by_themselves
+            if own or batch.wanted == "answered":
                 await batch.cycle.run_once()
 
     async def set_up(self) -> None:
@@ -113,7 +116,7 @@ class ScenarioCalls:
     async def repeat(self) -> tuple[str, int] | None:
         """Make the row's own calls once more with the same keys: their name, and how many; None without any.
         Raises `SetupFailed`."""
-        if self._stuck is None:
+        if self._stuck is None or self._hang_by_themselves:
             return None
         return self._stuck.call.name, await self._stuck.cycle.repeat(self._timing.recover_within_s)
 

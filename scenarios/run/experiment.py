@@ -21,14 +21,15 @@ from faults import (
     UnknownParameter,
     UnknownSelector,
     UnknownSite,
+    process_stacks,
 )
-from scenarios.errors import CouldNotRun, ProberFailed, SetupFailed
+from scenarios.errors import CouldNotRun, ProberFailed, SetupFailed, TargetEnded
 from scenarios.judge import claim, judge, proof
 from scenarios.judge.admission import admission, readiness_series, with_admission
 from scenarios.judge.observation import MIN_FRESH, Observation
 from scenarios.prober.handle import ProberHandle
 from scenarios.prober.series import series_set
-from scenarios.record import Admission, Guard, ProcessesBroken, ScenarioRecord, microsecond
+from scenarios.record import Admission, Guard, ProcessesBroken, ScenarioRecord, Stack, microsecond
 from scenarios.run import machine
 from scenarios.run.assertions import EndpointAssertions
 from scenarios.run.calls import ScenarioCalls
@@ -39,7 +40,8 @@ from scenarios.run.recovery import LeakCheck, Recovery, stop_under_fault
 from scenarios.run.results import ScenarioResults, WindowClosing, WindowOpening, raw_record
 from scenarios.run.watch import Samples, TargetWatch, watching
 from scenarios.server import resources
-from scenarios.server.server import Server
+from scenarios.server.server import Server, command_of
+from scenarios.server.settling import Settling, wait_settled
 from scenarios.spec import Scenario
 from scenarios.traffic.load.facts import LoadFacts
 from scenarios.traffic.load.running import RunningLoads, loading
@@ -59,12 +61,17 @@ _LIMIT_S = 120.0
 _FRESH, _FRESH_AT_MOST = 12, 240
 """So many fresh connections for each process among which the kernel spreads them: that none of them leads to
 the one that is broken has a probability of e^-12."""
-
+_STACKS_OF = 8
+_NAME_CHARACTERS = 40
 _LATE_SHARE = 0.5
 """A prober may be late, and a target wait for a core, by this share of a budget. Latency counts from the
 intended start, so a late probe can only make a lit target look worse; and half a budget of lateness cannot
 make up a silence of more than a whole one alone.
 """
+
+
+class _Unsettled(Exception):
+    """The server changed while the baseline was watched."""
 
 
 class Experiment:
@@ -91,11 +98,15 @@ class Experiment:
         """
         self._server.usable, good_as_before = False, False
         self._marks_s["start"] = began_s
+        settles_s = 0.0 if self._server.before is not None else self._scenario.target.start.ready_within_s
         try:
-            async with asyncio.timeout(_LIMIT_S):
+            async with asyncio.timeout(_LIMIT_S + settles_s):
                 good_as_before = await self._run_phases()
         except WRONG_INPUT as error:
             raise CouldNotRun(f"{self._scenario.name}: {error}") from error
+        except TargetEnded as error:
+            guard = proof if self._results.faults is None else claim
+            self._file(guard("the server is there", False, f"it {error.detail}"))
         except SetupFailed as error:
             self._file(proof("set up", False, str(error)))
         except ProberFailed as error:
@@ -126,12 +137,34 @@ class Experiment:
         return record
 
     async def _run_phases(self) -> bool:
-        """Run all phases; returns whether the server is as good as before."""
-        is_new = self._server.before is None
-        await self._prepare()
+        """Run all phases; returns whether the server is as good as before.
+
+        On a new server the baseline is also the time in which it shows that it has settled. Where it has not,
+        it is left in peace until it has, and everything begins again.
+        """
+        server = self._server
+        if server.before is not None:
+            return await self._run_from_baseline(None)
+        await server.unless_ended(self._calls.warm_up())
+        await server.caller.close()
+        server.before = await resources.wait_agreeing(server.held, self._timing.settle_within_s)
+        try:
+            return await self._run_from_baseline(Settling(server.held, connections=False))
+        except _Unsettled:
+            await self._calls.undo()
+            await server.caller.close()
+        self._progress.phase(self._scenario.name, "start")
+        within_s = self._scenario.target.start.ready_within_s
+        server.before = await server.unless_ended(wait_settled(server.held, within_s))
+        return await self._run_from_baseline(None)
+
+    async def _run_from_baseline(self, settling: Settling | None) -> bool:
+        """Run the phases from the set-up on. Raises `_Unsettled`, before anything is filed, where the server
+        changes in the baseline."""
+        await self._server.unless_ended(self._calls.set_up())
         target, names = self._scenario.target.spec, self._server.names
         lanes = series_set(target, names, self._seed)
-        if is_new:
+        if settling is not None:
             await wait_serving(self._server.pids, lanes.described)
         self._serving = await find_serving(self._server.pids(), lanes.described)
         if (processes := len(self._serving.pids)) > 1:
@@ -145,7 +178,7 @@ class Experiment:
         ):
             self._samples = watch.samples
             self._enter("baseline")
-            if not await self._wait_baseline(watch):
+            if not await self._server.unless_ended(self._wait_baseline(watch, settling)):
                 return False
             self._serving = await find_serving(self._server.pids(), lanes.described)
             self._enter("arm")
@@ -155,32 +188,40 @@ class Experiment:
                 await loads.clean_up()
                 self._results = replace(self._results, loads=loads.facts())
                 self._file(*_load_guards(self._results.loads))
+            faults = self._results.faults
+            wedged = faults.own.pids if faults is not None else ()
+            recovery = Recovery(self._scenario, self._server, self._calls, wedged)
+            if self._scenario.hangs_by_itself and await self._hangs(recovery, watch):
+                await self._calls.abandon()
+                await self._terminate(recovery)
+                return False
             if (ended := await self._calls.wait_ended()) is not None:
                 self._mark("calls ended")
                 self._file(ended)
             self._enter("recover")
-            faults = self._results.faults
-            wedged = faults.own.pids if faults is not None else ()
-            recovery = Recovery(self._scenario, self._server, self._calls, wedged)
             if self._scenario.destroys:
                 await self._terminate(recovery)
                 return False
-            recovered = await self._wait_recovered(recovery, watch)
+            recovering = self._wait_recovered(recovery, watch)
+            if self._row.fault == "process.kill" and self._server.launched.pid in wedged:
+                recovered = await recovering  # whoever killed it need not be told that it ended
+            else:
+                recovered = await self._server.unless_ended(recovering)
             recovered = await self._wait_asserted(assertions) and recovered
-        return recovered and await self._verify(recovery) and bit
+        return recovered and await self._server.unless_ended(self._verify(recovery)) and bit
 
-    async def _prepare(self) -> None:
-        """If the server is new, warm it up and measure what it holds; then set up what the calls need."""
-        server = self._server
-        if server.before is None:
-            await self._calls.warm_up()
-            await server.caller.close()
-            server.before = await resources.wait_settled(server.held, self._timing.settle_within_s)
-        await self._calls.set_up()
-
-    async def _wait_baseline(self, watch: TargetWatch) -> bool:
-        """Watch the target before the fault; returns whether it was lit."""
-        seen, stretch_s = await watch.wait_baseline(self._timing.baseline_s, self._timing.window_max_s)
+    async def _wait_baseline(self, watch: TargetWatch, settling: Settling | None) -> bool:
+        """Watch the target before the fault; returns whether it was lit. Raises `_Unsettled`."""
+        timing = self._timing
+        if settling is None:
+            seen, stretch_s = await watch.wait_baseline(timing.baseline_s, timing.window_max_s, lambda: True)
+        else:
+            async with settling:
+                seen, stretch_s = await watch.wait_baseline(
+                    timing.baseline_s, timing.window_max_s, lambda: settling.quiet or bool(settling.changes)
+                )
+                if settling.disturbed():
+                    raise _Unsettled
         self._results = replace(self._results, baseline_s=stretch_s)
         lit = seen.observed == "lit" and not seen.too_few
         detail = seen.detail if lit else "; ".join([seen.detail, *seen.too_few])
@@ -191,7 +232,9 @@ class Experiment:
         """Arm the faults, prove that they bite, make the calls, watch, release; returns whether the faults
         bit."""
         bit = True
-        async with Injection(self._scenario, self._server.controller, self._seed) as injection:
+        seeks = self._scenario.seeks_site and self._row.process is None
+        process = await self._server.having(self._row.params.get("site")) if seeks else None
+        async with Injection(self._scenario, self._server.controller, self._seed, process) as injection:
             try:
                 self._mark("armed")
                 self._enter("bite")
@@ -238,6 +281,8 @@ class Experiment:
             use = machine.cpu_use(before, machine.read_counters(self._server.pids()))
             injection.stop_flapping()
             stacks = await reading
+            if self._scenario.hangs_by_itself and seen.observed != "lit":
+                stacks = await self._read_all_stacks()
             self._results = replace(self._results, closing=WindowClosing(closed_s, seen, stacks))
             await flapping
         finally:
@@ -261,6 +306,14 @@ class Experiment:
         self._file(
             machine.cores_guard(use, allowed_s, self._row, as_expected=as_expected),
             machine.judge_guard(lag_s, allowed_s, timed_by_judge=timed, as_expected=as_expected),
+        )
+
+    async def _read_all_stacks(self) -> tuple[Stack, ...]:
+        """Where every thread of the server stands, as far as that can be read."""
+        texts = await process_stacks(self._server.pids()[:_STACKS_OF])
+        return tuple(
+            Stack(process=command_of(pid)[:_NAME_CHARACTERS], pid=pid, source="py-spy", text=text)
+            for pid, text in texts.items()
         )
 
     def _open_window(self) -> WindowOpening:
@@ -322,9 +375,22 @@ class Experiment:
             self._results = replace(self._results, stopped=stopped)
             self._file(guard)
 
+    async def _hangs(self, recovery: Recovery, watch: TargetWatch) -> bool:
+        """Whether a server in which nothing is broken has gone dark for good, or is ended in any case."""
+        closing = self._results.closing
+        if closing is None or closing.seen.observed == "lit":
+            return False
+        self._enter("recover")
+        if self._scenario.destroys:
+            return True
+        hung = await recovery.wait_hung(watch, self._marks_s["released"])
+        if hung is not None:
+            self._file(hung)
+        return hung is not None
+
     async def _terminate(self, recovery: Recovery) -> None:
         """The server is gone for good: check that everything that belonged to it is gone too."""
-        if self._row.stop is None:
+        if self._row.stop is None and not self._scenario.hangs_by_itself:
             self._file(recovery.wedged_gone())
         self._file_leaks(await recovery.verify_terminated())
 

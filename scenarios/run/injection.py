@@ -26,12 +26,15 @@ _FEWEST_CYCLES = 2
 
 class Injection:
     """The faults are armed inside the context, the row's own first, and released at its end, the row's own
-    last."""
+    last. `process` is where the row's own is armed if the row does not say."""
 
-    def __init__(self, scenario: Scenario, controller: Controller, seed: int) -> None:
+    def __init__(
+        self, scenario: Scenario, controller: Controller, seed: int, process: Selector | None = None
+    ) -> None:
         row = scenario.row
         self._row, self._timing, self._controller, self._seed = row, scenario.timing, controller, seed
-        self._main = self._fault(FurtherFault(row.fault, row.params, row.process, row.trigger))
+        self._process = process
+        self._main = self._own_fault()
         self._one_of: list[Fault] = []
         self._also = [self._fault(also) for also in row.also]
         self._meant_to_end = scenario.after != "recovers" or row.ends_by == "server"
@@ -142,8 +145,7 @@ class Injection:
             if await self._wait_closing(flap.free_s):
                 return
             self._past_cycles.append(self._main.status())
-            row = self._row
-            self._main = self._fault(FurtherFault(row.fault, row.params, row.process, row.trigger))
+            self._main = self._own_fault()
             await self._armed.enter_async_context(self._main)
             try:
                 await self._main.wait_biting(self._timing.bite_within_s)
@@ -197,13 +199,22 @@ class Injection:
             for pid, text in zip(status.pids, texts, strict=False)
         )
 
-    def _fault(self, part: FurtherFault, pid: int | None = None) -> Fault:
+    def _own_fault(self, process: Selector | str | int | None = None) -> Fault:
+        row = self._row
+        part = FurtherFault(row.fault, row.params, row.process, row.trigger)
+        return self._fault(part, process or row.process or self._process)
+
+    def _fault(self, part: FurtherFault, process: Selector | str | int | None = None) -> Fault:
         trigger = dict(part.trigger)
         if "p" in trigger:
             trigger.setdefault("seed", self._seed)
         lease_s = self._timing.lease_s
         return self._controller.arm(
-            part.fault, process=pid or part.process, lease_s=lease_s, params=part.params, trigger=trigger
+            part.fault,
+            process=process or part.process,
+            lease_s=lease_s,
+            params=part.params,
+            trigger=trigger,
         )
 
     async def _one_for_each(self) -> list[Fault]:
@@ -215,11 +226,10 @@ class Injection:
         row = self._row
         if row.bites != "on-traffic" or row.ends_by == "server" or fault_info(row.fault).runs == "outside":
             return []
-        found = await self._controller.find_processes(row.process or Selector(main=True))
+        found = await self._controller.find_processes(row.process or self._process or Selector(main=True))
         if len(found) < 2:
             return []
-        part = FurtherFault(row.fault, row.params, row.process, row.trigger)
-        return [self._fault(part, one.pid) for one in found]
+        return [self._own_fault(one.pid) for one in found]
 
     async def _wait_first_bite(self, name: str) -> Guard:
         waits = {asyncio.create_task(self._wait_bite(fault, name)): fault for fault in self._one_of}

@@ -88,6 +88,16 @@ class Recovery:
             None if since_s is None else (since_s, watch.samples.known_until_s),
         )
 
+    async def wait_hung(self, watch: TargetWatch, released_s: float) -> Guard | None:
+        """Wait whether a server that went dark by itself comes back: the claim that it hangs for good; None
+        if it came back."""
+        within_s = self._timing.settle_within_s
+        if await watch.wait_steady(released_s, within_s) is not None:
+            return None
+        return claim(
+            "it hangs by itself", True, f"nothing was broken in it, and it was dark {within_s:g} s later"
+        )
+
     async def verify_nothing_left(self) -> LeakCheck:
         """Undo the calls that were answered, and check that no call left anything behind."""
         await self._calls.undo()

@@ -107,9 +107,11 @@ class TargetWatch:
         self.in_part = False
         """Whether some of the processes that serve are broken, and others are not."""
 
-    async def wait_baseline(self, for_s: float, within_s: float) -> tuple[Observation, tuple[float, float]]:
-        """Watch until every watched series was lit for `for_s` without a break, at most `within_s`. Returns
-        what was seen, and the interval.
+    async def wait_baseline(
+        self, for_s: float, within_s: float, decided: Callable[[], bool]
+    ) -> tuple[Observation, tuple[float, float]]:
+        """Watch until every watched series was lit for `for_s` without a break and `decided` returns true, at
+        most `within_s`. Returns what was seen, and the interval.
 
         A missed probe restarts the interval, so the fault is always armed on a target that was lit just
         before. With too few probes the interval becomes longer.
@@ -121,7 +123,7 @@ class TargetWatch:
             now_s = self.samples.known_until_s
             until_s = opened_s + stretch_s
             seen = self.observe(opened_s, until_s, now_s)
-            if seen.observed == "lit" and not seen.too_few:
+            if seen.observed == "lit" and not seen.too_few and decided():
                 return seen, (opened_s, until_s)
             if now_s - self.started_s > within_s:
                 return failure or seen, (opened_s, until_s)

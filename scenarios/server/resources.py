@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import psutil
 
@@ -84,7 +86,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def wait_settled(held: Callable[[], Holding], within_s: float) -> Holding:
+async def wait_agreeing(held: Callable[[], Holding], within_s: float) -> Holding:
     """What is held once two readings in a row agree, or at the deadline.
 
     There is no event for another process's descriptors, so this reads them at short intervals.
@@ -145,14 +147,43 @@ def _details(before: Holding, after: Holding, kinds: Iterable[str]) -> Iterator[
 def _explained(name: str) -> str:
     """A socket as its addresses, while the kernel still knows them; anything else by its name."""
     link, _, pid = name.rpartition(" of ")
-    if not link.startswith("socket:"):
-        return name
-    with suppress(psutil.Error, OSError):
-        for connection in psutil.Process(int(pid)).net_connections("all"):
-            if connection.fd >= 0 and _link(Path(f"/proc/{pid}/fd/{connection.fd}")) == link:
-                ends = [":".join(map(str, end)) for end in (connection.laddr, connection.raddr) if end]
-                return f"{' from '.join(ends) or 'socket'} {connection.status} of {pid}"
+    if link.startswith("socket:") and (connection := _sockets(int(pid)).get(link)) is not None:
+        ends = [":".join(map(str, end)) for end in (connection.laddr, connection.raddr) if end]
+        return f"{' from '.join(ends) or 'socket'} {connection.status} of {pid}"
     return name
+
+
+def not_accepted(before: Holding, after: Holding) -> bool:
+    """Whether the processes have a new socket that is open still and was not accepted: one whose address is
+    not that of a socket on which one of them listens.
+    """
+    new = after.fds - before.fds
+    sockets = {pid: _sockets(int(pid)) for pid in after.processes}
+    listening = {
+        connection.laddr.port
+        for found in sockets.values()
+        for connection in found.values()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    for name in new:
+        link, _, pid = name.rpartition(" of ")
+        if (connection := sockets.get(pid, {}).get(link)) is None:
+            continue
+        if connection.family is socket.AF_UNIX:
+            accepted = bool(connection.laddr)  # a connecting socket has no path of its own
+        else:
+            accepted = bool(connection.laddr) and connection.laddr.port in listening
+        if not accepted:
+            return True
+    return False
+
+
+def _sockets(pid: int) -> dict[str, Any]:
+    """What the kernel knows of the sockets of a process, by their links in /proc/PID/fd."""
+    with suppress(psutil.Error, OSError):
+        found = psutil.Process(pid).net_connections("all")
+        return {_link(Path(f"/proc/{pid}/fd/{one.fd}")): one for one in found if one.fd >= 0}
+    return {}
 
 
 def _shared_mappings(process: Path) -> list[str]:

@@ -120,6 +120,9 @@ class Clients(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="clie
             "what it shared must be out of the server's memory."
         ),
     ] = 5.0
+    args: Annotated[
+        tuple[str, ...], Meta(description="More arguments, behind the command of the target file.")
+    ] = ()
 
 
 Load = Storm | Scrape | Idle | SlowLoris | Clients

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from faults import UnknownFault, fault_info
 from scenarios.record import Expectation
 from scenarios.spec import loads
 from scenarios.spec.document import Document, Key
@@ -36,7 +37,8 @@ class ProbeAssertion:
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """`row@target`. `controls` are the names of scenarios that must go dark in the same run. `pinned`: what
-    `[expect]` of the target says of the row, in words."""
+    `[expect]` of the target says of the row, in words. `seeks_site`: a row that names no process means those
+    that have its site, not the main one."""
 
     name: str
     row: Row
@@ -50,11 +52,21 @@ class Scenario:
     beside: tuple[ExtraCalls, ...] = ()
     says: tuple[ProbeAssertion, ...] = ()
     pinned: str = ""
+    seeks_site: bool = False
 
     @property
     def admits_within_s(self) -> float:
         """How soon the server has to say that it is not ready, once its calls are stuck."""
         return self.timing.admits_within_s or self.target.start.admits_within_s
+
+    @property
+    def hangs_by_itself(self) -> bool:
+        """Whether the server has to go dark although nothing is broken in it: nothing that is released can
+        make it recover."""
+        try:
+            return self.expected != "lit" and fault_info(self.row.fault).is_control
+        except UnknownFault:
+            return False
 
     @property
     def destroys(self) -> bool:

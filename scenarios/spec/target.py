@@ -77,7 +77,8 @@ class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     line: Annotated[
         str | None,
         Meta(
-            description="A regular expression for one line of its stdout; named groups become placeholders."
+            description="A regular expression for one line of its stdout or stderr; named groups become "
+            "placeholders."
         ),
     ] = None
     url: Annotated[
@@ -358,10 +359,23 @@ class Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProcessSelector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to tell which of the target's processes is meant: every key given must hold."""
 
-    cmdline: Annotated[str | None, Meta(description="A regular expression found in its command line.")] = None
+    cmdline: Annotated[
+        str | None,
+        Meta(description="A regular expression found in its command line, or in the title that ps shows."),
+    ] = None
     imports: Annotated[str | None, Meta(description="A module that it has imported.")] = None
     parent: Annotated[str | None, Meta(description="The name of the process above it.")] = None
-    main: Annotated[bool, Meta(description="Whether it is the topmost one.")] = False
+    port: Annotated[
+        int | str | None,
+        Meta(
+            description="A TCP port on which it listens: a number, or text with placeholders, such as "
+            "`{port:http}`."
+        ),
+    ] = None
+    main: Annotated[
+        bool | Literal[0, 1] | None,
+        Meta(description="true: the topmost one; false: any other. 1 and 0 mean the same."),
+    ] = None
 
 
 class LeakAllowance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

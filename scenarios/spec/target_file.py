@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from scenarios.errors import UnknownName, did_you_mean, nearest
 from scenarios.spec import probes
 from scenarios.spec.document import Document, Key
@@ -137,8 +139,12 @@ def _groups(document: Document, key: Key, pattern: str | None) -> tuple[str, ...
 def _check_processes(document: Document, target: Target) -> None:
     for name, selector in target.processes.items():
         at: Key = ("processes", name)
-        if not (selector.main or selector.cmdline or selector.imports or selector.parent):
-            raise document.malformed(at, "selects nothing: give cmdline, imports, parent or main")
+        if not any(value is not None and value != "" for value in msgspec.structs.astuple(selector)):
+            raise document.malformed(at, "selects nothing: give cmdline, imports, parent, port or main")
+        if isinstance(selector.port, str) and not re.search(r"\{|^\d+$", selector.port):
+            raise document.malformed(
+                (*at, "port"), f"{selector.port!r} is no port: give a number, or {{port:NAME}}"
+            )
         if selector.parent is not None and selector.parent not in target.processes:
             raise document.malformed((*at, "parent"), f"no process is named {selector.parent!r}")
         _groups(document, (*at, "cmdline"), selector.cmdline)
@@ -156,6 +162,8 @@ def _check_placeholders(
     for setting in ("command", "env", "cwd"):
         check(("target", setting), {*_ALWAYS, _ANY_PORT})
     check(("target", "ready", "url"), after_start)
+    for name in target.processes:
+        check(("processes", name, "port"), after_start)
     for i, client in enumerate(target.client):
         extra = set() if client.when == "server" else {"n"}
         there = owners[: owners.index(client.name)] if client.when == "server" else owners

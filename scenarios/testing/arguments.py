@@ -19,12 +19,8 @@ from scenarios.spec.target_file import find
 
 
 class ScenarioRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One scenario, in a test's words.
-
-    `target` is a file, relative to the test's folder or to where pytest runs, or a shipped name. `call` is
-    the target's call to pile up `count` times, by default its first; `calls` is what they must do. `control`
-    is a target known to be bad, on which the same must go dark, or a lit verdict proves nothing. `params` are
-    the fault's; so is every keyword that is not one of these. `timing` changes the phases' lengths.
+    """One scenario, in a test's words: `docs/test-your-own-server.md` has a table of them. Every keyword that
+    is none of these is a parameter of the fault.
     """
 
     target: str
@@ -102,6 +98,7 @@ def _scenario(
         call=(known[request.call] if request.call else next(iter(known.values()))) if count else None,
         controls=controls,
         timing=timing,
+        seeks_site=True,
     )
 
 

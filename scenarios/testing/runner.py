@@ -79,12 +79,14 @@ class RunningServer:
         trigger: Mapping[str, Any] | None = None,
         **params: Any,
     ) -> Iterator[ArmedFault]:
-        """Arm a fault inside the context and release it at the end.
+        """Arm a fault inside the context and release it at the end. Unless `process` says where, that is in
+        the processes that have its `site`, or in the main one.
 
         It may not bite yet: a call fault waits for its call. Raises what `faults.Controller.arm` raises.
         """
+        where = process or self._portal.call(self._server.having(params.get("site")))
         arming = self._server.controller.arm(
-            fault, process=process, lease_s=lease_s, params=params, trigger=trigger or {}
+            fault, process=where, lease_s=lease_s, params=params, trigger=trigger or {}
         )
         with self._portal.within(arming) as armed:
             yield ArmedFault(armed, self._portal)

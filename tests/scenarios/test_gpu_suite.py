@@ -19,6 +19,10 @@ def test_a_gpu_target_is_its_twin_but_for_the_memory_that_is_shared(placement: s
     twin = target_file.load(target_file.find(f"pegaref-{placement}")).spec
     gpu = target_file.load(target_file.find(f"pegaref-gpu-{placement}")).spec
     assert gpu.start.needs == ("gpu",)
+    words = list(gpu.start.command)
+    last = max(i for i, word in enumerate(words) if word == "--device-type")  # the one that counts
+    assert words[last + 1] == "cuda"
+    del words[last : last + 2]
     assert [word for word in gpu.client[0].command if word not in twin.client[0].command] == [
         "--cuda",
         "4194304",
@@ -26,6 +30,7 @@ def test_a_gpu_target_is_its_twin_but_for_the_memory_that_is_shared(placement: s
     start = msgspec.structs.replace(
         gpu.start,
         name=twin.start.name,
+        command=tuple(words),
         summary=twin.start.summary,
         needs=twin.start.needs,
         ready_within_s=twin.start.ready_within_s,

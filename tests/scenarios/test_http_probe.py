@@ -239,6 +239,11 @@ async def test_a_kept_connection_that_was_closed_between_two_probes_is_made_agai
         assert server.connections == 5
 
 
+async def test_what_comes_after_an_answer_is_not_taken_for_the_next_one() -> None:
+    async with serving({"/": OK + b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"}) as server:
+        assert [p.status for p in await probed(series(f"http://{server.at}/", kept=True), 3)] == [200] * 3
+
+
 async def test_a_unix_socket_is_asked_for_the_url(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     async with serving({"/health": OK}, unix=path) as server:

@@ -143,7 +143,7 @@ def test_a_stalled_call_is_pending_and_its_thread_is_shown_where_it_stands(shell
     shell.type("c")
     shell.shows(r"keep  ◌ 1 pending, the oldest for")
     shell.shows(r"◆ call.stall gpu in registry  bites")
-    shell.shows(r"stuck +MainThread of \d+: keep gpu.py:\d+ ←")
+    shell.shows(r"stuck +MainThread of \d+: synchronize gpu.py:\d+ ← keep gpu.py:\d+")
     shell.type("w")
     shell.shows(r'File ".*asyncio/runners.py"|tiny.py", line \d+, in main')
     shell.type("xr")

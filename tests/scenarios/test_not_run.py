@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from scenarios.cli.run import plan_for, quickened
 from scenarios.record import NotRun, decode, encode
 from scenarios.report import html, junit, markdown
 from scenarios.report.compare import compare, lines
@@ -89,3 +90,13 @@ def test_a_run_of_one_target_lists_the_rows_that_are_for_others(servers: Path, t
     assert left == [
         {"name": "other@tiny-child", "target": "tiny-child", "reason": "its row is for tiny-loop"}
     ]
+
+
+def test_quick_runs_a_few_rows_of_each_target_and_lists_the_rest() -> None:
+    whole = plan_for((), None, "pegaref-process", None, 0)
+
+    plan = quickened(whole)
+
+    assert [s.row.fault for s in plan.scenarios] == ["noop", "call.stall", "gil.hold"]
+    left = {left.name for left in plan.not_run if left.reason == "left out by --quick"}
+    assert left == {s.name for s in whole.scenarios} - {s.name for s in plan.scenarios}

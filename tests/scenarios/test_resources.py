@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scenarios.server.resources import Holding, alive, measure, measure_leaks, wait_settled
+from scenarios.server.resources import Holding, alive, measure, measure_leaks, wait_agreeing
 from scenarios.spec.target import LeakAllowance
 
 HOLDER = """
@@ -89,7 +89,7 @@ def holder() -> Iterator[Holder]:
 
 @pytest.mark.parametrize("kind", ["mappings", "fds", "threads", "processes"])
 async def test_what_is_held_on_to_is_a_leak_and_what_is_let_go_is_none(holder: Holder, kind: str) -> None:
-    before = await wait_settled(holder.held, 5)
+    before = await wait_agreeing(holder.held, 5)
     holder.told(kind)
     found = await measure_leaks(before, holder.held, LeakAllowance(), 0.05)
     assert getattr(found, kind) == 1
@@ -100,14 +100,14 @@ async def test_what_is_held_on_to_is_a_leak_and_what_is_let_go_is_none(holder: H
 
 
 async def test_private_memory_is_the_allocator_s_business(holder: Holder) -> None:
-    before = await wait_settled(holder.held, 5)
+    before = await wait_agreeing(holder.held, 5)
     holder.told("private")
     found = await measure_leaks(before, holder.held, LeakAllowance(), 0.05)
     assert found.details == ()
 
 
 async def test_what_the_target_file_allows_is_no_leak_and_one_more_is(holder: Holder) -> None:
-    before = await wait_settled(holder.held, 5)
+    before = await wait_agreeing(holder.held, 5)
     allowed = LeakAllowance(fds=1, because="a log file")
     holder.told("fds")
     found = await measure_leaks(before, holder.held, allowed, 0.05)
@@ -118,7 +118,7 @@ async def test_what_the_target_file_allows_is_no_leak_and_one_more_is(holder: Ho
 
 
 async def test_what_is_let_go_while_we_wait_is_no_leak(holder: Holder) -> None:
-    before = await wait_settled(holder.held, 5)
+    before = await wait_agreeing(holder.held, 5)
     holder.told("threads")
     waiting = asyncio.create_task(measure_leaks(before, holder.held, LeakAllowance(), 5))
     await asyncio.sleep(0)

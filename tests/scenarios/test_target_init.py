@@ -72,19 +72,50 @@ def test_where_no_server_is_found_it_says_so_and_the_file_is_still_well_formed(t
 @pytest.mark.parametrize(
     ("typed", "written"),
     [
-        ("uvicorn app:app", ("{python}", "-m", "uvicorn", "app:app", "--port", "{port:http}")),
-        ("python3 server.py --port 8000", ("{python}", "server.py", "--port", "{port:http}")),
-        ("gunicorn -w 2 -b 127.0.0.1:8000 app:app",
-         ("{python}", "-m", "gunicorn", "-w", "2", "-b", "127.0.0.1:{port:http}", "app:app")),
-        ("./serve --bind=0.0.0.0:80 {}", ("./serve", "--bind=0.0.0.0:{port:http}", "{{}}")),
+        ("uvicorn app:app", "uvicorn app:app --port {port:http}"),
+        ("python3 server.py --port 8000", "python3 server.py --port {port:http}"),
+        ("/env/bin/python -m gunicorn a:b", "/env/bin/python -m gunicorn a:b --bind 127.0.0.1:{port:http}"),
+        ("gunicorn -w 2 -b 127.0.0.1:8000 app:app", "gunicorn -w 2 -b 127.0.0.1:{port:http} app:app"),
+        ("./serve --bind=0.0.0.0:80 {}", "./serve --bind=0.0.0.0:{port:http} {{}}"),
+        ("python app.py 8000", "python app.py {port:http}"),
+        ("python manage.py runserver 0.0.0.0:8000", "python manage.py runserver 0.0.0.0:{port:http}"),
+        ("python -u 3.py --max-tokens 8192 9000", "python -u 3.py --max-tokens 8192 {port:http}"),
+        ("python app.py --port {port:http} --at {here}", "python app.py --port {port:http} --at {here}"),
+        ("a --grpc-port=81 --http-port 80 {n}", "a --grpc-port={port:grpc} --http-port {port:http} {{n}}"),
+        ("streamlit run a.py --server.port 8501", "streamlit run a.py --server.port {port:http}"),
+        ("PORT=8000 ./serve", "env PORT={port:http} ./serve"),
     ],
 )  # fmt: skip
 def test_a_command_as_it_is_typed_becomes_one_with_placeholders(
-    tmp_path: Path, typed: str, written: tuple[str, ...]
+    tmp_path: Path, typed: str, written: str
 ) -> None:
     init(tmp_path / "mine.toml", command=typed.split())
 
-    assert target_file.load(tmp_path / "mine.toml").start.command == written
+    made = target_file.load(tmp_path / "mine.toml").spec
+    assert " ".join(made.start.command) == written
+    assert made.start.ready.url == "http://127.0.0.1:{port:http}/health"
+
+
+@pytest.mark.parametrize(
+    ("source", "starts", "listens"),
+    [
+        ("uvicorn.run(app, host='0.0.0.0', port=5000)", "python app.py", 5000),
+        ("HTTPServer(('', 8123), Handler)", "python app.py", 8123),
+        ("run(int(os.environ.get('PORT', 5000)))", "env PORT={port:http} python app.py", "{port:http}"),
+        ("serve()", "python app.py", 8000),
+    ],
+)
+def test_where_the_command_names_no_port_the_program_may(
+    tmp_path: Path, source: str, starts: str, listens: object
+) -> None:
+    (tmp_path / "app.py").write_text(source)
+
+    why = init(tmp_path / "mine.toml", command=["python", "app.py"])
+
+    made = target_file.load(tmp_path / "mine.toml").spec
+    assert " ".join(made.start.command) == starts
+    assert made.start.ready.url == f"http://127.0.0.1:{listens}/health"
+    assert ("it names no port, and " in why) == isinstance(listens, int)
 
 
 def test_a_health_url_gets_the_port_of_the_command(tmp_path: Path) -> None:
@@ -158,16 +189,26 @@ def test_the_template_has_examples_of_every_table_and_of_every_way_to_be_ready()
     assert "ready = { line" in text
 
 
-def test_the_command_says_what_it_wrote_and_what_to_do_next(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
+@pytest.mark.parametrize(
+    ("arguments", "file", "cwd"),
+    [
+        ([], "wedge.toml", "."),
+        (["deploy/mine.toml", "--name", "other"], "deploy/mine.toml", ".."),
+        (["--name", "other", "deploy/mine.toml"], "deploy/mine.toml", ".."),
+    ],
+)
+def test_the_command_is_what_stands_behind_the_two_dashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], file: str, cwd: str
+) -> None:
+    (tmp_path / "deploy").mkdir()
+    monkeypatch.chdir(tmp_path)
 
-    result = CliRunner().invoke(
-        target_command, ["init", str(path), "--name", "other", "--", "uvicorn", "a:b"]
-    )
+    result = CliRunner().invoke(target_command, ["init", *arguments, "--", "uvicorn", "a:b", "--", "--name"])
 
-    assert result.exit_code == 0
     assert result.output.splitlines() == [
-        f"{path} written; the command is as you gave it",
-        f"next: wedge target check {path}",
+        f"{file} written; the command is as you gave it",
+        f"next: wedge target check {file}",
     ]
-    assert target_file.load(path).name == "other"
+    made = target_file.load(tmp_path / file)
+    assert " ".join(made.start.command) == "uvicorn a:b -- --name --port {port:http}"
+    assert made.start.cwd == cwd

@@ -107,6 +107,19 @@ async def test_an_accepted_connection_is_an_answer_where_nothing_is_expected() -
         assert outcomes(await probed(address)) == ["ok"]
 
 
+async def test_a_unix_socket_and_an_ipv6_address_are_asked_too(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            writer.write(await reader.readline())
+
+    async with await asyncio.start_unix_server(serve, tmp_path / "s.sock"):
+        assert outcomes(await probed(f"unix:{tmp_path}/s.sock", b"PING\n", "PING")) == ["ok"]
+    assert outcomes(await probed(f"unix:{tmp_path}/gone.sock")) == ["error"]
+    async with await asyncio.start_server(serve, "::1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert outcomes(await probed(f"[::1]:{port}", b"PING\n", "PING")) == ["ok"]
+
+
 async def test_a_server_that_stopped_accepting_is_dark() -> None:
     with not_accepting() as address:
         (found,) = await probed(address)
@@ -168,6 +181,7 @@ async def test_the_prober_s_process_probes_tcp_on_its_schedule_and_closes_every_
     async with serving(answers=b"+PONG\r\n") as address, ProberHandle() as handle:
         handle.on_batch = lambda batch: ended.extend(batch.probed)
         fresh, kept = (TcpSeries(address, k, 0.05, 0.0, 20.0, b"PING\r\n", "PONG") for k in (False, True))
+        await handle.news()  # it has started
         await handle.watch((fresh, kept), soon())
         while len(ended) < 10:
             await handle.news()

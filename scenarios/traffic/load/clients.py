@@ -10,11 +10,12 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import psutil
 
 from faults import Controller
 from scenarios.errors import TargetFailed
-from scenarios.spec import Client, LoadedTarget
+from scenarios.spec import LoadedTarget
 from scenarios.spec.loads import Clients
 from scenarios.traffic.client import ClientProcess, client_process
 from scenarios.traffic.load.facts import LoadFacts
@@ -54,7 +55,8 @@ class ClientLoad:
 
     def __init__(self, load: Clients, server: ServerHandle) -> None:
         self._load, self._server = load, server
-        self._client: Client = next(c for c in server.target.spec.client if c.name == load.client)
+        client = next(c for c in server.target.spec.client if c.name == load.client)
+        self._client = msgspec.structs.replace(client, command=(*client.command, *load.args))
         self._all = [_Process(n) for n in range(1, load.count + 1)]
         self._stack = AsyncExitStack()
         self._work: asyncio.Task[None] | None = None

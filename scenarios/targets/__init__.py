@@ -1,0 +1,1 @@
+"""Servers that come with `wedge`, each a target file, and the programs that some of them are."""
