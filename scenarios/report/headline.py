@@ -38,6 +38,7 @@ def _clause(target: str, scenarios: Sequence[ScenarioRecord]) -> str:
         return f"of {target} nothing is proven under {count(len(broken), 'fault')}"
     did = [(words, n) for word, words in _DID if (n := sum(s.observed == word for s in seen))]
     worst = [(words, n) for words, n in did if words != "stayed lit"] or did
+    told = [s for s in seen if any(s.observed == word and said in dict(worst) for word, said in _DID)]
     words = " and ".join(
         f"{words} under {n} of {count(len(seen), 'fault')}" if i == 0 else f"{words} under {n}"
         for i, (words, n) in enumerate(worst)
@@ -45,18 +46,21 @@ def _clause(target: str, scenarios: Sequence[ScenarioRecord]) -> str:
     missed = sum(s.verdict == "fail" and s.observed == s.expected for s in seen)
     neither = len(broken) - len(seen)
     return (
-        f"{target} {words}{_in_part(seen)}{_admitted(seen)}"
+        f"{target} {words}{_in_part(told)}{_admitted(seen)}"
         + (f", and did not come out of {missed} as it had to" if missed else "")
         + (f" ({neither} unproven)" if neither else "")
     )
 
 
 def _in_part(seen: Sequence[ScenarioRecord]) -> str:
-    counts = {(s.processes.serving_broken, len(s.processes.serving)) for s in seen if s.processes.in_part}
+    """How many of its processes were broken, where it was some of them each time."""
+    counts = {(s.processes.serving_broken, len(s.processes.serving)) for s in seen}
+    if not all(s.processes.in_part for s in seen):
+        return ""
     if len(counts) == 1:
         ((some, of),) = counts
         return f" with {some} of its {of} processes broken"
-    return " with some of its processes broken" if counts else ""
+    return " with some of its processes broken"
 
 
 def _admitted(seen: Sequence[ScenarioRecord]) -> str:

@@ -83,7 +83,7 @@ def cell_label(scenario: ScenarioRecord) -> str:
 
 def time_to_admit(scenario: ScenarioRecord) -> str:
     """How soon the server admitted that its calls hang: `0.92 s`, `never`, or why nothing is known; empty
-    where nothing was stuck."""
+    where nothing was stuck, or nothing says whether it is ready."""
     found = scenario.admission
     if found is None or found.stuck_s is None:
         return ""
@@ -97,7 +97,7 @@ def time_to_admit(scenario: ScenarioRecord) -> str:
         case "unready":
             return "not ready before"
         case _:
-            return "not watched"
+            return ""
 
 
 def seen_words(scenario: ScenarioRecord) -> str:

@@ -107,7 +107,11 @@ def show_rows(scenarios: Sequence[ScenarioRecord], console: Console) -> None:
             if layout.endpoints
             else "worst endpoint's p50/p99 ms under the fault",
             *(["× faulted over baseline, worst endpoint"] if layout.ratio else []),
-            *(["admits: seconds until readiness said so"] if layout.admits else []),
+            *(
+                ["admits: seconds until readiness said so"]
+                if layout.admits and any(map(time_to_admit, scenarios))
+                else []
+            ),
             *(["restarts: by a kubelet, had the fault gone on"] if layout.restarts else []),
             *(f"restarts -: {escape(reason)}" for reason in _not_replayed(scenarios) if layout.restarts),
         ]
