@@ -16,7 +16,7 @@ from scenarios.spec import target_file
 pytestmark = pytest.mark.once
 
 PROGRAM = """
-import http.server, os, signal, sys, threading
+import http.server, os, signal, sys, threading, time
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -30,6 +30,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
 if "leaves" in sys.argv and os.fork():
+    time.sleep(0.5)
     os._exit(0)
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 print("serving on port", server.server_port, file=sys.stderr, flush=True)
