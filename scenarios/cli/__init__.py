@@ -44,7 +44,7 @@ _OWN = {
     "list": "List scenarios: what is broken on which target, and what must be seen.",
     "report": "Judge a stored report again and render it, offline.",
     "compare": "Show what changed from one run to another: verdicts, scenarios, latency under the fault.",
-    "pin": "Write what a server does today into its target file, and fail when it does another thing.",
+    "pin": "Write what is seen today into `[expect]` of the target file, with date and reason.",
     "target": "Describe your own server: write a target file, and try it.",
     "watch": "Watch the endpoints of a running server, live: lit or dark, how fast, and since when.",
     "shell": "Start TARGET and break it by hand: single keys arm and release faults, next to the live"

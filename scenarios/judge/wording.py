@@ -47,6 +47,7 @@ _OTHERWISE: Final = tuple(
         (r"(.*) ended soon", r"\1 did not end soon"),
         (r"(\S.*) always said (.*)", r"\1 did not always say \2"),
         (r"(\S.*) said (after release )?(\S.*)", r"\1 did not say \2\3"),
+        (r"it hangs by itself", "it does not hang by itself"),
         (r"enough probes", "too few probes"),
         (r"controls went dark", "a control did not go dark"),
         (r"controls were seen", "a control was not what it had to be"),

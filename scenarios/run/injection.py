@@ -218,13 +218,13 @@ class Injection:
         )
 
     async def _one_for_each(self) -> list[Fault]:
-        """A fault for each process of that name, where calls have to lead to the bite and there are several.
+        """A fault for each process of that name, where it has to break one of several.
 
         Which of them the calls reach is luck. So the fault is kept in the first process in which it bites,
         and released in the others: one call that hangs has broken one process.
         """
         row = self._row
-        if row.bites != "on-traffic" or row.ends_by == "server" or fault_info(row.fault).runs == "outside":
+        if row.breaks != "one" or row.bites != "on-traffic" or row.ends_by == "server":
             return []
         found = await self._controller.find_processes(row.process or self._process or Selector(main=True))
         if len(found) < 2:

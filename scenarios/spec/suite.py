@@ -199,6 +199,13 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "bite is proven."
         ),
     ] = "alone"
+    breaks: Annotated[
+        Literal["reached", "one"],
+        Meta(
+            description='With `bites = "on-traffic"` and several processes of that name: every process that '
+            "the calls happen to reach, or `one`: it is kept in the first in which it bites."
+        ),
+    ] = "reached"
     also: Annotated[
         tuple[FurtherFault, ...],
         Meta(description="Further faults at the same time; each has to bite."),

@@ -63,7 +63,7 @@ window_max_s = 5
 recover_within_s = 5
 settle_within_s = 1
 """
-STALL = ("bites = 'on-traffic'", "params = { site = 'gpu' }")
+STALL = ("bites = 'on-traffic'", "breaks = 'one'", "params = { site = 'gpu' }")
 pytestmark = pytest.mark.once
 
 
