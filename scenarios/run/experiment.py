@@ -147,9 +147,12 @@ class Experiment:
             return await self._run_from_baseline(None)
         await server.unless_ended(self._calls.warm_up())
         await server.caller.close()
+        lanes = series_set(self._scenario.target.spec, server.names, self._seed)
+        await server.unless_ended(wait_serving(server.pids, lanes.described))
         server.before = await resources.wait_agreeing(server.held, self._timing.settle_within_s)
         try:
-            return await self._run_from_baseline(Settling(server.held, connections=False))
+            settling = Settling(server.held, connections=False, processes=server.before.counts.processes)
+            return await self._run_from_baseline(settling)
         except _Unsettled:
             await self._calls.undo()
             await server.caller.close()
@@ -164,8 +167,6 @@ class Experiment:
         await self._server.unless_ended(self._calls.set_up())
         target, names = self._scenario.target.spec, self._server.names
         lanes = series_set(target, names, self._seed)
-        if settling is not None:
-            await wait_serving(self._server.pids, lanes.described)
         self._serving = await find_serving(self._server.pids(), lanes.described)
         if (processes := len(self._serving.pids)) > 1:
             fresh = _FRESH * processes if self._serving.spread else 0

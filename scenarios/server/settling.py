@@ -42,12 +42,17 @@ class Settling:
 
     A change is more of a kind than was ever counted here, or fewer. So a helper process that comes and goes
     is no change once it was seen to come and to go. `connections`: whether sockets count; while the server is
-    probed, those that it accepts come and go.
+    probed, those that it accepts come and go. `processes`: how many there were before the first reading;
+    another number in that is a change already.
     """
 
-    def __init__(self, held: Callable[[], Holding], *, connections: bool) -> None:
+    def __init__(
+        self, held: Callable[[], Holding], *, connections: bool, processes: int | None = None
+    ) -> None:
         self._held, self._connections = held, connections
         self._bounds: dict[str, tuple[int, int]] = {}
+        if processes is not None:
+            self._bounds["processes"] = processes, processes
         self._readings: list[tuple[dict[str, int], Holding]] = []
         self._reading: asyncio.Task[None] | None = None
         self._since_s = 0.0

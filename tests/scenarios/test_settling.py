@@ -63,6 +63,13 @@ async def test_connections_that_are_not_judged_do_not_count_and_a_new_file_does(
         assert quiet.disturbed()
 
 
+async def test_a_worker_that_came_before_the_first_reading_is_a_change() -> None:
+    two = Holding(processes=Counter(["1", "2"]))
+    for before, disturbed in ((2, False), (1, True)):
+        async with Settling(lambda: two, connections=False, processes=before) as quiet:
+            assert quiet.disturbed() is disturbed
+
+
 PROGRAM = """
 import http.server, subprocess, sys, threading, time
 
