@@ -20,6 +20,7 @@ from scenarios.spec.suite import FurtherFault
 
 _STACKS_WITHIN_S = 1.0
 _LOOK_EVERY_S = 0.1
+_LOOKS, _LOOK_AGAIN_S = 3, 0.01
 _FEWEST_CYCLES = 2
 """A fault that bit only once did not flap."""
 
@@ -92,6 +93,10 @@ class Injection:
 
     async def _how_lost(self, pid: int, *, outside: bool) -> str:
         now = identity(pid)
+        for _ in range(_LOOKS):
+            if now is None:  # so it also looks for a moment while one of its threads makes it another program
+                await asyncio.sleep(_LOOK_AGAIN_S)
+                now = identity(pid)
         first = self._identities.get(pid, now)
         if now is None or first is None or now.started != first.started:
             return "has ended"

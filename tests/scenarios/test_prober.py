@@ -118,7 +118,7 @@ async def test_a_server_that_never_answers_hides_no_probe(kept: bool) -> None:
         await handle.pause()
     ended = [p for p in watched.probed if p.outcome != "cut"]
     assert {p.outcome for p in ended} == {"timeout"}
-    assert all(p.ended_s is not None and p.ended_s - p.at_s == pytest.approx(0.4, abs=0.2) for p in ended)
+    assert all(p.ended_s is not None and 0.39 < p.ended_s - p.at_s < 2.4 for p in ended)
 
 
 async def test_a_kept_connection_counts_the_wait_for_its_turn() -> None:
