@@ -40,8 +40,13 @@ class _Calls(cygrpc.AioServer):  # type: ignore[misc]  # it has no stubs
         request = super()._make_request_call_future(None if method == self.others else method)
         # It has memory that grpc's core writes to when a call comes. If the loop below dies, it must not go.
         self._requests.add(request)
-        request.add_done_callback(self._requests.discard)
+        request.add_done_callback(self._forget)
         return asyncio.shield(request)
+
+    def _forget(self, request: asyncio.Task[Any]) -> None:
+        self._requests.discard(request)
+        if not request.cancelled():
+            request.exception()  # at the end of the server it fails, and then nobody else asks why
 
     async def _server_main_loop(self, started: Any) -> None:
         try:
@@ -112,9 +117,8 @@ class CallServer(grpc_aio.Server):
         except (asyncio.CancelledError, Exception):
             if not self._server.ended:
                 raise
-            await super().stop(
-                0
-            )  # it has raised what the task that takes up calls has died of, and goes on here
+            # It has raised what the task that takes up calls has died of, and goes on here.
+            await super().stop(0)
 
     def _counted(self, stream: Callable[[Any, CallContext], AsyncIterator[Any]]) -> Any:
         async def answer(requests: Any, context: CallContext) -> AsyncIterator[Any]:
