@@ -198,12 +198,18 @@ class _Pump:
     def finish(self, within_s: float) -> None:
         """Return when all was passed on, or the time is up."""
         end_s = time.monotonic() + within_s
-        while (self._busy or _waiting_bytes(self._from)) and time.monotonic() < end_s:
+        # In this order: what is not waiting any more was read by a thread that was busy by then.
+        while (_waiting_bytes(self._from) or self._busy) and time.monotonic() < end_s:
             time.sleep(0.001)
 
     def _run(self) -> None:
-        while data := os.read(self._from, 64 * 1024):
+        come = select.poll()
+        come.register(self._from, select.POLLIN)
+        while come.poll():
             self._busy = True
+            data = os.read(self._from, 64 * 1024)
+            if not data:
+                return
             try:
                 while data:
                     data = data[os.write(self._to, data) :]

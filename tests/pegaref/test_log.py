@@ -45,7 +45,7 @@ class Unread:
 @contextlib.contextmanager
 def pipe() -> Iterator[Unread]:
     reader, writer = os.pipe()
-    yield Unread(writer, lambda count: os.read(reader, count))
+    yield Unread(writer, lambda count: read_soon(reader, count))
     os.close(reader)
 
 
@@ -53,7 +53,7 @@ def pipe() -> Iterator[Unread]:
 def stream_socket() -> Iterator[Unread]:
     near, far = socket.socketpair()
     with near, far:
-        yield Unread(os.dup(far.fileno()), lambda count: near.recv(count))
+        yield Unread(os.dup(far.fileno()), lambda count: read_soon(near.fileno(), count))
 
 
 @contextlib.contextmanager
@@ -66,11 +66,17 @@ def stopped_terminal() -> Iterator[Unread]:
     def read(count: int) -> bytes:
         termios.tcflow(slave, termios.TCOON)
         os.write(master, b"\x11")
-        return os.read(master, count)
+        return read_soon(master, count)
 
     yield Unread(os.dup(slave), read)
     os.close(slave)
     os.close(master)
+
+
+def read_soon(fd: int, count: int) -> bytes:
+    """What there is to read, which must come within the deadline."""
+    assert select.select([fd], [], [], DEADLINE_S)[0], "nothing more comes"
+    return os.read(fd, count)
 
 
 def writable_soon(fd: int) -> bool:
@@ -116,7 +122,9 @@ def test_nobody_waits_for_a_reader_and_the_log_tells_what_it_lost(
         process.stdin.write(b"x")
         process.stdin.flush()
         while "back" not in text:
-            text += unread.read(1 << 16).decode()
+            more = unread.read(1 << 16)
+            assert more, "it ended, and its last line is lost"
+            text += more.decode()
         assert process.wait(DEADLINE_S) == 0
     lines = [line for line in re.split(r"[\r\n]+", text) if line.startswith("line ")]
     assert [int(line.split()[1]) for line in lines] == list(range(len(lines)))  # whole ones, in their order
