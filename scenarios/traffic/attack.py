@@ -37,8 +37,8 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def head(stream: int, path: bytes) -> bytes:
-    """The HEADERS frame of a gRPC call: literals without indexing, each shorter than 127 bytes (RFC 7541)."""
+def header_block(path: bytes) -> bytes:
+    """The headers of a gRPC call: literals without indexing, each shorter than 127 bytes (RFC 7541)."""
     fields = (
         (b":method", b"POST"),
         (b":scheme", b"http"),
@@ -47,8 +47,12 @@ def head(stream: int, path: bytes) -> bytes:
         (b"content-type", b"application/grpc"),
         (b"te", b"trailers"),
     )
-    block = b"".join(b"\0" + bytes([len(k)]) + k + bytes([len(v)]) + v for k, v in fields)
-    return frame(_HEADERS, _END_HEADERS, stream, block)
+    return b"".join(b"\0" + bytes([len(k)]) + k + bytes([len(v)]) + v for k, v in fields)
+
+
+def head(stream: int, path: bytes) -> bytes:
+    """The HEADERS frame of a gRPC call."""
+    return frame(_HEADERS, _END_HEADERS, stream, header_block(path))
 
 
 def call(stream: int, path: bytes, message: bytes = b"") -> bytes:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from scenarios.traffic.attack import frame, header_block
 from tests.pegaref.crowds import connect
 
 CHECK = b"/grpc.health.v1.Health/Check"
@@ -21,25 +22,8 @@ END_STREAM, END_HEADERS = 1, 4
 EMPTY_MESSAGE = b"\0\0\0\0\0"
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
-
-
-def head(path: bytes) -> bytes:
-    """The header block of a call; no name or value may be longer than 126 bytes."""
-    fields = (
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", path),
-        (b":authority", b"a"),
-        (b"content-type", b"application/grpc"),
-        (b"te", b"trailers"),
-    )
-    return b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in fields)
-
-
 def call(stream: int, path: bytes, message: bytes = EMPTY_MESSAGE) -> bytes:
-    return frame(HEADERS, END_HEADERS, stream, head(path)) + frame(DATA, END_STREAM, stream, message)
+    return frame(HEADERS, END_HEADERS, stream, header_block(path)) + frame(DATA, END_STREAM, stream, message)
 
 
 def reset_call(stream: int) -> bytes:

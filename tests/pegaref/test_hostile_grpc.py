@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2
 from pegaref.config import Address, ServerConfig
 from pegaref.server import Server, listening
 from pegaref.serving import PartLost, Parts
+from scenarios.traffic.attack import frame, header_block
 from tests.pegaref import http2_traffic as http2
 from tests.pegaref.crowds import crowd
 from tests.pegaref.running import DEADLINE_S, Running, eventually, running
@@ -44,14 +45,14 @@ def counted(server: Running, name: str) -> float:
 
 PIECES: dict[str, Callable[[int], bytes]] = {
     "resets": http2.reset_call,
-    "opens": lambda stream: http2.frame(http2.HEADERS, http2.END_HEADERS, stream, http2.head(http2.CHECK)),
+    "opens": lambda stream: frame(http2.HEADERS, http2.END_HEADERS, stream, header_block(http2.CHECK)),
     "watches": lambda stream: http2.call(stream, http2.WATCH),
     "unknown methods": lambda stream: http2.call(stream, b"/no/%d" % stream),
     "broken messages": lambda stream: http2.call(stream, http2.REGISTER, b"\0\0\0\0\4\x0a\2\xff\xfe"),
-    "pings": lambda stream: http2.frame(http2.PING, 0, 0, b"12345678"),
+    "pings": lambda stream: frame(http2.PING, 0, 0, b"12345678"),
     "empty data": lambda stream: (
-        (http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.head(http2.CHECK)) if stream == 1 else b"")
-        + http2.frame(http2.DATA, 0, 1)
+        (frame(http2.HEADERS, http2.END_HEADERS, 1, header_block(http2.CHECK)) if stream == 1 else b"")
+        + frame(http2.DATA, 0, 1)
     ),
 }
 
@@ -85,7 +86,7 @@ def test_streams_over_the_bound_are_refused_and_counted(server: Running) -> None
     with http2.begin(server.grpc) as connection:
         for stream in range(1, 2401, 2):
             connection.sendall(http2.call(stream, http2.WATCH))
-        refused = http2.frame(http2.RST_STREAM, 0, 2399, b"\0\0\0\x0b")  # ENHANCE_YOUR_CALM
+        refused = frame(http2.RST_STREAM, 0, 2399, b"\0\0\0\x0b")  # ENHANCE_YOUR_CALM
         eventually(lambda: refused in connection.recv(2**20, socket.MSG_PEEK), what="the last is refused")
     assert counted(server, "streams_refused_total") == before + 100
 
